@@ -8,6 +8,8 @@ solutions, and the branch through sin(6x)^3 folds near k = 0.506. The inverse pr
 values of u and log k ~ N(0, 1), comes from the B-PINN literature (Yang, Meng, Karniadakis, 2021).
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +44,7 @@ class NonlinearPoisson(bilo.Problem):
         return DIFFUSION * bilo.laplacian(u)(x) + theta["k"] * jnp.tanh(u(x)) - forcing(x)
 
     def lift(self, x, raw, theta):
-        ends = np.sin(6 * 0.7) ** 3 * x[0] / 0.7  # the boundary values are odd in x
+        ends = math.sin(6 * 0.7) ** 3 * x[0] / 0.7  # the boundary values are odd in x
         return ends + (x[0] + 0.7) * (x[0] - 0.7) * raw
 
     def boundary(self, theta):

@@ -1,0 +1,126 @@
+"""Save and load operators: hyper-parameters and weights in one file.
+
+The file is one line of JSON followed by Equinox's serialised leaves.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bilo_ppl.lora import merge_lora
+from bilo_ppl.operator import LocalOperator
+from bilo_ppl.problem import Problem
+
+__all__ = ["load_operator", "save_operator"]
+
+FORMAT = "bilo_ppl operator 1"
+
+
+def save_operator(
+    path: str | Path, operator: LocalOperator, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write an operator to ``path``; LoRA increments are merged into the matrices first.
+
+    ``metadata`` (JSON values, such as the arguments of a run) is kept in the header. The file appears
+    whole or not at all.
+    """
+    network = merge_lora(operator.network)
+    header = {"format": FORMAT, **_describe(operator), "metadata": dict(metadata or {})}
+    temporary = Path(f"{path}.part")
+    with temporary.open("wb") as file:
+        file.write((json.dumps(header) + "\n").encode())
+        eqx.tree_serialise_leaves(file, (network, operator.embedding))
+    os.replace(temporary, path)
+
+
+def load_operator(path: str | Path, problem: Problem) -> LocalOperator:
+    """Read an operator for ``problem``.
+
+    Raises a ``ValueError`` when the file is not an operator, or was made for another problem: other
+    class name, parameters, dimension, number of components or network inputs.
+    """
+    with Path(path).open("rb") as file:
+        header = _header(file.readline(), path)
+        _check_problem(header, problem, path)
+        like = _skeleton(header, problem)
+        try:
+            network, embedding = eqx.tree_deserialise_leaves(file, (like.network, like.embedding))
+        except Exception as error:  # Equinox raises several kinds, with internal messages.
+            raise ValueError(
+                f"{path}: the weights do not fit the header ({error}); the file is damaged."
+            ) from error
+    return eqx.tree_at(lambda o: (o.network, o.embedding), like, (network, embedding))
+
+
+def _describe(operator: LocalOperator) -> dict[str, Any]:
+    problem, network = operator.problem, operator.network
+    layers = merge_lora(network).layers
+    shapes = {name: list(v.shape) for name, v in operator.embedding.centre.items()}
+    return {
+        "problem": type(problem).__name__,
+        "parameters": list(problem.parameters),
+        "dimension": problem.domain.dimension,
+        "components": problem.components,
+        "embedded": shapes,
+        "inputs": layers[0].weight.shape[1] if network.frequencies is None else 0,
+        "width": layers[0].weight.shape[0],
+        "depth": len(layers) - 1,
+        "fourier": 0 if network.frequencies is None else network.frequencies.shape[0],
+        "residual": network.residual,
+        "dtype": np.dtype(operator.dtype).name,
+    }
+
+
+def _header(line: bytes, path: str | Path) -> dict[str, Any]:
+    try:
+        header = json.loads(line)
+    except ValueError:
+        header = None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ValueError(f"{path} is not an operator file of this version (expected {FORMAT!r}).")
+    return header
+
+
+def _check_problem(header: Mapping[str, Any], problem: Problem, path: str | Path) -> None:
+    wanted = {
+        "problem": type(problem).__name__,
+        "parameters": list(problem.parameters),
+        "dimension": problem.domain.dimension,
+        "components": problem.components,
+    }
+    differing = {k: (header[k], v) for k, v in wanted.items() if header[k] != v}
+    if differing:
+        listed = "; ".join(f"{k}: file {a!r}, problem {b!r}" for k, (a, b) in differing.items())
+        raise ValueError(
+            f"{path} holds an operator of another problem ({listed}). Pretrain one for this problem, "
+            "or give the file that belongs to it."
+        )
+
+
+def _skeleton(header: Mapping[str, Any], problem: Problem) -> LocalOperator:
+    """An operator of the shapes in the header, whose values are to be overwritten."""
+    shapes = header["embedded"]
+    theta = {name: jnp.ones(shapes.get(name, ())) for name in problem.parameters}
+    if header["dtype"] == "float64" and jnp.zeros(1).dtype != jnp.float64:
+        raise ValueError(
+            "the operator was saved in float64: switch it on with "
+            "jax.config.update('jax_enable_x64', True) before loading."
+        )
+    return LocalOperator(
+        problem,
+        theta,
+        key=jax.random.key(0),
+        width=header["width"],
+        depth=header["depth"],
+        fourier=header["fourier"],
+        residual=header["residual"],
+        embedded=tuple(shapes),
+        dtype=np.dtype(header["dtype"]),
+    )

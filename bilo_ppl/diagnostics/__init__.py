@@ -1,0 +1,20 @@
+"""What a person looks at after sampling: inner solves, solutions, ArviZ objects, tables, a report.
+
+Importing this package imports neither ArviZ nor matplotlib; ArviZ is imported at the first call that
+needs it.
+"""
+
+from bilo_ppl.diagnostics.inner import inner_statistics, solution_draws
+from bilo_ppl.diagnostics.report import inner_report, summary, write_summary_csv
+from bilo_ppl.diagnostics.results import load, save, to_arviz
+
+__all__ = [
+    "inner_report",
+    "inner_statistics",
+    "load",
+    "save",
+    "solution_draws",
+    "summary",
+    "to_arviz",
+    "write_summary_csv",
+]

@@ -1,0 +1,23 @@
+"""Draws of vectors and arrays as draws of scalars."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = ["scalar_draws"]
+
+
+def scalar_draws(draws: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Every entry ``(chains, draws, ...)`` as scalars ``(chains, draws)`` named ``k``, ``a[0]``, ``b[1,2]``."""
+    scalars = {}
+    for name, values in draws.items():
+        values = np.asarray(values)
+        if values.ndim < 2:
+            raise ValueError(
+                f"draws of {name!r} have shape {values.shape}; they must be (chains, draws, ...)."
+            )
+        for index in np.ndindex(values.shape[2:]):
+            label = f"{name}[{','.join(map(str, index))}]" if index else name
+            scalars[label] = values[(slice(None), slice(None), *index)]
+    return scalars

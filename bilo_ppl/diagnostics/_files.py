@@ -1,0 +1,26 @@
+"""Files that are written whole or not at all."""
+
+import os
+import pathlib
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["replacing"]
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A new name in the folder of ``path``; what is written there replaces ``path`` if all goes well.
+
+    Missing folders are made. After an exception the old file is as it was.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: writers choose the format by it.
+    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:12]}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

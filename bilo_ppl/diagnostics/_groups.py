@@ -1,0 +1,91 @@
+"""The contents of ArviZ's groups as plain dictionaries, from a NumPyro run and without solving."""
+
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from numpyro import handlers
+from numpyro.infer import init_to_sample
+from numpyro.infer.util import log_likelihood
+from numpyro.primitives import Messenger
+
+from bilo_ppl.effects import TYPE
+from bilo_ppl.solution_operators import SolveInfo
+
+__all__ = ["inner_stats", "log_likelihoods", "observations", "sample_stats"]
+
+_ARVIZ_NAMES = {
+    "potential_energy": "lp",
+    "adapt_state.step_size": "step_size",
+    "num_steps": "n_steps",
+    "accept_prob": "acceptance_rate",
+    "mean_accept_prob": "mean_acceptance_rate",
+}
+
+
+def sample_stats(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The extra fields that are arrays, under ArviZ's names; ``lp`` is minus the potential energy."""
+    arrays = {k: np.asarray(v) for k, v in fields.items() if isinstance(v, (jax.Array, np.ndarray))}
+    if "potential_energy" in arrays:
+        arrays["potential_energy"] = -arrays["potential_energy"]
+    return {_ARVIZ_NAMES.get(name, name): value for name, value in arrays.items()}
+
+
+def inner_stats(
+    inner: Mapping[str, SolveInfo], shape: tuple[int, int], prefix: str
+) -> dict[str, np.ndarray]:
+    """Steps (summed), loss and converged (the worst) over solution sites, each ``(chains, draws)``."""
+    infos = [jax.tree.map(np.asarray, info) for info in inner.values()]
+    for name, info in zip(inner, infos, strict=True):
+        if info.steps.shape != shape:
+            raise ValueError(
+                f"inner[{name!r}] has shape {info.steps.shape}, but there are {shape} (chains, draws); "
+                "compute it from get_samples(group_by_chain=True)."
+            )
+    return {
+        prefix + "steps": np.sum([info.steps for info in infos], axis=0),
+        prefix + "loss": np.max([info.loss for info in infos], axis=0),
+        prefix + "converged": np.all([info.converged for info in infos], axis=0),
+    }
+
+
+class _without_solving(Messenger):  # noqa: N801
+    """Put u = 0 in the place of every solution, and keep the values of observed sites."""
+
+    def __init__(self, fn: Callable):
+        self.observed: dict[str, np.ndarray] = {}
+        super().__init__(fn)
+
+    def process_message(self, msg: Any) -> None:
+        """A message that has a value is not evaluated: the operator is not called."""
+        if msg["type"] == TYPE:
+            components = msg["args"][0].problem.components
+            zero = jnp.zeros((components,) if components > 1 else ())
+            msg["value"] = SimpleNamespace(field=lambda x: zero)
+
+    def postprocess_message(self, msg: Any) -> None:
+        """Keep data."""
+        if msg["type"] == "sample" and msg["is_observed"]:
+            self.observed[msg["name"]] = np.asarray(msg["value"])
+
+
+def observations(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Values of the observed sites, from a run of the model in which every solution is zero."""
+    # As in ArviZ: init_to_sample also gives a value to improper priors.
+    seeded = handlers.seed(model, jax.random.key(0))
+    silent = _without_solving(handlers.substitute(seeded, substitute_fn=init_to_sample))
+    with numpyro.validation_enabled(False):
+        silent(*args, **kwargs)
+    return silent.observed
+
+
+def log_likelihoods(
+    model: Callable, samples: Mapping[str, Any], args: tuple, kwargs: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Pointwise log likelihoods ``(chains, draws, ...)`` by observed site: a pure solve for every draw."""
+    values = log_likelihood(model, dict(samples), *args, batch_ndims=2, **kwargs)
+    return {name: np.asarray(value) for name, value in values.items()}

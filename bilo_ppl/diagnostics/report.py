@@ -1,0 +1,168 @@
+"""A table and a short text about a run: moments, convergence, inner solves, and what to worry about."""
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from bilo_ppl.diagnostics._draws import scalar_draws
+from bilo_ppl.diagnostics._files import replacing
+from bilo_ppl.diagnostics.results import chain_diagnostics
+
+__all__ = ["inner_report", "summary", "write_summary_csv"]
+
+R_HAT_LIMIT = 1.01
+ESS_LIMIT = 400
+"""Limits of Vehtari, Gelman, Simpson, Carpenter and Buerkner (2021)."""
+
+
+def summary(idata: Any, names: list[str] | None = None) -> Any:
+    """A pandas ``DataFrame`` with a row for every scalar of the posterior, indexed by its name.
+
+    Columns: mean, sd, the quantiles ``5%`` and ``95%``, and those of `ChainDiagnostics`. ``names``
+    restricts it to these sites. Raises a ``ValueError`` for a name that is not in the posterior.
+    """
+    import pandas as pd
+
+    rows = {name: _row(draws) for name, draws in scalar_draws(_posterior(idata, names)).items()}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.name = "name"
+    return table
+
+
+def _posterior(idata: Any, names: list[str] | None) -> dict[str, np.ndarray]:
+    posterior = idata["posterior"]
+    available = list(posterior.data_vars)
+    unknown = [name for name in names or [] if name not in available]
+    if unknown:
+        raise ValueError(f"summary: {unknown} are not in the posterior, which has {available}.")
+    return {name: posterior[name].values for name in names or available}
+
+
+def _row(draws: np.ndarray) -> dict[str, float]:
+    draws = np.asarray(draws, dtype=float)
+    low, high = np.quantile(draws, [0.05, 0.95])
+    moments = {"mean": draws.mean(), "sd": draws.std(ddof=1), "5%": low, "95%": high}
+    return moments | chain_diagnostics(draws)._asdict()
+
+
+def write_summary_csv(idata: Any, path: str | os.PathLike, names: list[str] | None = None) -> Any:
+    """Write `summary` as comma-separated values, whole or not at all, and return the table."""
+    table = summary(idata, names)
+    with replacing(path) as temporary:
+        table.to_csv(temporary)
+    return table
+
+
+def inner_report(idata: Any, *, tolerance: float | None = None) -> str:
+    """A few lines on a run: size, convergence, inner solves, divergences, warnings in plain words.
+
+    ``tolerance`` is the inner solver's, for comparison with the worst loss. Statistics that were not
+    recorded are named as missing.
+    """
+    stats = _stats(idata)
+    table = summary(idata)
+    sizes = idata["posterior"].sizes
+    lines = [
+        f"{sizes['chain']} x {sizes['draw']} draws (chains x draws). Largest R-hat "
+        f"{_text(table['r_hat'].max(), '.3f')}, smallest effective sample size "
+        f"{_text(table[['ess_bulk', 'ess_tail']].min().min(), '.0f')}."
+    ]
+    while_sampling = stats.get("inner_solves_of") == "transition"
+    lines += _solver_lines(stats, "inner_", while_sampling, tolerance)
+    lines += _solver_lines(stats, "pure_inner_", False, tolerance)
+    if len(lines) == 1:
+        lines.append("Inner solves: not recorded. Give to_arviz the result of inner_statistics.")
+    if "diverging" in stats:
+        lines.append(f"Divergences: {stats['diverging'].sum():.0f}.")
+    warnings = _convergence_warnings(table) + _solver_warnings(stats, tolerance)
+    return "\n".join(lines + [f"WARNING: {text}" for text in warnings])
+
+
+def _stats(idata: Any) -> dict[str, Any]:
+    """Sampler statistics by name, with the mark that `to_arviz` leaves on the group."""
+    if "sample_stats" not in idata:
+        return {}
+    group = idata["sample_stats"]
+    mark = {"inner_solves_of": group.attrs.get("inner_solves_of", "draw")}
+    return {name: group[name].values for name in group.data_vars} | mark
+
+
+def _text(value: float, form: str) -> str:
+    return format(value, form) if np.isfinite(value) else "not available"
+
+
+def _solver_lines(
+    stats: dict[str, Any], prefix: str, while_sampling: bool, tolerance: float | None
+) -> list[str]:
+    """Work and outcome of the solves along trajectories, or of the pure solves at the draws."""
+    if prefix + "steps" not in stats:
+        return []
+    steps, loss = stats[prefix + "steps"], stats[prefix + "loss"]
+    work = f"{steps.mean():.3g} steps per draw"
+    if while_sampling and "n_steps" in stats:
+        work += f", {steps.sum() / max(stats['n_steps'].sum(), 1):.3g} per leapfrog step"
+    where = "while sampling" if while_sampling else "anew at the draws, from the stored weights"
+    limit = "" if tolerance is None else f" (tolerance {tolerance:.3g})"
+    return [
+        f"Inner solves {where}: {work}; {np.mean(steps == 0):.0%} of the draws needed none.",
+        f"  Worst loss at a draw {loss.max():.3g}{limit}; draws with an unconverged solve: "
+        f"{_missed(stats, prefix)} of {steps.size}.",
+    ]
+
+
+def _missed(stats: dict[str, Any], prefix: str) -> int:
+    return int((stats[prefix + "converged"] == 0).sum())
+
+
+def _convergence_warnings(table: Any) -> list[str]:
+    apart = list(table.index[table["r_hat"] > R_HAT_LIMIT])
+    unknown = list(table.index[table["r_hat"].isna()])
+    few = list(table.index[table[["ess_bulk", "ess_tail"]].min(axis=1) < ESS_LIMIT])
+    texts = []
+    if apart:
+        texts.append(
+            f"R-hat is above {R_HAT_LIMIT} for {_names(apart)}: the chains have not mixed, and means and "
+            "quantiles cannot be trusted yet. Run longer, or look at the trace."
+        )
+    if unknown:
+        texts.append(
+            f"R-hat cannot be computed for {_names(unknown)}: too few draws, a value that is not finite, "
+            "or one that never changes."
+        )
+    if few:
+        texts.append(
+            f"fewer than {ESS_LIMIT} effective draws for {_names(few)}: quantiles are imprecise."
+        )
+    return texts
+
+
+def _names(names: list[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def _solver_warnings(stats: dict[str, Any], tolerance: float | None) -> list[str]:
+    texts = []
+    if "inner_loss" in stats and tolerance is not None:
+        above = int((~(stats["inner_loss"] <= tolerance)).sum())
+        if above:
+            texts.append(
+                f"{above} draws were kept at a loss above the tolerance: they follow the law of an "
+                "inaccurate solution, not the posterior."
+            )
+    for prefix in ("inner_", "pure_inner_"):
+        if prefix + "converged" in stats and (missed := _missed(stats, prefix)):
+            texts.append(
+                f"{missed} draws with an inner solve that missed its tolerance. Unless unconverged solves "
+                "are accepted, such points are rejected and the posterior is cut off there: adapt the "
+                "operator further or allow more inner steps."
+            )
+            break
+    if "diverging" in stats and stats["diverging"].any():
+        texts.append(
+            f"{stats['diverging'].sum():.0f} divergences: part of the posterior may be missing. Raise "
+            "target_accept_prob; where the inner solver failed, adapt the operator."
+        )
+    return texts

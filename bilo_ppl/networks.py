@@ -1,0 +1,86 @@
+"""Networks that a local operator is made of: tanh MLP, Fourier features, residual blocks."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from bilo_ppl._types import Key
+
+__all__ = ["MLP", "Linear"]
+
+
+class Linear(eqx.Module):
+    """An affine map ``y = W x + b``."""
+
+    weight: Float[Array, "out in"]
+    bias: Float[Array, " out"]
+
+    @classmethod
+    def glorot(cls, size_in: int, size_out: int, *, key: Key, dtype: Any) -> "Linear":
+        """Glorot-uniform weights and zero bias."""
+        limit = math.sqrt(6 / (size_in + size_out))
+        weight = jax.random.uniform(key, (size_out, size_in), dtype, -limit, limit)
+        return cls(weight, jnp.zeros(size_out, dtype))
+
+    def __call__(self, x):
+        return self.weight @ x + self.bias
+
+
+class MLP(eqx.Module):
+    """Multilayer perceptron ``(x, e) -> y`` with tanh activation.
+
+    ``e`` is added to the first pre-activation: the place where the local operator puts its frozen
+    embedding of theta. With ``fourier`` features the point enters as [sin(Bx), cos(Bx)] with a
+    frozen Gaussian B of standard deviation ``fourier_scale``; with ``residual`` every hidden layer
+    after the first adds its input to its output.
+    """
+
+    layers: list[Linear]
+    frequencies: Float[Array, "half d"] | None
+    residual: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        size_in: int,
+        size_out: int,
+        *,
+        width: int,
+        depth: int,
+        fourier: int = 0,
+        fourier_scale: float = 1.0,
+        residual: bool = False,
+        key: Key,
+        dtype: Any,
+    ):
+        if width < 1 or depth < 1 or fourier < 0:
+            raise ValueError(
+                f"MLP: width={width} and depth={depth} must be at least 1, fourier={fourier} at "
+                "least 0."
+            )
+        keys = jax.random.split(key, depth + 2)
+        self.frequencies = None
+        if fourier:
+            self.frequencies = fourier_scale * jax.random.normal(
+                keys[-1], (fourier, size_in), dtype
+            )
+        sizes = [2 * fourier if fourier else size_in, *[width] * depth, size_out]
+        self.layers = [
+            Linear.glorot(a, b, key=k, dtype=dtype)
+            for a, b, k in zip(sizes[:-1], sizes[1:], keys, strict=False)
+        ]
+        self.residual = residual
+
+    def __call__(self, x: Float[Array, " d"], e: Float[Array, " width"]) -> Float[Array, " out"]:
+        """Evaluate at network inputs ``x`` (d,) and embedding ``e`` (width,): (size_out,)."""
+        if self.frequencies is not None:
+            phase = jax.lax.stop_gradient(self.frequencies) @ x
+            x = jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
+        first, *hidden, last = self.layers
+        h = jnp.tanh(first(x) + e)
+        for layer in hidden:
+            h = jnp.tanh(layer(h)) + h if self.residual else jnp.tanh(layer(h))
+        return last(h)

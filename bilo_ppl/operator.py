@@ -1,0 +1,188 @@
+"""The local operator u(x, theta; W): network, frozen embedding of theta, and lift."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bilo_ppl._types import Key, Point, Theta, Weights
+from bilo_ppl.lora import add_lora, merge_lora, trainable
+from bilo_ppl.networks import MLP
+from bilo_ppl.problem import Problem, check_theta, theta_as
+
+__all__ = ["LocalOperator", "LocalSolution", "ThetaEmbedding"]
+
+
+class ThetaEmbedding(eqx.Module):
+    """A fixed random linear map of the normalised theta, added to the first layer of the network.
+
+    Scalars and arrays enter as ``(theta - centre) / scale``; a field enters by its value at the
+    point (the auxiliary variable z = f(x) of the papers). It is not trained: the network has to
+    follow theta through its own weights, and the inner solver cannot blind it to theta.
+    """
+
+    centre: dict[str, Array]
+    scale: dict[str, Array]
+    matrix: Float[Array, "width inputs"]
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        theta: Theta,
+        names: tuple[str, ...],
+        points: Any,
+        scales: Mapping[str, Any],
+        *,
+        width: int,
+        key: Key,
+        dtype: Any,
+    ):
+        values = {name: _typical(theta[name], points, dtype) for name in names}
+        self.names = names
+        self.centre = values
+        self.scale = {
+            name: jnp.broadcast_to(jnp.asarray(scales.get(name, _default_scale(v)), dtype), v.shape)
+            for name, v in values.items()
+        }
+        size = sum(v.size for v in values.values())
+        limit = math.sqrt(3 / max(size, 1))
+        self.matrix = jax.random.uniform(key, (width, size), dtype, -limit, limit)
+
+    def normalised(self, x: Point, theta: Theta) -> Float[Array, " inputs"]:
+        """The values that enter the embedding at x, centred and scaled."""
+        parts = []
+        for name in self.names:
+            value = theta[name](x) if callable(theta[name]) else theta[name]
+            centred = (jnp.asarray(value) - self.centre[name]) / self.scale[name]
+            parts.append(jnp.ravel(centred))
+        return jnp.concatenate(parts) if parts else jnp.zeros(0, self.matrix.dtype)
+
+    def __call__(self, x: Point, theta: Theta) -> Float[Array, " width"]:
+        return self.matrix @ self.normalised(x, theta)
+
+
+def _typical(value: Any, points: Any, dtype: Any) -> Array:
+    """The value of an entry of theta; of a field, its mean over the collocation points."""
+    if callable(value):
+        return jnp.mean(jax.vmap(value)(jnp.asarray(points, dtype)), axis=0).astype(dtype)
+    return jnp.asarray(value, dtype)
+
+
+def _default_scale(value: Array) -> Array:
+    """The magnitude of the first guess; 1 where that is zero."""
+    return jnp.where(value == 0, 1, jnp.abs(value))
+
+
+class LocalSolution(eqx.Module):
+    """The solution at one theta: a function of a point."""
+
+    operator: "LocalOperator"
+    theta: dict[str, Any]
+
+    def __call__(self, x):
+        """Value at a point ``(d,)`` (in one dimension also a scalar): a scalar or (components,)."""
+        return self.operator(jnp.atleast_1d(x), self.theta)
+
+
+class LocalOperator(eqx.Module):
+    """u(x, theta; W) = lift(x, network(inputs(x), embedding(theta); W), theta).
+
+    ``scales`` gives typical magnitudes of the entries of theta (default: that of the first guess
+    ``theta``), so that parameters of 1e-3 and 1e5 are seen alike. ``embedded`` names the entries
+    that the network sees (default: all). ``dtype`` is the precision of the network.
+    """
+
+    problem: Problem
+    network: MLP
+    embedding: ThetaEmbedding
+
+    def __init__(
+        self,
+        problem: Problem,
+        theta: Theta,
+        *,
+        key: Key,
+        width: int = 128,
+        depth: int = 2,
+        fourier: int = 0,
+        fourier_scale: float = 1.0,
+        residual: bool = False,
+        scales: Mapping[str, Any] | None = None,
+        embedded: tuple[str, ...] | None = None,
+        dtype: Any = np.float32,
+    ):
+        check_theta(problem, theta)
+        theta = theta_as(theta, dtype)
+        unknown = [n for n in (*(embedded or ()), *(scales or {})) if n not in problem.parameters]
+        if unknown:
+            raise ValueError(
+                f"LocalOperator: {unknown} in embedded or scales are not parameters of "
+                f"{type(problem).__name__}: {list(problem.parameters)}."
+            )
+        self.problem = problem
+        key_network, key_embedding = jax.random.split(key)
+        point = jnp.asarray(problem.points[0], dtype)
+        self.network = MLP(
+            problem.inputs(point, theta).size,
+            problem.components,
+            width=width,
+            depth=depth,
+            fourier=fourier,
+            fourier_scale=fourier_scale,
+            residual=residual,
+            key=key_network,
+            dtype=dtype,
+        )
+        self.embedding = ThetaEmbedding(
+            theta,
+            problem.parameters if embedded is None else tuple(embedded),
+            problem.points,
+            scales or {},
+            width=width,
+            key=key_embedding,
+            dtype=dtype,
+        )
+
+    @property
+    def dtype(self) -> Any:
+        """Precision of the network."""
+        return self.embedding.matrix.dtype
+
+    @property
+    def points(self) -> Float[Array, "n d"]:
+        """Collocation points in the precision of the network."""
+        return jnp.asarray(self.problem.points, self.dtype)
+
+    def __call__(self, x: Point, theta: Theta) -> Any:
+        """The solution at a point ``(d,)`` for one theta: a scalar or ``(components,)``."""
+        x = x.astype(self.dtype)
+        theta = theta_as(theta, self.dtype)
+        e = self.embedding(x, theta)
+        raw = self.network(self.problem.inputs(x, theta), e)
+        value = self.problem.lift(x, raw if self.problem.components > 1 else raw[0], theta)
+        return value.astype(self.dtype)
+
+    def field(self, theta: Theta) -> LocalSolution:
+        """The solution for one theta, as a function of a point."""
+        return LocalSolution(self, theta_as(theta, self.dtype))
+
+    @property
+    def weights(self) -> Weights:
+        """What the inner solver may change: all weights, or the LoRA increments if there are any."""
+        return eqx.filter(self.network, trainable(self.network))
+
+    def with_weights(self, weights: Weights) -> "LocalOperator":
+        """The operator with other weights, of the structure of `weights`."""
+        return eqx.tree_at(lambda o: o.network, self, eqx.combine(weights, self.network))
+
+    def with_lora(self, rank: int, *, key: Key) -> "LocalOperator":
+        """The same function with increments of the given rank to fine-tune; rank 0: all weights."""
+        network = merge_lora(self.network)
+        if rank:
+            network = add_lora(network, rank, key=key)
+        return eqx.tree_at(lambda o: o.network, self, network)

@@ -1,0 +1,237 @@
+"""Figures of results: posterior against a reference, solution band, traces, work of the inner solver.
+
+Every function returns a `matplotlib.figure.Figure` made without pyplot, so that nothing is global and
+nothing needs a display; `save_figure` writes it. Matplotlib is imported with this module only.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bilo_ppl.diagnostics._draws import scalar_draws
+from bilo_ppl.diagnostics._files import replacing
+
+__all__ = ["plot_inner_steps", "plot_posterior", "plot_solution_band", "plot_trace", "save_figure"]
+
+# Okabe and Ito's colours, distinguishable with impaired colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#666666")
+INK = "#222222"
+MAX_ROWS = 12
+
+
+def _figure(rows: int = 1, height: float = 3.6, width: float = 6.4, **layout: Any):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, 1, squeeze=False, **layout)[:, 0]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(color="0.92", linewidth=0.8)
+        ax.set_axisbelow(True)
+    return figure, axes
+
+
+def _chains(draws: Any, what: str) -> np.ndarray:
+    draws = np.asarray(draws)
+    if draws.ndim != 2 or draws.size == 0:
+        raise ValueError(f"{what} must be (chains, draws) and not empty, got shape {draws.shape}.")
+    return draws
+
+
+def plot_posterior(
+    draws: Any, name: str, reference: tuple[Any, Any] | None = None, truth: float | None = None
+) -> Figure:
+    """Histogram of the draws ``(chains, draws)`` of a scalar as a density, against a reference.
+
+    ``reference`` is a grid ``(n,)`` and the density on it ``(n,)``, as from ``GridPosterior.marginal``.
+    Raises a ``ValueError`` for other shapes, or draws that are not finite.
+    """
+    draws = _chains(draws, "plot_posterior: draws").ravel()
+    if not np.isfinite(draws).all():
+        raise ValueError(f"plot_posterior: {(~np.isfinite(draws)).sum()} draws are not finite.")
+    figure, (ax,) = _figure()
+    bins = int(np.clip(2 * draws.size**0.4, 12, 60))
+    label = f"{draws.size} draws, {_moments(draws.mean(), draws.std())}"
+    style = {"color": COLOURS[0], "alpha": 0.35, "edgecolor": "white", "linewidth": 0.5}
+    ax.hist(draws, bins=bins, density=True, label=label, **style)
+    if reference is not None:
+        _reference_line(ax, reference, draws)
+    if truth is not None:
+        ax.axvline(
+            truth, color=COLOURS[1], linestyle="--", linewidth=1.6, label=f"truth {truth:.4g}"
+        )
+    ax.set(xlabel=name, ylabel="posterior density")
+    _legend_above(ax, columns=1)
+    return figure
+
+
+def _moments(mean: float, sd: float) -> str:
+    return f"mean {mean:.4g}, sd {sd:.3g}"
+
+
+def _reference_line(ax: Axes, reference: tuple[Any, Any], draws: np.ndarray) -> None:
+    x, density = (np.asarray(part, dtype=float) for part in reference)
+    if x.ndim != 1 or x.shape != density.shape or len(x) < 2:
+        raise ValueError(
+            f"plot_posterior: reference is (x, density), both (n,); got {x.shape} and {density.shape}."
+        )
+    mass = np.trapezoid(density, x)
+    mean = np.trapezoid(x * density, x) / mass
+    sd = np.sqrt(np.trapezoid((x - mean) ** 2 * density, x) / mass)
+    ax.plot(x, density / mass, color=INK, linewidth=1.8, label=f"reference, {_moments(mean, sd)}")
+    # A reference grid may reach far beyond the mass.
+    low, high = min(draws.min(), mean - 4 * sd), max(draws.max(), mean + 4 * sd)
+    ax.set_xlim(max(low, min(x[0], draws.min())), min(high, max(x[-1], draws.max())))
+
+
+def _legend_above(ax: Axes, columns: int) -> None:
+    """A legend that cannot hide data."""
+    where = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0.2}
+    ax.legend(ncols=columns, frameon=False, fontsize="small", **where)
+
+
+def plot_solution_band(
+    x: Any,
+    u_draws: Any,
+    data: tuple[Any, Any, Any] | None = None,
+    truth: tuple[Any, Any] | None = None,
+    name: str = "u",
+) -> Figure:
+    """Median and 5 to 95 % band, point by point, of solutions ``(draws, n)`` at ``x (n,)`` or ``(n, 1)``.
+
+    ``data`` is ``(x, y, sigma)``: points ``(m,)`` or ``(m, 1)``, values ``(m,)`` and the standard
+    deviation of their noise, a number or ``(m,)``. ``truth`` is ``(x, u)``. Draws with a value that is not
+    finite (unconverged solves) are left out and counted in the legend. Raises a ``ValueError`` for points
+    of more than one dimension, and for several components (plot them one by one).
+    """
+    x, u = _line(x, "x"), np.asarray(u_draws)
+    if u.ndim != 2 or u.shape[1] != len(x):
+        raise ValueError(
+            f"plot_solution_band: u_draws must be (draws, {len(x)}), one column a point, got {u.shape}; "
+            "for a system plot one component at a time, u_draws[:, :, i]."
+        )
+    finite = np.isfinite(u).all(axis=1)
+    if not finite.any():
+        raise ValueError("plot_solution_band: no draw has finite values at all points.")
+    order = np.argsort(x)
+    low, middle, high = np.quantile(u[finite][:, order], [0.05, 0.5, 0.95], axis=0)
+    left_out = (
+        "" if finite.all() else f" ({(~finite).sum()} of {len(u)} draws left out: not finite)"
+    )
+    figure, (ax,) = _figure()
+    band = {"color": COLOURS[0], "alpha": 0.25, "linewidth": 0}
+    ax.fill_between(x[order], low, high, label="5 to 95 %" + left_out, **band)
+    ax.plot(x[order], middle, color=COLOURS[0], linewidth=1.8, label="median")
+    if truth is not None:
+        _truth_line(ax, truth)
+    if data is not None:
+        _data_points(ax, data)
+    ax.set(xlabel="x", ylabel=name)
+    ax.margins(x=0.02)
+    _legend_above(ax, columns=4)
+    return figure
+
+
+def _line(x: Any, what: str) -> np.ndarray:
+    """Points of an interval as ``(n,)``."""
+    x = np.asarray(x)
+    if x.ndim == 2 and x.shape[1] == 1:
+        x = x[:, 0]
+    if x.ndim != 1 or len(x) == 0:
+        raise ValueError(
+            f"plot_solution_band: {what} has shape {x.shape}; a band is drawn over one coordinate, (n,) or "
+            "(n, 1). In more dimensions take a section: values along a line of points."
+        )
+    return x
+
+
+def _truth_line(ax: Axes, truth: tuple[Any, Any]) -> None:
+    x, u = _line(truth[0], "truth[0]"), np.asarray(truth[1])
+    order = np.argsort(x)
+    ax.plot(x[order], u[order], color=INK, linestyle="--", linewidth=1.4, label="truth")
+
+
+def _data_points(ax: Axes, data: tuple[Any, Any, Any]) -> None:
+    x, (y, sigma) = _line(data[0], "data[0]"), data[1:]
+    style = {"fmt": "o", "markersize": 4, "capsize": 2.5, "linewidth": 1.1, "color": COLOURS[1]}
+    ax.errorbar(x, y, yerr=sigma, label="data, 1 sd", zorder=3, **style)
+
+
+def plot_trace(draws: Mapping[str, Any], warmup: int = 0) -> Figure:
+    """Traces of every scalar in ``draws`` (``(chains, draws, ...)`` by name), one colour a chain.
+
+    The first ``warmup`` draws of each chain are marked as warm-up. At most 12 scalars are drawn, and
+    the title says how many there are.
+    """
+    scalars = scalar_draws(draws)
+    if not scalars:
+        raise ValueError("plot_trace: there are no draws.")
+    shown = dict(list(scalars.items())[:MAX_ROWS])
+    height = 1.2 + 1.5 * len(shown)
+    figure, axes = _figure(len(shown), height=height, sharex=True)
+    for ax, (name, values) in zip(axes, shown.items(), strict=True):
+        for chain, trace in enumerate(values):
+            ax.plot(trace, color=COLOURS[chain % len(COLOURS)], linewidth=0.7, alpha=0.85)
+        if warmup:
+            ax.axvspan(0, warmup, color="0.5", alpha=0.15, linewidth=0, label="warm-up")
+            ax.axvline(warmup, color="0.4", linestyle=":", linewidth=1.2)
+        ax.set_ylabel(name)
+        ax.margins(x=0.01)
+    axes[-1].set_xlabel("draw")
+    if warmup:
+        _legend_above(axes[0], columns=1)
+    if len(scalars) > MAX_ROWS:
+        figure.suptitle(f"the first {MAX_ROWS} of {len(scalars)} parameters", fontsize="medium")
+    return figure
+
+
+def plot_inner_steps(inner_steps: Any, loss: Any, tolerance: float) -> Figure:
+    """Inner steps and final loss of every draw, both ``(chains, draws)``, the loss against the tolerance.
+
+    Losses above the tolerance are marked and counted. On the logarithmic axis a loss of zero lies at the
+    lower edge, one that is not finite at the upper.
+    """
+    steps = _chains(inner_steps, "plot_inner_steps: inner_steps")
+    loss = _chains(loss, "plot_inner_steps: loss")
+    if steps.shape != loss.shape:
+        raise ValueError(
+            f"plot_inner_steps: inner_steps has shape {steps.shape} and loss {loss.shape}; they must agree."
+        )
+    figure, (top, bottom) = _figure(2, height=5.0, sharex=True)
+    number, drawn = np.arange(steps.shape[1]), _on_log_axis(loss, tolerance)
+    for chain in range(len(steps)):
+        style = {"s": 9, "color": COLOURS[chain % len(COLOURS)], "alpha": 0.6, "linewidths": 0}
+        top.scatter(number, steps[chain], **style)
+        bottom.scatter(number, drawn[chain], **style)
+    share = f"{steps.mean():.3g} inner steps per draw, none for {np.mean(steps == 0):.0%}"
+    top.set_title(share, fontsize="medium", loc="left")
+    top.set_ylabel("inner steps")
+    top.yaxis.get_major_locator().set_params(integer=True)
+    bottom.axhline(
+        tolerance, color=INK, linestyle="--", linewidth=1.4, label=f"tolerance {tolerance:.3g}"
+    )
+    missed = ~(loss <= tolerance)
+    if missed.any():
+        label = f"above tolerance: {missed.sum()} of {loss.size}"
+        where = np.broadcast_to(number, loss.shape)[missed]
+        bottom.scatter(where, drawn[missed], marker="x", s=28, color="#C00000", label=label)
+    bottom.set(xlabel="draw", ylabel="final loss", yscale="log")
+    _legend_above(bottom, columns=2)
+    return figure
+
+
+def _on_log_axis(loss: np.ndarray, tolerance: float) -> np.ndarray:
+    """Losses with zeros and values that are not finite put at the edges."""
+    inside = np.append(loss[np.isfinite(loss) & (loss > 0)], tolerance)
+    high = np.where(np.isfinite(loss), loss, 10 * inside.max())
+    return np.where(high > 0, high, inside.min() / 10)
+
+
+def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150) -> pathlib.Path:
+    """Write a figure, whole or not at all; the suffix (.png, .pdf, .svg) gives the format."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=dpi)
+    return pathlib.Path(path)

@@ -1,0 +1,153 @@
+"""Pretraining: the local operator at a first guess of theta, from random weights."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from bilo_ppl._types import Field, Key, Points, Theta, Weights
+from bilo_ppl.least_squares import LeastSquares, RowFamily
+from bilo_ppl.lower_level import AbstractSensitivity, LowerLevel
+from bilo_ppl.operator import LocalOperator
+from bilo_ppl.problem import Problem, check_problem, theta_as
+from bilo_ppl.sensitivity import ResidualGradient
+from bilo_ppl.solvers import AbstractInnerSolver, LevenbergMarquardt, advance
+
+__all__ = ["FitReport", "Pretrained", "fit", "pretrain"]
+
+
+class FitReport(NamedTuple):
+    """How a fit went: final loss, its terms, steps, whether the tolerance was reached, CPU seconds."""
+
+    loss: float
+    terms: dict[str, float]
+    steps: int
+    converged: bool
+    tolerance: float
+    cpu_seconds: float
+    history: list[tuple[int, float]]
+    """Steps and loss along the way."""
+
+    def __str__(self) -> str:
+        terms = ", ".join(f"{name} {value:.2e}" for name, value in self.terms.items())
+        reached = "reached" if self.converged else "NOT reached"
+        return (
+            f"loss {self.loss:.2e} ({terms}) after {self.steps} steps, {self.cpu_seconds:.1f} CPU s; "
+            f"tolerance {self.tolerance:.0e} {reached}"
+        )
+
+
+class Pretrained(NamedTuple):
+    """The operator and the report of its training."""
+
+    operator: LocalOperator
+    report: FitReport
+
+
+def pretrain(
+    problem: Problem,
+    theta: Theta,
+    *,
+    key: Key,
+    solver: AbstractInnerSolver | None = None,
+    sensitivity: AbstractSensitivity | None = None,
+    row_weights: Mapping[str, float] | None = None,
+    data: tuple[Points, Any] | None = None,
+    data_weight: float = 1.0,
+    progress: bool = True,
+    **architecture: Any,
+) -> Pretrained:
+    """Train a local operator at ``theta``: the problem is checked before anything expensive runs.
+
+    ``solver`` defaults to Levenberg-Marquardt on all weights to a loss of 1e-6; ``sensitivity`` to
+    `ResidualGradient`, whose pretrained operator serves both sensitivities afterwards. ``data`` are
+    points ``(n, d)`` and values ``(n,)`` or ``(n, components)`` of a numerical solution at ``theta``,
+    fitted with weight ``data_weight`` besides the PDE. ``architecture`` goes to `LocalOperator` (width,
+    depth, fourier, residual, scales, embedded, dtype). Ctrl-C keeps what has been reached so far.
+    """
+    check_problem(problem, theta)
+    solver = LevenbergMarquardt(tolerance=1e-6, max_steps=300) if solver is None else solver
+    operator = LocalOperator(problem, theta, key=key, **architecture)
+    theta = theta_as(theta, operator.dtype)
+    lower_level = LowerLevel(operator, sensitivity or ResidualGradient(), dict(row_weights or {}))
+
+    def rows() -> LeastSquares:
+        base = lower_level.at(theta)
+        if data is None:
+            return base
+        extra = data_rows(operator, theta, data, data_weight)
+        return LeastSquares((*base.families, extra))
+
+    weights, report = fit(solver, rows, operator.weights, progress=progress, label="pretrain")
+    return Pretrained(operator.with_weights(weights), report)
+
+
+def data_rows(
+    operator: LocalOperator, theta: Theta, data: tuple[Points, Any], weight: float
+) -> RowFamily:
+    """Rows ``u(x) - y`` at given points, under the name "data"."""
+    x, y = (np.asarray(part) for part in data)
+    if x.ndim != 2 or x.shape[1] != operator.problem.domain.dimension or len(x) != len(y):
+        raise ValueError(
+            f"data: points {x.shape} and values {y.shape} do not fit; give points of shape "
+            f"(n, {operator.problem.domain.dimension}) and n values."
+        )
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("data: points or values contain NaN or infinity.")
+
+    def rows(weights, item):
+        point, value = item
+        u = operator.with_weights(weights)(point, theta)
+        return {"data": jnp.atleast_1d(u - value)}
+
+    items = (jnp.asarray(x, operator.dtype), jnp.asarray(y, operator.dtype))
+    return RowFamily(rows, items, {"data": weight})
+
+
+def fit(
+    solver: AbstractInnerSolver,
+    rows: Any,
+    weights: Weights,
+    *,
+    progress: bool,
+    label: str,
+    chunks: int = 20,
+) -> tuple[Weights, FitReport]:
+    """Run a solver in chunks with a progress bar; the best weights survive Ctrl-C.
+
+    ``rows`` is a function without arguments that makes the `LeastSquares` problem (it is called inside
+    a compiled function, so that the problem's arrays are not copied between chunks).
+    """
+    start = time.process_time()
+    chunk = max(1, -(-solver.max_steps // chunks))
+    state = eqx.filter_jit(lambda w: solver.init(rows(), w))(weights)
+    run = eqx.filter_jit(lambda s: advance(solver, rows(), s, s.steps + chunk))
+    history = [(max(int(state.steps), 0), float(state.loss))]
+    bar = tqdm(total=solver.max_steps, desc=label, disable=not progress, file=sys.stderr)
+    try:
+        while not bool(solver.terminate(state)):
+            state = run(state)
+            history.append((int(state.steps), float(state.loss)))
+            bar.update(history[-1][0] - history[-2][0])
+            bar.set_postfix_str(f"loss {history[-1][1]:.2e}")
+    except KeyboardInterrupt:
+        bar.write(f"{label}: interrupted at step {history[-1][0]}, loss {history[-1][1]:.2e}.")
+    bar.close()
+    terms = eqx.filter_jit(lambda w: rows().terms(w))(state.weights)
+    loss = float(state.loss)
+    report = FitReport(
+        loss=loss,
+        terms={name: float(value) for name, value in terms.items()},
+        steps=max(int(state.steps), 0),
+        converged=loss <= solver.tolerance,
+        tolerance=solver.tolerance,
+        cpu_seconds=time.process_time() - start,
+        history=history,
+    )
+    return state.weights, report

@@ -1,0 +1,287 @@
+"""Exact posteriors of one or two parameters on a grid, and distances of draws from them."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import numpyro
+from jaxtyping import Float, Shaped
+from numpyro.diagnostics import effective_sample_size
+from numpyro.infer.util import log_density
+
+__all__ = ["Distances", "GridPosterior", "distances", "grid_posterior"]
+
+_CHUNK = 128
+_EDGE = 1e-6
+_REPLICATES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class GridPosterior:
+    """A posterior density on a grid; marginal densities are linear between the grid points."""
+
+    names: tuple[str, ...]
+    grid: Mapping[str, np.ndarray]
+    """Values of each parameter, increasing."""
+    density: np.ndarray
+    """Joint density at the grid points, one axis a parameter; its trapezoidal integral is 1."""
+
+    def marginal(self, name: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Values of one parameter and its marginal density there."""
+        if name not in self.names:
+            raise ValueError(f"GridPosterior has the parameters {self.names}, not {name!r}.")
+        density = np.moveaxis(self.density, self.names.index(name), 0)
+        for other in self.names:
+            if other != name:
+                density = density @ _weights(self.grid[other])
+        return self.grid[name], density
+
+    def mean(self, name: str) -> float:
+        """Posterior mean."""
+        return self.expectation(name, lambda x: x)
+
+    def sd(self, name: str) -> float:
+        """Posterior standard deviation."""
+        mean = self.mean(name)
+        return self.expectation(name, lambda x: (x - mean) ** 2) ** 0.5
+
+    def cdf(self, name: str, values: Any) -> np.ndarray:
+        """Marginal distribution function at ``values``, of the same shape."""
+        x, density, total = self._cumulative(name)
+        values = np.clip(np.asarray(values, dtype=float), x[0], x[-1])
+        i = np.clip(np.searchsorted(x, values, side="right") - 1, 0, len(x) - 2)
+        t = values - x[i]
+        slope = (density[i + 1] - density[i]) / (x[i + 1] - x[i])
+        return np.asarray(total[i] + t * (density[i] + t * slope / 2))
+
+    def quantile(self, name: str, probabilities: Any) -> np.ndarray:
+        """Inverse of the marginal distribution function."""
+        x, density, total = self._cumulative(name)
+        q = np.asarray(probabilities, dtype=float)
+        i = np.clip(np.searchsorted(total, q, side="left") - 1, 0, len(x) - 2)
+        slope = (density[i + 1] - density[i]) / (x[i + 1] - x[i])
+        rest = q - total[i]
+        root = density[i] + np.sqrt(np.maximum(density[i] ** 2 + 2 * slope * rest, 0))
+        return np.asarray(x[i]) + np.clip(
+            2 * rest / np.where(root > 0, root, 1), 0, x[i + 1] - x[i]
+        )
+
+    def sample(self, name: str, seed: int, n: int) -> Float[np.ndarray, " n"]:
+        """``n`` independent draws from the marginal, by the inverse distribution function."""
+        return self.quantile(name, np.random.default_rng(seed).uniform(size=n))
+
+    def expectation(self, name: str, function: Callable[[np.ndarray], np.ndarray]) -> float:
+        """Posterior mean of a vectorised function of one parameter."""
+        x, density = self.marginal(name)
+        return float(np.sum(_weights(x) * density * function(x)))
+
+    def _cumulative(self, name):
+        x, density = self.marginal(name)
+        mass = np.diff(x) * (density[1:] + density[:-1]) / 2
+        total = np.concatenate([[0.0], np.cumsum(mass)])
+        return x, density / total[-1], total / total[-1]
+
+
+def grid_posterior(
+    model: Callable, grid: Mapping[str, Any], *model_args: Any, **model_kwargs: Any
+) -> GridPosterior:
+    """The posterior of a NumPyro model with one or two scalar latent sites, on a grid.
+
+    **Arguments**
+
+    - ``grid``: increasing values, in the constrained space, for every latent site.
+    - ``model_args``, ``model_kwargs``: arguments of the model, data included.
+
+    The joint density is evaluated in batches. Grid points at which its logarithm is not finite (no
+    PDE solution there, or outside the prior) have no mass. Raises a ``ValueError`` if the sites do
+    not fit, nothing is finite, or the density at an edge of the grid is above 1e-6 of its maximum,
+    unless the support of the prior ends there.
+    """
+    grid = {name: np.asarray(values, dtype=float) for name, values in grid.items()}
+    _check_grid(grid)
+    priors = _check_sites(model, grid, model_args, model_kwargs)
+    axes = np.meshgrid(*grid.values(), indexing="ij")
+    points = np.stack([axis.ravel() for axis in axes], axis=-1)
+
+    def log_joint(point):
+        parameters = dict(zip(grid, point, strict=True))
+        return log_density(model, model_args, model_kwargs, parameters)[0]
+
+    log = _in_batches(log_joint, points).reshape(axes[0].shape)
+    log = np.where(np.isfinite(log), log, -np.inf)
+    if np.isneginf(log).all():
+        raise ValueError(
+            "grid_posterior: the log density is not finite at any grid point; is the grid where "
+            "the prior and the PDE solution exist?"
+        )
+    density = np.exp(log - log.max())
+    _check_edges(grid, density, priors)
+    total = density
+    for values in grid.values():
+        total = np.tensordot(_weights(values), total, 1)
+    return GridPosterior(tuple(grid), grid, density / total)
+
+
+def _weights(x: np.ndarray) -> np.ndarray:
+    """Weights of the trapezoidal rule."""
+    steps = np.concatenate([[0.0], np.diff(x), [0.0]])
+    return (steps[1:] + steps[:-1]) / 2
+
+
+def _in_batches(function: Callable, points: np.ndarray) -> np.ndarray:
+    """``function`` at every point, with one compilation: the last batch is filled up."""
+    size = min(_CHUNK, len(points))
+    batched = jax.jit(jax.vmap(function))
+    padded = np.concatenate([points, np.repeat(points[-1:], -len(points) % size, axis=0)])
+    values = [np.asarray(batched(part)) for part in padded.reshape(-1, size, points.shape[1])]
+    return np.concatenate(values).astype(float)[: len(points)]
+
+
+def _check_grid(grid: Mapping[str, np.ndarray]) -> None:
+    if len(grid) not in (1, 2):
+        raise ValueError(
+            f"grid_posterior is for one or two parameters, the grid has {len(grid)}: {list(grid)}."
+        )
+    for name, values in grid.items():
+        if values.ndim != 1 or len(values) < 3 or not (np.diff(values) > 0).all():
+            raise ValueError(
+                f"grid_posterior: grid[{name!r}] must be a 1-D array of at least 3 increasing "
+                f"values; it has shape {values.shape}."
+            )
+
+
+def _check_sites(model, grid, args, kwargs) -> dict[str, Any]:
+    """The prior of each parameter, after a check that they are all the latent sites."""
+    middle = {name: values[len(values) // 2] for name, values in grid.items()}
+    seeded = numpyro.handlers.seed(numpyro.handlers.substitute(model, data=middle), rng_seed=0)
+    trace = numpyro.handlers.trace(seeded).get_trace(*args, **kwargs)
+    latent = {
+        name: site
+        for name, site in trace.items()
+        if site["type"] == "sample" and not site["is_observed"]
+    }
+    if set(latent) != set(grid):
+        raise ValueError(
+            f"grid_posterior: the grid has the names {sorted(grid)}, the latent sites of the model "
+            f"are {sorted(latent)}; they must be the same."
+        )
+    for name, site in latent.items():
+        if site["fn"].shape() != ():
+            raise ValueError(
+                f"grid_posterior: the site {name!r} has shape {site['fn'].shape()}, not a scalar."
+            )
+    return {name: latent[name]["fn"] for name in grid}
+
+
+def _check_edges(grid, density: np.ndarray, priors: Mapping[str, Any]) -> None:
+    for axis, (name, values) in enumerate(grid.items()):
+        for end, neighbour, which in ((0, 1, "lower"), (-1, -2, "upper")):
+            beyond = 2 * values[end] - values[neighbour]
+            at_edge = np.max(np.take(density, end, axis=axis)) / density.max()
+            if at_edge > _EDGE and bool(priors[name].support(beyond)):
+                raise ValueError(
+                    f"grid_posterior: at the {which} edge {name} = {values[end]:.6g} the density "
+                    f"is {at_edge:.2g} of its maximum, above {_EDGE:g}; extend the grid there."
+                )
+
+
+class Distances(NamedTuple):
+    """Distances of Monte Carlo draws of one parameter from its exact posterior."""
+
+    mean: float
+    sd: float
+    ess: float
+    """Effective number of draws, for the mean."""
+    mean_error: float
+    """Mean of the draws minus exact mean, in Monte Carlo standard errors."""
+    sd_error: float
+    """Standard deviation of the draws over the exact one, minus 1."""
+    sd_error_se: float
+    """Monte Carlo standard error of ``sd_error``."""
+    total_variation: float
+    """Between the draws and the posterior, over ``bins`` bins of equal exact probability."""
+    total_variation_iid: float
+    """Its mean for as many independent exact draws."""
+    total_variation_iid95: float
+    """Its 95 % quantile for as many independent exact draws."""
+    total_variation_ess95: float
+    """Its 95 % quantile for ``ess`` independent exact draws: the band for correlated draws."""
+    wasserstein: float
+    """Wasserstein-1 distance, in the units of the parameter."""
+    bins: int
+
+
+def distances(
+    draws: Shaped[Any, "..."],
+    posterior: GridPosterior,
+    name: str,
+    ess: float | int | None = None,
+    bins: int | None = None,
+) -> Distances:
+    """Compare draws ``(n,)`` or ``(chains, n)`` of one parameter with its exact posterior.
+
+    **Arguments**
+
+    - ``ess``: effective number of draws; by default NumPyro's estimate, for the mean and, from the
+      squared deviations, for the standard deviation.
+    - ``bins``: number of bins of equal exact probability; by default 2 n^(2/5) (Mann and Wald,
+      1942) rounded, between 10 and 50, for n draws in all.
+
+    Standard errors take the spread and the kurtosis of the exact posterior. Bands of the total
+    variation come from 1000 simulations with a fixed seed.
+    """
+    draws = np.atleast_2d(np.asarray(draws, dtype=float))
+    if draws.ndim != 2 or draws.shape[1] < 4 or not np.isfinite(draws).all():
+        raise ValueError(
+            f"distances: draws of {name!r} must be finite, of shape (n,) or (chains, n) with n at "
+            f"least 4; they have shape {draws.shape}."
+        )
+    mean, sd = posterior.mean(name), posterior.sd(name)
+    kurtosis = posterior.expectation(name, lambda x: (x - mean) ** 4) / sd**4
+    mean_ess = _ess(draws) if ess is None else float(ess)
+    square_ess = _ess((draws - draws.mean()) ** 2) if ess is None else float(ess)
+    bins = int(np.clip(round(2 * draws.size**0.4), 10, 50)) if bins is None else bins
+    iid = _variation_by_chance(draws.size, bins)
+    return Distances(
+        mean=float(draws.mean()),
+        sd=float(draws.std()),
+        ess=mean_ess,
+        mean_error=float((draws.mean() - mean) / (sd / mean_ess**0.5)),
+        sd_error=float(draws.std() / sd - 1),
+        sd_error_se=float(0.5 * ((kurtosis - 1) / square_ess) ** 0.5),
+        total_variation=_total_variation(draws, posterior, name, bins),
+        total_variation_iid=float(iid.mean()),
+        total_variation_iid95=float(np.quantile(iid, 0.95)),
+        total_variation_ess95=float(np.quantile(_variation_by_chance(mean_ess, bins), 0.95)),
+        wasserstein=_wasserstein(draws.ravel(), posterior, name),
+        bins=bins,
+    )
+
+
+def _ess(draws: np.ndarray) -> float:
+    """Effective number of draws; 1 if they are all the same."""
+    return float(effective_sample_size(draws)) if np.ptp(draws) > 0 else 1.0
+
+
+def _total_variation(draws, posterior, name, bins) -> float:
+    which = np.minimum((posterior.cdf(name, draws.ravel()) * bins).astype(int), bins - 1)
+    shares = np.bincount(which, minlength=bins) / draws.size
+    return float(np.abs(shares - 1 / bins).sum() / 2)
+
+
+def _variation_by_chance(n: float | int, bins: int) -> np.ndarray:
+    """Total variation of n independent draws, simulated."""
+    n = max(1, round(n))
+    counts = np.random.default_rng(0).multinomial(n, np.full(bins, 1 / bins), size=_REPLICATES)
+    return np.abs(counts / n - 1 / bins).sum(axis=1) / 2
+
+
+def _wasserstein(draws: np.ndarray, posterior: GridPosterior, name: str) -> float:
+    """Integral of the difference of the distribution functions, by the midpoint rule."""
+    draws = np.sort(draws)
+    x = np.unique(np.concatenate([draws, posterior.grid[name]]))
+    middle = (x[1:] + x[:-1]) / 2
+    below = np.searchsorted(draws, middle, side="right") / len(draws)
+    return float(np.sum(np.abs(below - posterior.cdf(name, middle)) * np.diff(x)))

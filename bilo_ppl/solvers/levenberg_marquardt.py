@@ -1,0 +1,112 @@
+"""Levenberg-Marquardt: damped Gauss-Newton steps on the lower level's rows.
+
+One Jacobian and one QR factorisation a step; the damping is then searched with forward passes only,
+since the factor serves every damping. Nielsen's rule (Madsen, Nielsen, Tingleff, *Methods for
+Non-Linear Least Squares Problems*, 2004) sets the damping from the gain ratio.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from bilo_ppl._types import Count, Flag, Rows, Scalar, Weights
+from bilo_ppl.least_squares import GaussNewton, LeastSquares, linearise
+from bilo_ppl.solvers.base import AbstractInnerSolver, check_limits
+
+__all__ = ["LevenbergMarquardt"]
+
+
+class _State(NamedTuple):
+    weights: Weights
+    loss: Scalar
+    steps: Count
+    rows: Rows
+    damping: Scalar
+    stuck: Flag
+
+
+class _Trial(NamedTuple):
+    weights: Any
+    rows: Rows
+    loss: Scalar
+    gain: Scalar
+    damping: Scalar
+    growth: Scalar
+    count: Count
+
+
+class LevenbergMarquardt(AbstractInnerSolver):
+    """Second-order inner solver for the rows of the lower level.
+
+    ``damping`` is the first damping, in units of the mean eigenvalue of the normal matrix;
+    ``max_trials`` bounds the dampings tried in one step. A step for which none of them lowers the
+    loss ends the solve (not converged, unless the tolerance was reached before).
+    """
+
+    tolerance: float
+    max_steps: int
+    damping: float = 1e-4
+    max_trials: int = 8
+
+    def __check_init__(self):
+        check_limits(self)
+
+    def init(self, problem: LeastSquares, weights: Weights) -> _State:
+        """Rows and loss at the start."""
+        rows = problem.rows(weights)
+        damping = jnp.asarray(self.damping, rows.dtype)
+        return _State(weights, jnp.sum(rows**2), jnp.array(0), rows, damping, jnp.array(False))
+
+    def step(self, problem: LeastSquares, state: _State) -> _State:
+        """Factor the Jacobian, then raise the damping until the loss falls."""
+        system = linearise(problem.jacobian(state.weights))
+        first = self._try(problem, state, system, state.damping, jnp.array(0), 2.0)
+
+        def rejected(trial):
+            return ~(trial.gain > 1e-4) & (trial.count < self.max_trials)
+
+        def again(trial):
+            damping = trial.damping * trial.growth
+            return self._try(problem, state, system, damping, trial.count, 2 * trial.growth)
+
+        trial = jax.lax.while_loop(rejected, again, first)
+        accepted = trial.gain > 1e-4
+        shrink = jnp.clip(1 - (2 * trial.gain - 1) ** 3, 0.05, 1.0)
+        floor = jnp.asarray(10 * jnp.finfo(state.rows.dtype).eps ** 2, state.rows.dtype)
+
+        def keep(new, old):
+            return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, old)
+
+        return _State(
+            keep(trial.weights, state.weights),
+            keep(trial.loss, state.loss),
+            state.steps + 1,
+            keep(trial.rows, state.rows),
+            jnp.maximum(trial.damping * shrink, floor),
+            ~accepted,
+        )
+
+    def _try(
+        self,
+        problem: LeastSquares,
+        state: _State,
+        system: GaussNewton,
+        damping: Scalar,
+        count: Count,
+        growth: Any,
+    ) -> _Trial:
+        flat, unravel = ravel_pytree(state.weights)
+        step = -system.solve(damping, state.rows)
+        weights = unravel(flat + step)
+        rows = problem.rows(weights)
+        loss = jnp.sum(rows**2)
+        predicted = state.loss - jnp.sum((state.rows + system.J @ step) ** 2)
+        gain = (state.loss - loss) / jnp.maximum(predicted, jnp.finfo(loss.dtype).tiny)
+        growth = jnp.asarray(growth, damping.dtype)
+        return _Trial(weights, rows, loss, gain, damping, growth, count + 1)
+
+    def stuck(self, state: _State) -> Flag:
+        """No damping lowered the loss in the last step."""
+        return state.stuck
