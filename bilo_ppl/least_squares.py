@@ -51,11 +51,17 @@ class RowFamily(eqx.Module):
     def jacobian(self, weights: Weights) -> Float[Array, "rows p"]:
         """Jacobian of the scaled rows, item by item, with respect to the flattened weights."""
         flat, unravel = ravel_pytree(weights)
+        names = jax.eval_shape(lambda: self.named(weights))
 
-        def item_rows(w, item):
-            return ravel_pytree(self._scaled(unravel(w), item))[0]
+        # One reverse pass a block: a cheap block does not pay for the graph of an expensive one.
+        def item_jacobian(w, item):
+            blocks = [
+                jax.jacrev(lambda v, name=name: self._scaled(unravel(v), item)[name])(w)
+                for name in sorted(names)
+            ]
+            return jnp.concatenate(blocks)
 
-        blocks = jax.vmap(jax.jacrev(item_rows), in_axes=(None, 0))(flat, self.items)
+        blocks = jax.vmap(item_jacobian, in_axes=(None, 0))(flat, self.items)
         return blocks.reshape(-1, flat.size)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bilo_ppl._types import Key, Point, Theta, Weights
-from bilo_ppl.lora import add_lora, merge_lora, trainable
+from bilo_ppl.lora import LowRankLinear, add_lora, merge_lora, trainable
 from bilo_ppl.networks import MLP
 from bilo_ppl.problem import Problem, check_theta, theta_as
 
@@ -152,6 +152,11 @@ class LocalOperator(eqx.Module):
     def dtype(self) -> Any:
         """Precision of the network."""
         return self.embedding.matrix.dtype
+
+    @property
+    def rank(self) -> int:
+        """Rank of the LoRA increments; 0 where all weights are fine-tuned."""
+        return max((n.A.shape[0] for n in self.network.layers if isinstance(n, LowRankLinear)), default=0)
 
     @property
     def points(self) -> Float[Array, "n d"]:

@@ -1,7 +1,7 @@
-"""Figures of results: posterior against a reference, solution band, traces, work of the inner solver.
+"""Figures of results: posterior against a reference, solution band, traces, inner steps.
 
-Every function returns a `matplotlib.figure.Figure` made without pyplot, so that nothing is global and
-nothing needs a display; `save_figure` writes it. Matplotlib is imported with this module only.
+Every function returns a `matplotlib.figure.Figure` made without pyplot, so that nothing is global
+and nothing needs a display; `save_figure` writes it. Matplotlib is imported with this module only.
 """
 
 import os
@@ -46,8 +46,9 @@ def plot_posterior(
 ) -> Figure:
     """Histogram of the draws ``(chains, draws)`` of a scalar as a density, against a reference.
 
-    ``reference`` is a grid ``(n,)`` and the density on it ``(n,)``, as from ``GridPosterior.marginal``.
-    Raises a ``ValueError`` for other shapes, or draws that are not finite.
+    ``reference`` is a grid ``(n,)`` and the density on it ``(n,)``, as from
+    ``GridPosterior.marginal``. Raises a ``ValueError`` for other shapes, or draws that are not
+    finite.
     """
     draws = _chains(draws, "plot_posterior: draws").ravel()
     if not np.isfinite(draws).all():
@@ -76,7 +77,7 @@ def _reference_line(ax: Axes, reference: tuple[Any, Any], draws: np.ndarray) -> 
     x, density = (np.asarray(part, dtype=float) for part in reference)
     if x.ndim != 1 or x.shape != density.shape or len(x) < 2:
         raise ValueError(
-            f"plot_posterior: reference is (x, density), both (n,); got {x.shape} and {density.shape}."
+            f"plot_posterior: reference is (x, density), both (n,), not {x.shape}, {density.shape}."
         )
     mass = np.trapezoid(density, x)
     mean = np.trapezoid(x * density, x) / mass
@@ -100,18 +101,20 @@ def plot_solution_band(
     truth: tuple[Any, Any] | None = None,
     name: str = "u",
 ) -> Figure:
-    """Median and 5 to 95 % band, point by point, of solutions ``(draws, n)`` at ``x (n,)`` or ``(n, 1)``.
+    """Median and 5 to 95 % band, point by point, of solutions ``(draws, n)`` at ``x``.
 
+    ``x`` is ``(n,)`` or ``(n, 1)``.
     ``data`` is ``(x, y, sigma)``: points ``(m,)`` or ``(m, 1)``, values ``(m,)`` and the standard
-    deviation of their noise, a number or ``(m,)``. ``truth`` is ``(x, u)``. Draws with a value that is not
-    finite (unconverged solves) are left out and counted in the legend. Raises a ``ValueError`` for points
-    of more than one dimension, and for several components (plot them one by one).
+    deviation of their noise, a number or ``(m,)``. ``truth`` is ``(x, u)``. Draws with a value that
+    is not finite (unconverged solves) are left out and counted in the legend. Raises a
+    ``ValueError`` for points of more than one dimension, and for several components (plot them one
+    by one).
     """
     x, u = _line(x, "x"), np.asarray(u_draws)
     if u.ndim != 2 or u.shape[1] != len(x):
         raise ValueError(
-            f"plot_solution_band: u_draws must be (draws, {len(x)}), one column a point, got {u.shape}; "
-            "for a system plot one component at a time, u_draws[:, :, i]."
+            f"plot_solution_band: u_draws must be (draws, {len(x)}), got {u.shape}; for a "
+            " system plot one component at a time, u_draws[:, :, i]."
         )
     finite = np.isfinite(u).all(axis=1)
     if not finite.any():
@@ -131,7 +134,7 @@ def plot_solution_band(
         _data_points(ax, data)
     ax.set(xlabel="x", ylabel=name)
     ax.margins(x=0.02)
-    _legend_above(ax, columns=4)
+    _legend_above(ax, columns=2)
     return figure
 
 
@@ -142,8 +145,8 @@ def _line(x: Any, what: str) -> np.ndarray:
         x = x[:, 0]
     if x.ndim != 1 or len(x) == 0:
         raise ValueError(
-            f"plot_solution_band: {what} has shape {x.shape}; a band is drawn over one coordinate, (n,) or "
-            "(n, 1). In more dimensions take a section: values along a line of points."
+            f"plot_solution_band: {what} has shape {x.shape}; a band is drawn over one coordinate, "
+            "(n,) or (n, 1). In more dimensions take a section: values along a line of points."
         )
     return x
 
@@ -163,8 +166,8 @@ def _data_points(ax: Axes, data: tuple[Any, Any, Any]) -> None:
 def plot_trace(draws: Mapping[str, Any], warmup: int = 0) -> Figure:
     """Traces of every scalar in ``draws`` (``(chains, draws, ...)`` by name), one colour a chain.
 
-    The first ``warmup`` draws of each chain are marked as warm-up. At most 12 scalars are drawn, and
-    the title says how many there are.
+    The first ``warmup`` draws of each chain are marked as warm-up. At most 12 scalars are drawn,
+    and the title says how many there are.
     """
     scalars = scalar_draws(draws)
     if not scalars:
@@ -174,42 +177,46 @@ def plot_trace(draws: Mapping[str, Any], warmup: int = 0) -> Figure:
     figure, axes = _figure(len(shown), height=height, sharex=True)
     for ax, (name, values) in zip(axes, shown.items(), strict=True):
         for chain, trace in enumerate(values):
-            ax.plot(trace, color=COLOURS[chain % len(COLOURS)], linewidth=0.7, alpha=0.85)
+            style = {"color": COLOURS[chain % len(COLOURS)], "linewidth": 0.6, "alpha": 0.7}
+            ax.plot(trace, label=f"chain {chain}" if chain < len(COLOURS) else None, **style)
         if warmup:
             ax.axvspan(0, warmup, color="0.5", alpha=0.15, linewidth=0, label="warm-up")
             ax.axvline(warmup, color="0.4", linestyle=":", linewidth=1.2)
         ax.set_ylabel(name)
         ax.margins(x=0.01)
     axes[-1].set_xlabel("draw")
-    if warmup:
-        _legend_above(axes[0], columns=1)
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    _legend_above(axes[0], columns=5)
     if len(scalars) > MAX_ROWS:
         figure.suptitle(f"the first {MAX_ROWS} of {len(scalars)} parameters", fontsize="medium")
     return figure
 
 
 def plot_inner_steps(inner_steps: Any, loss: Any, tolerance: float) -> Figure:
-    """Inner steps and final loss of every draw, both ``(chains, draws)``, the loss against the tolerance.
+    """Inner steps, and final loss against the tolerance, of every draw: ``(chains, draws)``.
 
-    Losses above the tolerance are marked and counted. On the logarithmic axis a loss of zero lies at the
-    lower edge, one that is not finite at the upper.
+    Steps of different chains are set a little apart, so that none is hidden. Losses above the
+    tolerance are marked and counted. On the logarithmic axis a loss of zero lies at the lower edge,
+    one that is not finite at the upper.
     """
     steps = _chains(inner_steps, "plot_inner_steps: inner_steps")
     loss = _chains(loss, "plot_inner_steps: loss")
     if steps.shape != loss.shape:
         raise ValueError(
-            f"plot_inner_steps: inner_steps has shape {steps.shape} and loss {loss.shape}; they must agree."
+            f"plot_inner_steps: inner_steps has shape {steps.shape}, but loss {loss.shape}."
         )
     figure, (top, bottom) = _figure(2, height=5.0, sharex=True)
     number, drawn = np.arange(steps.shape[1]), _on_log_axis(loss, tolerance)
+    apart = np.linspace(-0.15, 0.15, len(steps)) if len(steps) > 1 else np.zeros(1)
     for chain in range(len(steps)):
         style = {"s": 9, "color": COLOURS[chain % len(COLOURS)], "alpha": 0.6, "linewidths": 0}
-        top.scatter(number, steps[chain], **style)
+        top.scatter(number, steps[chain] + apart[chain], **style)
         bottom.scatter(number, drawn[chain], **style)
     share = f"{steps.mean():.3g} inner steps per draw, none for {np.mean(steps == 0):.0%}"
     top.set_title(share, fontsize="medium", loc="left")
     top.set_ylabel("inner steps")
-    top.yaxis.get_major_locator().set_params(integer=True)
+    for axis in (top.xaxis, top.yaxis):
+        axis.get_major_locator().set_params(integer=True)
     bottom.axhline(
         tolerance, color=INK, linestyle="--", linewidth=1.4, label=f"tolerance {tolerance:.3g}"
     )

@@ -64,9 +64,8 @@ class GridPosterior:
         slope = (density[i + 1] - density[i]) / (x[i + 1] - x[i])
         rest = q - total[i]
         root = density[i] + np.sqrt(np.maximum(density[i] ** 2 + 2 * slope * rest, 0))
-        return np.asarray(x[i]) + np.clip(
-            2 * rest / np.where(root > 0, root, 1), 0, x[i + 1] - x[i]
-        )
+        t = 2 * rest / np.where(root > 0, root, 1)
+        return np.asarray(x[i] + np.clip(t, 0, x[i + 1] - x[i]))
 
     def sample(self, name: str, seed: int, n: int) -> Float[np.ndarray, " n"]:
         """``n`` independent draws from the marginal, by the inverse distribution function."""

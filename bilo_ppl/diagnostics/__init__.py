@@ -1,7 +1,7 @@
-"""What a person looks at after sampling: inner solves, solutions, ArviZ objects, tables, a report.
+"""What one looks at after sampling: inner solves, solutions, ArviZ objects, tables, a report.
 
-Importing this package imports neither ArviZ nor matplotlib; ArviZ is imported at the first call that
-needs it.
+Importing this package imports neither ArviZ nor matplotlib; ArviZ is imported at the first call
+that needs it.
 """
 
 from bilo_ppl.diagnostics.inner import inner_statistics, solution_draws

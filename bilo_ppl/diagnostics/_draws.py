@@ -9,7 +9,7 @@ __all__ = ["scalar_draws"]
 
 
 def scalar_draws(draws: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Every entry ``(chains, draws, ...)`` as scalars ``(chains, draws)`` named ``k``, ``a[0]``, ``b[1,2]``."""
+    """Entries ``(chains, draws, ...)`` as scalars ``(chains, draws)`` named ``k``, ``b[1,2]``."""
     scalars = {}
     for name, values in draws.items():
         values = np.asarray(values)

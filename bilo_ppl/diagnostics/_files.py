@@ -11,7 +11,7 @@ __all__ = ["replacing"]
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """A new name in the folder of ``path``; what is written there replaces ``path`` if all goes well.
+    """A new name beside ``path``; the file written there replaces ``path`` if all goes well.
 
     Missing folders are made. After an exception the old file is as it was.
     """

@@ -28,7 +28,7 @@ _ARVIZ_NAMES = {
 
 
 def sample_stats(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The extra fields that are arrays, under ArviZ's names; ``lp`` is minus the potential energy."""
+    """The extra fields that are arrays, by ArviZ's names; ``lp`` is minus the potential energy."""
     arrays = {k: np.asarray(v) for k, v in fields.items() if isinstance(v, (jax.Array, np.ndarray))}
     if "potential_energy" in arrays:
         arrays["potential_energy"] = -arrays["potential_energy"]
@@ -38,12 +38,12 @@ def sample_stats(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def inner_stats(
     inner: Mapping[str, SolveInfo], shape: tuple[int, int], prefix: str
 ) -> dict[str, np.ndarray]:
-    """Steps (summed), loss and converged (the worst) over solution sites, each ``(chains, draws)``."""
+    """Steps (the sum), loss and converged (the worst) over solution sites: ``(chains, draws)``."""
     infos = [jax.tree.map(np.asarray, info) for info in inner.values()]
     for name, info in zip(inner, infos, strict=True):
         if info.steps.shape != shape:
             raise ValueError(
-                f"inner[{name!r}] has shape {info.steps.shape}, but there are {shape} (chains, draws); "
+                f"inner[{name!r}] has shape {info.steps.shape}, but the draws have {shape}; "
                 "compute it from get_samples(group_by_chain=True)."
             )
     return {
@@ -78,7 +78,8 @@ def observations(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dic
     # As in ArviZ: init_to_sample also gives a value to improper priors.
     seeded = handlers.seed(model, jax.random.key(0))
     silent = _without_solving(handlers.substitute(seeded, substitute_fn=init_to_sample))
-    with numpyro.validation_enabled(False):
+    # u = 0 may be no valid parameter of the likelihood; NumPyro's strategy promotes ranks.
+    with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
         silent(*args, **kwargs)
     return silent.observed
 
@@ -86,6 +87,6 @@ def observations(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dic
 def log_likelihoods(
     model: Callable, samples: Mapping[str, Any], args: tuple, kwargs: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Pointwise log likelihoods ``(chains, draws, ...)`` by observed site: a pure solve for every draw."""
+    """Log likelihoods ``(chains, draws, ...)`` by observed site: a pure solve for every draw."""
     values = log_likelihood(model, dict(samples), *args, batch_ndims=2, **kwargs)
     return {name: np.asarray(value) for name, value in values.items()}

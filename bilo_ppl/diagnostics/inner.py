@@ -1,4 +1,4 @@
-"""The model run again at given draws, in one vectorised pass: reports of its solves, or u at points.
+"""The model run again at given draws, in one vectorised pass: reports of its solves, or u.
 
 The solves are pure: each starts from the operator's stored state, whatever the chain carried along.
 """
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 
-from bilo_ppl._types import Points
 from bilo_ppl.effects import TYPE, warm_start
 from bilo_ppl.solution_operators import SolveInfo
 
@@ -30,10 +29,10 @@ def inner_statistics(
     """What the pure solves report at every draw: steps, loss and converged, by solution site.
 
     ``samples`` are constrained values by site name with ``batch_ndims`` leading axes, by default
-    ``(chains, draws)`` as in ``mcmc.get_samples(group_by_chain=True)``; the arrays of each `SolveInfo`
-    have the shape of those axes. ``batch_size`` draws are solved side by side, and each batch takes as
-    long as its slowest solve. Raises a ``ValueError`` if the samples lack a site that the solution
-    needs or disagree in their leading axes, or if the model has no solution site.
+    ``(chains, draws)`` as in ``mcmc.get_samples(group_by_chain=True)``; the arrays of each
+    `SolveInfo` have the shape of those axes. ``batch_size`` draws are solved side by side, and each
+    batch takes as long as its slowest solve. Raises a ``ValueError`` if the samples lack a site
+    that the solution needs or disagree in their leading axes, or if the model has no solution site.
     """
 
     def infos(sample):
@@ -49,7 +48,7 @@ def inner_statistics(
 def solution_draws(
     model: Callable,
     samples: Mapping[str, Any],
-    points: Points,
+    points: Any,
     /,
     *model_args: Any,
     site: str | None = None,
@@ -59,12 +58,13 @@ def solution_draws(
     batch_size: int = 16,
     **model_kwargs: Any,
 ) -> np.ndarray:
-    """The solution at ``points (n, d)`` for evenly spaced draws: ``(draws, n)`` or ``(draws, n, components)``.
+    """The solution at ``points (n, d)`` for evenly spaced draws.
 
-    ``samples`` as for `inner_statistics`; all leading axes are joined, and at most ``max_draws`` draws are
-    kept. ``site`` names the solution if the model has several. A draw whose pure solve misses its
-    tolerance gives NaN, unless ``accept_unconverged``. Raises a ``ValueError`` for points that are not
-    ``(n, d)`` or lie outside the domain, and where `inner_statistics` does.
+    Shape ``(draws, n)``, or ``(draws, n, components)`` for a system.
+    ``samples`` as for `inner_statistics`; all leading axes are joined, and at most ``max_draws``
+    draws are kept. ``site`` names the solution if the model has several. A draw whose pure solve
+    misses its tolerance gives NaN, unless ``accept_unconverged``. Raises a ``ValueError`` for
+    points that are not ``(n, d)`` or lie outside the domain, and where `inner_statistics` does.
     """
     if max_draws < 1:
         raise ValueError(f"solution_draws: max_draws must be at least 1, got {max_draws}.")

@@ -1,7 +1,6 @@
-"""A table and a short text about a run: moments, convergence, inner solves, and what to worry about."""
+"""A table and a short text about a run: moments, convergence, inner solves, warnings."""
 
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -58,8 +57,8 @@ def write_summary_csv(idata: Any, path: str | os.PathLike, names: list[str] | No
 def inner_report(idata: Any, *, tolerance: float | None = None) -> str:
     """A few lines on a run: size, convergence, inner solves, divergences, warnings in plain words.
 
-    ``tolerance`` is the inner solver's, for comparison with the worst loss. Statistics that were not
-    recorded are named as missing.
+    ``tolerance`` is the inner solver's, for comparison with the worst loss. Statistics that were
+    not recorded are named as missing.
     """
     stats = _stats(idata)
     table = summary(idata)
@@ -123,13 +122,13 @@ def _convergence_warnings(table: Any) -> list[str]:
     texts = []
     if apart:
         texts.append(
-            f"R-hat is above {R_HAT_LIMIT} for {_names(apart)}: the chains have not mixed, and means and "
-            "quantiles cannot be trusted yet. Run longer, or look at the trace."
+            f"R-hat is above {R_HAT_LIMIT} for {_names(apart)}: the chains have not "
+            "mixed, so means and quantiles cannot be trusted yet. Run longer; look at the trace."
         )
     if unknown:
         texts.append(
-            f"R-hat cannot be computed for {_names(unknown)}: too few draws, a value that is not finite, "
-            "or one that never changes."
+            f"R-hat cannot be computed for {_names(unknown)}: too few draws, "
+            "values that are not finite, or a chain that never moves."
         )
     if few:
         texts.append(
@@ -155,14 +154,14 @@ def _solver_warnings(stats: dict[str, Any], tolerance: float | None) -> list[str
     for prefix in ("inner_", "pure_inner_"):
         if prefix + "converged" in stats and (missed := _missed(stats, prefix)):
             texts.append(
-                f"{missed} draws with an inner solve that missed its tolerance. Unless unconverged solves "
-                "are accepted, such points are rejected and the posterior is cut off there: adapt the "
-                "operator further or allow more inner steps."
+                f"{missed} draws with an inner solve that missed its tolerance. Unless unconverged "
+                "solves are accepted, such points are rejected and the posterior is cut off there: "
+                "adapt the operator further or allow more inner steps."
             )
             break
     if "diverging" in stats and stats["diverging"].any():
         texts.append(
-            f"{stats['diverging'].sum():.0f} divergences: part of the posterior may be missing. Raise "
-            "target_accept_prob; where the inner solver failed, adapt the operator."
+            f"{stats['diverging'].sum():.0f} divergences: part of the posterior may be missing. "
+            "Raise target_accept_prob; where the inner solver failed, adapt the operator."
         )
     return texts

@@ -1,7 +1,7 @@
 """Results as an ArviZ object, in memory and in a file. All calls to ArviZ are in this module.
 
-ArviZ 0.23 (Python 3.11) gives an `InferenceData`, ArviZ 1 an xarray `DataTree`. Both index groups and
-variables alike: ``idata["posterior"]["k"]`` has axes ``(chain, draw, ...)``.
+ArviZ 0.23 (Python 3.11) gives an `InferenceData`, ArviZ 1 an xarray `DataTree`. Both index groups
+and variables alike: ``idata["posterior"]["k"]`` has axes ``(chain, draw, ...)``.
 """
 
 import os
@@ -45,18 +45,20 @@ def to_arviz(
 ) -> Any:
     """The draws, sampler statistics and data of a finished `numpyro.infer.MCMC` run, for ArviZ.
 
-    Groups: ``posterior``; ``sample_stats`` under ArviZ's names (``n_steps``, ``acceptance_rate``, ``lp``,
-    ...); ``observed_data``; and ``log_likelihood`` if asked for. No PDE is solved, except that
-    ``log_likelihood=True`` solves at every draw.
+    Groups: ``posterior``; ``sample_stats`` under ArviZ's names (``n_steps``, ``acceptance_rate``,
+    ``lp``, ...); ``observed_data``; and ``log_likelihood`` if asked for. No PDE is solved, except
+    that ``log_likelihood=True`` solves at every draw.
 
     ``inner`` is the result of `inner_statistics`; over solution sites its steps are summed, and its
-    losses and flags are the worst. It becomes ``inner_steps``, ``inner_loss`` and ``inner_converged``,
-    or, if the kernel recorded these for its transitions, ``pure_inner_steps`` and so on.
+    losses and flags are the worst. It becomes ``inner_steps``, ``inner_loss`` and
+    ``inner_converged``, or, if the kernel recorded these for its transitions, ``pure_inner_steps``
+    and so on.
 
-    ``observed`` are data by site name, and ``{}`` leaves them out. If not given they are found by running
-    the model with every solution replaced by zero, at the arguments of the run or at ``model_args`` and
-    ``model_kwargs``. ``coords`` and ``dims`` are ArviZ's. Raises a ``ValueError`` if the draws are not a
-    mapping by site name, or ``inner`` does not have their shape.
+    ``observed`` are data by site name, and ``{}`` leaves them out. If not given they are found by
+    running the model with every solution replaced by zero, at the arguments of the run or at
+    ``model_args`` and ``model_kwargs``. ``coords`` and ``dims`` are ArviZ's. Raises a
+    ``ValueError`` if the draws are not a mapping by site name, or ``inner`` does not have their
+    shape.
     """
     samples = jax.device_get(mcmc.get_samples(group_by_chain=True))
     if not isinstance(samples, Mapping) or not samples:
@@ -112,8 +114,9 @@ class ChainDiagnostics(NamedTuple):
 def chain_diagnostics(draws: Any) -> ChainDiagnostics:
     """ArviZ's diagnostics of the draws ``(chains, draws)`` of a scalar.
 
-    A single chain is cut into two for R-hat. All are NaN with fewer than four draws a chain, or draws
-    that are not finite or all the same: a chain that never moves has no effective sample size.
+    A single chain is cut into two for R-hat. All are NaN with fewer than four draws a chain, or
+    draws that are not finite or all the same: a chain that never moves has no effective sample
+    size.
     """
     draws = np.asarray(draws, dtype=float)
     if draws.ndim != 2:

@@ -132,13 +132,12 @@ def check_contract() -> None:
         raise ImportError(
             f"bilo_ppl.mcmc works with NumPyro {tested}; the installed version is "
             f"{numpyro.__version__}: " + ("; ".join(found) or "it is too old") + ". Install a "
-            "supported version. The rest of bilo_ppl does not need these internals: numpyro.infer.NUTS "
-            "on the same model does."
+            "supported version, or use numpyro.infer.NUTS on the same model."
         )
     if version > TESTED[1]:
         warnings.warn(
-            f"bilo_ppl.mcmc was tested with NumPyro {tested}, not with {numpyro.__version__}; names and "
-            "signatures fit, but run tests/test_mcmc.py before trusting a chain.",
+            f"bilo_ppl.mcmc was tested with NumPyro {tested}, not with {numpyro.__version__}; "
+            "names and signatures fit, but run tests/test_mcmc.py before trusting a chain.",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -62,7 +62,7 @@ class Evaluation(NamedTuple):
 def evaluate(potential: Callable, forward_mode: bool, z: Any, solver_state: Any) -> Evaluation:
     """U, dU/dz and the new solver state at ``z``, by reverse or forward mode.
 
-    ``potential`` is ``(z, state) -> (U, (state', info))``. The new state takes the dtypes of the old.
+    ``potential`` is ``(z, state) -> (U, (state', info))``. Dtypes of the state do not change.
     """
     if forward_mode:
         gradient, (energy, (state, info)) = jax.jacfwd(_twice(potential), has_aux=True)(
@@ -108,7 +108,7 @@ def leapfrog(
     inverse_mass_matrix: Any,
     state: tuple,
 ) -> IntegratorState:
-    """One step: half a kick, a drift, a solve at the new position from the carried state, half a kick.
+    """Half a kick, a drift, a solve at the new position from the carried state, half a kick.
 
     ``state`` is an `IntegratorState` or a 4-tuple in its order; a negative step goes back in time.
     """
@@ -146,8 +146,8 @@ def reasonable_step_size(
     """Double or halve the step size until the acceptance of one step crosses 0.8.
 
     Algorithm 4 of Hoffman and Gelman (2014), with a fresh momentum for each trial. ``step`` is
-    `leapfrog` with its first two arguments given. A trial whose solve fails has acceptance 0, so the
-    step shrinks; all trials start from the point's own solver state.
+    `leapfrog` with its first two arguments given. A trial whose solve fails has acceptance 0, so
+    the step shrinks; all trials start from the point's own solver state.
     """
     mass_sqrt = _mass_sqrt(inverse_mass_matrix)
     z = (point.z, point.carry)

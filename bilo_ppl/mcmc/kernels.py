@@ -1,9 +1,9 @@
 """`BiLOHMC` and `BiLONUTS`: NumPyro kernels whose chain carries the inner solver's state.
 
-Each leapfrog step solves the PDE from the state of the step before it; a rejected trajectory leaves
-state, potential energy and gradient of the chain as they were, never recomputed. This is the papers'
-algorithm. The law of such a chain is exact only up to the solver's tolerance, because U(theta) depends
-on the path by which theta was reached.
+Each leapfrog step solves the PDE from the state of the step before it; a rejected trajectory
+leaves state, potential energy and gradient of the chain as they were, never recomputed. This is the
+papers' algorithm. The law of such a chain is exact only up to the solver's tolerance, because
+U(theta) depends on the path by which theta was reached.
 """
 
 import math
@@ -35,8 +35,9 @@ class _BiLOKernel(MCMCKernel):
     def __init__(self, model: Any, potential_fn: Any, move: AbstractTransition, settings: Settings):
         if potential_fn is not None:
             raise ValueError(
-                f"{type(self).__name__}: potential_fn is not accepted, since a function of the position "
-                "alone has no solver state to carry; give model= (for a StatefulPotential, its .model)."
+                f"{type(self).__name__}: potential_fn is not accepted, since a function of the "
+                "position alone has no solver state to carry; give model= (for a "
+                "StatefulPotential, its .model)."
             )
         if not callable(model):
             raise ValueError(f"{type(self).__name__}: give a NumPyro model.")
@@ -93,8 +94,8 @@ class _BiLOKernel(MCMCKernel):
     ) -> BiLOState:
         """First state of a chain, or of one chain for each key in a batch ``(chains, ...)``.
 
-        ``init_params`` are unconstrained values by site. Raises a ``ValueError`` where the potential
-        energy is not finite at the start, saying what the inner solver did there.
+        ``init_params`` are unconstrained values by site. Raises a ``ValueError`` where the
+        potential energy is not finite at the start, saying what the inner solver did there.
         """
         single, model_kwargs = is_prng_key(rng_key), dict(model_kwargs or {})
         split = jax.random.split if single else jax.vmap(jax.random.split, out_axes=1)
@@ -121,7 +122,7 @@ class _BiLOKernel(MCMCKernel):
         chain = self._chain(model_args, model_kwargs or {})
         if is_prng_key(state.rng_key):
             return chain.next(self._settings.find_heuristic_step_size, state)
-        # Under vmap both branches of a cond run: a search at window ends would run at every iteration.
+        # Under vmap both branches of a cond run: the search would run at every iteration.
         return jax.vmap(partial(chain.next, False))(state)
 
     def _chain(self, model_args: tuple, model_kwargs: Mapping[str, Any]) -> Chain:
@@ -137,11 +138,12 @@ class _BiLOKernel(MCMCKernel):
 class BiLOHMC(_BiLOKernel):
     """Hamiltonian Monte Carlo that carries the solver state along the trajectory.
 
-    Arguments are those of `numpyro.infer.HMC`, and ``accept_unconverged``: let points whose solve missed
-    its tolerance stand, instead of rejecting them as divergences. Differences: ``potential_fn`` is
-    refused; a trajectory ends, rejected, at the first point where the potential is not finite; the
-    search of ``find_heuristic_step_size`` runs at initialisation and, for chains that are not
-    vectorised, at the ends of warm-up windows, and its inner steps are not counted.
+    Arguments are those of `numpyro.infer.HMC`, and ``accept_unconverged``: let points whose solve
+    missed its tolerance stand, instead of rejecting them as divergences. Differences:
+    ``potential_fn`` is refused; a start is found without solving and must have a finite potential;
+    a trajectory ends, rejected, at the first point where the potential is not finite; the search of
+    ``find_heuristic_step_size`` runs at initialisation and, for chains that are not vectorised, at
+    the ends of warm-up windows, and its inner steps are not counted.
     """
 
     def __init__(
@@ -167,8 +169,8 @@ class BiLOHMC(_BiLOKernel):
             raise ValueError("BiLOHMC: give num_steps or trajectory_length.")
         if adapt_step_size and num_steps is not None and trajectory_length is not None:
             warnings.warn(
-                "BiLOHMC: with both num_steps and trajectory_length the step size is their quotient and "
-                "does not adapt; give trajectory_length=None to adapt it.",
+                "BiLOHMC: with both num_steps and trajectory_length the step size is a quotient "
+                "and does not adapt; give trajectory_length=None to adapt it.",
                 stacklevel=2,
             )
         settings = Settings(
@@ -192,8 +194,8 @@ class BiLOHMC(_BiLOKernel):
 class BiLONUTS(_BiLOKernel):
     """The no-U-turn sampler that carries a solver state on each edge of its tree.
 
-    Arguments are those of `numpyro.infer.NUTS`, and ``accept_unconverged``; ``max_tree_depth`` may be a
-    pair, for warm-up and sampling. The differences to NumPyro are those of `BiLOHMC`.
+    Arguments are those of `numpyro.infer.NUTS`, and ``accept_unconverged``; ``max_tree_depth`` may
+    be a pair, for warm-up and sampling. The differences to NumPyro are those of `BiLOHMC`.
     """
 
     def __init__(

@@ -60,8 +60,8 @@ def find_start(
 ) -> Start:
     """Draw an initial position by ``init_strategy`` so that the prior density is finite there.
 
-    NumPyro would try up to a hundred positions, each with an inner solve that may run to its limit far
-    from where the operator was trained. Here the search looks at the priors alone.
+    NumPyro would try up to a hundred positions, each with an inner solve that may run to its limit
+    far from where the operator was trained. Here the search looks at the priors alone.
     """
     with _priors_only():
         info = initialize_model(
@@ -79,10 +79,10 @@ def find_start(
 def check_start(
     state: Any, model: Callable, model_args: tuple, model_kwargs: Mapping[str, Any]
 ) -> None:
-    """Raise a ``ValueError`` if potential energy or gradient of an initial kernel state is not finite.
+    """Raise a ``ValueError`` if an initial state's potential energy or gradient is not finite.
 
-    ``state`` may have a leading chain axis. Traced values, as under pmap, pass unchecked; a chain that
-    starts there diverges at every iteration.
+    ``state`` may have a leading chain axis. Traced values, as under pmap, pass unchecked; a chain
+    that starts there diverges at every iteration.
     """
     checked = (state.potential_energy, state.z_grad)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(checked)):
@@ -100,7 +100,8 @@ def check_start(
         sites = constrain_fn(model, model_args, dict(model_kwargs), state.z)
     where = ", ".join(f"{name} = {np.array2string(np.asarray(v))}" for name, v in sites.items())
     raise ValueError(
-        f"the chain cannot start at {where} (chain {chain}): the potential energy is {energy[chain]:g}"
+        f"the chain cannot start at {where} (chain {chain}): the potential energy is "
+        f"{energy[chain]:g}"
         + (" and its gradient is not finite" if np.isfinite(energy[chain]) else "")
         + f". {_what_the_solver_did(state)} Start at or near the theta at which the operator was "
         "pretrained: init_strategy=numpyro.infer.init_to_value(values={...})."
@@ -111,7 +112,7 @@ def _what_the_solver_did(state: Any) -> str:
     report = f"(loss {float(state.inner_loss):.3g} after {int(state.inner_steps)} inner steps)"
     if bool(state.inner_converged):
         return (
-            f"The inner solver converged there {report}, so look at the priors, the likelihood and the "
-            "sensitivity."
+            f"The inner solver converged there {report}, so look at the priors, the likelihood and "
+            "the sensitivity."
         )
     return f"The inner solver did not reach its tolerance there {report}."

@@ -46,7 +46,7 @@ class AbstractTransition(abc.ABC):
         warming_up: Flag,
         rng_key: Key,
     ) -> Transition:
-        """Move on from ``start``; ``step(step_size, inverse_mass_matrix, state)`` is the integrator."""
+        """Move on from ``start`` by ``step(step_size, inverse_mass_matrix, state)``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,10 +102,10 @@ class FixedLength(AbstractTransition):
 
 @dataclasses.dataclass(frozen=True)
 class NoUTurn(AbstractTransition):
-    """The no-U-turn sampler with multinomial sampling (Hoffman and Gelman, 2014; Betancourt, 2017).
+    """The no-U-turn sampler with multinomial sampling (Hoffman, Gelman 2014; Betancourt 2017).
 
-    Each edge of NumPyro's tree, and its proposal, has a solver state of its own. The counters of the
-    two edges count the two directions of time from the root, so that their sum is the whole tree's.
+    Each edge of NumPyro's tree, and its proposal, has a solver state of its own. The counters of
+    the two edges count the two directions of time from the root: their sum is the whole tree's.
     """
 
     max_depth_warmup: int

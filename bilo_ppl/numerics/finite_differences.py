@@ -269,7 +269,7 @@ class FiniteDifferences(AbstractSolutionOperator):
         """The solution at ``theta``, a `GridField`; the loss is the mean squared nodal residual.
 
         ``converged`` is false where the branch from the base theta cannot be followed to
-        ``theta``; the interior values are then those of the last solution on the way, with derivative 0.
+        ``theta``; the interior values are then the last solution on the way, with derivative 0.
         """
         values, info = self._values(theta_as(theta, jnp.result_type(float)))
         return GridField(self.nodes, values), state, info

@@ -1,0 +1,118 @@
+"""The record of a run: what was asked, what was done, how long it took; kept in run.json."""
+
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+
+from bilo_ppl.diagnostics._files import replacing
+from bilo_ppl.run.settings import RunSettings
+
+__all__ = ["FILES", "Record", "version", "warn"]
+
+FILES = ("run.json", "posterior.nc", "summary.csv", "operator.eqx", "operator-adapted.eqx")
+"""What a run writes, besides figures/*.png."""
+
+_PACKAGES = ("bilo-ppl", "jax", "numpyro", "equinox", "optax", "numpy", "scipy", "arviz")
+
+
+def version(package: str) -> str:
+    """Version of an installed package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+class Record:
+    """Contents of run.json; the file is written after every change of status, whole or not at all.
+
+    ``record["name"] = value`` adds an entry.
+    """
+
+    def __init__(self, folder: pathlib.Path, settings: RunSettings):
+        self.folder, self.settings = folder, settings
+        self.content: dict[str, Any] = {
+            "status": "started",
+            "arguments": dataclasses.asdict(settings),
+            "seeds": {"run": settings.seed, "data": None if settings.data else settings.data_seed},
+            "versions": {"python": platform.python_version()}
+            | {name: version(name) for name in _PACKAGES},
+            "platform": {
+                "system": platform.platform(terse=True),
+                "machine": platform.machine(),
+                "backend": jax.default_backend(),
+                "devices": jax.local_device_count(),
+            },
+            "cpu_seconds": {},
+            "wall_seconds": {},
+        }
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.content[name] = value
+
+    def say(self, *lines: str) -> None:
+        """Print, unless the run is quiet."""
+        if not self.settings.quiet:
+            for line in lines:
+                print(line, flush=True)
+
+    def status(self, text: str) -> None:
+        """Write run.json with this status."""
+        self.content["status"] = text
+        with replacing(self.folder / "run.json") as temporary:
+            temporary.write_text(json.dumps(_plain(self.content), indent=2) + "\n")
+
+    @contextmanager
+    def stage(self, name: str, title: str = "") -> Iterator[None]:
+        """Time a stage, in CPU and wall seconds; what it says stands below its title."""
+        if title:
+            self.say(f"\n{title}")
+        self.status(f"in {name}")
+        cpu, wall = time.process_time(), time.perf_counter()
+        try:
+            yield
+        finally:
+            for kind, seconds in (
+                ("cpu_seconds", time.process_time() - cpu),
+                ("wall_seconds", time.perf_counter() - wall),
+            ):
+                total = self.content[kind].get(name, 0.0) + seconds
+                self.content[kind][name] = round(total, 3)
+
+    def times(self) -> str:
+        """One line on the CPU seconds of the stages."""
+        cpu, wall = self.content["cpu_seconds"], self.content["wall_seconds"]
+        parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in cpu.items())
+        return f"CPU seconds: {parts}; in all {sum(cpu.values()):.1f} (wall {sum(wall.values()):.1f})."
+
+
+def _plain(value: Any) -> Any:
+    """JSON values; numbers that are not finite become their names, since JSON has none."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        return _plain(np.asarray(value).tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return repr(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+def warn(text: str) -> None:
+    """Print a warning, also in quiet runs."""
+    print(f"WARNING: {text}", file=sys.stderr, flush=True)
