@@ -1,12 +1,71 @@
+"""Bayesian inference for PDE inverse problems: bilevel local operator learning in NumPyro.
+
+The vocabulary: a `Problem` states the PDE, `pretrain` makes a `LocalOperator`, `FineTuned` turns it
+into a solution operator, `solution` uses it in a NumPyro model, `adapt` fits it to the posterior, and
+`certify` says how far the posterior can be from the exact one. Plots are in `bilo_ppl.plots`.
+"""
+
+from bilo_ppl.adapt import Adapted, AdaptReport, adapt
 from bilo_ppl.calculus import divergence, grad, laplacian, partial
+from bilo_ppl.certify import Certificate, certify
+from bilo_ppl.checkpoint import load_operator, save_operator
+from bilo_ppl.diagnostics import inner_report, inner_statistics, solution_draws, summary, to_arviz
 from bilo_ppl.domain import Box, interval, masked, space_time
-from bilo_ppl.problem import Problem
-from bilo_ppl.operator import LocalOperator
+from bilo_ppl.effects import replace_operator, solution, warm_start
 from bilo_ppl.lower_level import LowerLevel
-from bilo_ppl.sensitivity import ImplicitDifferentiation, ResidualGradient
-from bilo_ppl.solvers import *
-from bilo_ppl.solution_operators import FineTuned
-from bilo_ppl.effects import solution
+from bilo_ppl.mcmc import BiLOHMC, BiLONUTS
+from bilo_ppl.numerics import FiniteDifferences
+from bilo_ppl.operator import LocalOperator
 from bilo_ppl.potential import StatefulPotential
 from bilo_ppl.pretrain import pretrain
-from bilo_ppl.checkpoint import load_operator, save_operator
+from bilo_ppl.problem import Problem
+from bilo_ppl.reference import distances, grid_posterior
+from bilo_ppl.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
+from bilo_ppl.solution_operators import AbstractSolutionOperator, FineTuned, SolveInfo
+from bilo_ppl.solvers import LevenbergMarquardt, OptaxSolver
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AbstractSolutionOperator",
+    "AdaptReport",
+    "Adapted",
+    "BiLOHMC",
+    "BiLONUTS",
+    "Box",
+    "Certificate",
+    "FineTuned",
+    "FiniteDifferences",
+    "ImplicitDifferentiation",
+    "LevenbergMarquardt",
+    "LocalOperator",
+    "LowerLevel",
+    "OptaxSolver",
+    "PartialDerivative",
+    "Problem",
+    "ResidualGradient",
+    "SolveInfo",
+    "StatefulPotential",
+    "adapt",
+    "certify",
+    "distances",
+    "divergence",
+    "grad",
+    "grid_posterior",
+    "inner_report",
+    "inner_statistics",
+    "interval",
+    "laplacian",
+    "load_operator",
+    "masked",
+    "partial",
+    "pretrain",
+    "replace_operator",
+    "save_operator",
+    "solution",
+    "solution_draws",
+    "space_time",
+    "summary",
+    "to_arviz",
+    "warm_start",
+]

@@ -6,7 +6,7 @@ theta needs no inner step. From then on `solution` is a pure and cheap function 
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,15 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from numpyro import handlers
 from numpyro.infer import init_to_value
 from numpyro.infer.util import constrain_fn
 
 from bilo_ppl._types import Key, Theta
-from bilo_ppl.effects import find_solutions, replace_operator
+from bilo_ppl.effects import find_solutions, replace_operator, without_solving
 from bilo_ppl.mcmc import BiLONUTS
 from bilo_ppl.pretrain import FitReport, fit
+from bilo_ppl.sensitivity import ImplicitDifferentiation
 from bilo_ppl.solution_operators import FineTuned
 from bilo_ppl.solvers import LevenbergMarquardt, solve
 
@@ -56,10 +57,15 @@ class AdaptReport(NamedTuple):
 
 
 class Adapted(NamedTuple):
-    """The adapted operator and the report."""
+    """The adapted operator, the report, and a mass matrix for the sampler that comes next."""
 
     operator: FineTuned
     report: AdaptReport
+    inverse_mass_matrix: Float[np.ndarray, " dim"] | None
+    """Variances of the unconstrained sites, in the order of their names; None without a chain.
+
+    With it a kernel starts in the right units: far from the posterior every solve is dear.
+    """
 
 
 class _Region(NamedTuple):
@@ -119,7 +125,9 @@ def adapt(
             candidates = fresh = given
         losses = _losses(operator, fresh)
         fraction, worst = float(np.mean(losses <= operator.solver.tolerance)), float(losses.max())
-        if round_number == max_rounds or (fraction >= ready and (round_number or given is not None)):
+        if round_number == max_rounds or (
+            fraction >= ready and (round_number or given is not None)
+        ):
             break
         wanted = count or min(6 + 4 * _dimension(candidates), 48)
         solvable = _solvable(operator, candidates, wanted)
@@ -138,13 +146,14 @@ def adapt(
         ready=fraction >= ready,
         cpu_seconds=time.process_time() - start,
     )
-    return Adapted(operator, report)
+    variances = None if region is None else region.positions.var(axis=0)
+    return Adapted(operator, report, variances)
 
 
 def _the_operator(model, key, args, kwargs, site) -> tuple[str, FineTuned]:
     """The solution site to adapt, and its operator; nothing is solved."""
     found = find_solutions(handlers.seed(model, key))
-    jax.eval_shape(lambda: found(*args, **kwargs) and None)
+    found(*args, **kwargs)
     names = list(found.sites)
     if site is None and len(names) != 1:
         raise ValueError(f"adapt: the model has the solution sites {names}; name one by site=.")
@@ -165,11 +174,11 @@ class _Explorer:
 
     def __init__(self, model, args, kwargs, name, operator, draws, key):
         self.args, self.kwargs, self.name, self.draws, self.key = args, kwargs, name, draws, key
-        _, self.static = eqx.partition(operator, eqx.is_array)
         self.model = model
         self.kernel = BiLONUTS(
             self._model_of_arrays,
             max_tree_depth=4,
+            step_size=0.1,
             init_strategy=init_to_value(values=_first_guess(operator)),
         )
         self.run = jax.jit(self._run)
@@ -201,16 +210,14 @@ class _Explorer:
     def thetas(self, positions: Float[np.ndarray, "n dim"]) -> Theta:
         """What the solution site is asked to solve at unconstrained positions; nothing is solved."""
 
-        @jax.jit
-        @jax.vmap
         def theta_at(position):
-            z = self.unravel(position)
-            values = constrain_fn(self.model, self.args, self.kwargs, z)
+            with without_solving():
+                values = constrain_fn(self.model, self.args, self.kwargs, self.unravel(position))
             found = find_solutions(handlers.substitute(self.model, data=values))
             found(*self.args, **self.kwargs)
             return dict(found.sites[self.name][1])
 
-        return theta_at(jnp.asarray(positions))
+        return jax.jit(jax.vmap(theta_at))(jnp.asarray(positions))
 
 
 def _first_guess(operator: FineTuned) -> dict[str, Any]:
@@ -220,9 +227,11 @@ def _first_guess(operator: FineTuned) -> dict[str, Any]:
 
 
 def _exploring(operator: FineTuned) -> FineTuned:
-    """The operator with a tolerance that is enough to find the region."""
-    tolerance = min(100 * operator.solver.tolerance, max(1e-3, operator.solver.tolerance))
-    return eqx.tree_at(lambda o: o.solver.tolerance, operator, tolerance)
+    """The operator as it finds the region: residual rows only, a looser tolerance, few steps."""
+    limit = operator.solver.tolerance
+    tolerance = max(limit, min(100 * limit, 1e-3))
+    solver = LevenbergMarquardt(tolerance=tolerance, max_steps=8)
+    return FineTuned(operator.operator, solver, ImplicitDifferentiation(), operator.row_weights)
 
 
 def _widened(positions: np.ndarray, factor: float) -> np.ndarray:
@@ -267,8 +276,8 @@ def _losses(operator: FineTuned, thetas: Theta) -> Float[np.ndarray, " n"]:
 def _solvable(operator: FineTuned, candidates: Theta, count: int) -> Theta:
     """``count`` spread-out candidates, less those at which the PDE could not be solved."""
     chosen = _rows_of(candidates, farthest_points(_as_matrix(candidates), count))
-    lower_level, weights = operator.lower_level, operator.init_state()
-    solver = _exploring(operator).solver
+    operator = _exploring(operator)
+    solver, lower_level, weights = operator.solver, operator.lower_level, operator.init_state()
     solved = jax.jit(jax.vmap(lambda t: solve(solver, lower_level.at(t), weights).converged))
     kept = np.flatnonzero(np.asarray(solved(chosen)))
     if not len(kept):

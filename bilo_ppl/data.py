@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from bilo_ppl.domain import Box
 
@@ -23,8 +22,10 @@ class Observations:
     The units are the problem's own; ``sigma`` is in units of y.
     """
 
-    x: Float[np.ndarray, "n d"]
-    y: Float[np.ndarray, "n *components"]
+    x: Any
+    """Points ``(n, d)``."""
+    y: Any
+    """Values ``(n,)``, or ``(n, components)`` of a system."""
     sigma: Any
     """A number, or one for each observation ``(n,)``."""
 
@@ -36,7 +37,7 @@ class Observations:
     def __str__(self) -> str:
         sigma = np.unique(self.sigma)
         noise = f"{sigma[0]:.4g}" if len(sigma) == 1 else f"{sigma[0]:.4g} to {sigma[-1]:.4g}"
-        return f"{len(self.y)} observations in {self.x.shape[1]}-D, noise sd {noise}"
+        return f"{len(self.y)} observations in {np.shape(self.x)[1]}-D, noise sd {noise}"
 
 
 def check(
@@ -57,8 +58,8 @@ def check(
         )
     if sigma.shape not in {(), (len(y),)}:
         raise ValueError(
-            f"data: sigma has shape {sigma.shape}; give one number, or one for each of the {len(y)} "
-            "observations."
+            f"data: sigma has shape {sigma.shape}; give one number, or one for each of the "
+            f"{len(y)} observations."
         )
     if not len(y):
         raise ValueError("data: there are no observations.")
@@ -82,7 +83,7 @@ def _as_floats(values: Any, name: str) -> np.ndarray:
         raise ValueError(f"data: {name} is not an array of numbers ({error}).") from error
 
 
-def _refuse(bad: np.ndarray, row: Callable[[int], str], what: Callable[[int], str]) -> None:
+def _refuse(bad: Any, row: Callable[[int], str], what: Callable[[int], str]) -> None:
     """Raise for the first observation marked as bad, and say how many there are."""
     if bad.any():
         first = int(np.argmax(bad))

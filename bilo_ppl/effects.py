@@ -18,7 +18,7 @@ from bilo_ppl._types import Field, Flag, Theta
 from bilo_ppl.problem import check_theta
 from bilo_ppl.solution_operators import AbstractSolutionOperator, SolveInfo
 
-__all__ = ["find_solutions", "replace_operator", "solution", "warm_start"]
+__all__ = ["find_solutions", "replace_operator", "solution", "warm_start", "without_solving"]
 
 TYPE = "bilo_solution"
 
@@ -77,7 +77,9 @@ class _Solved(eqx.Module):
     info: SolveInfo
 
 
-def _solve(operator: AbstractSolutionOperator, theta: Theta, *, state: Any, accept: bool) -> _Solved:
+def _solve(
+    operator: AbstractSolutionOperator, theta: Theta, *, state: Any, accept: bool
+) -> _Solved:
     start = operator.init_state() if state is None else state
     field, state, info = operator.solve(theta, start)
     if not accept:
@@ -139,8 +141,27 @@ class replace_operator(Messenger):  # noqa: N801
             msg["args"] = (self.operators[msg["name"]], theta)
 
 
-class find_solutions(Messenger):  # noqa: N801
-    """Record the operator and theta of every solution site: ``handler.sites[name]``."""
+class without_solving(Messenger):  # noqa: N801
+    """Put u = 0 in the place of every solution: no operator is called.
+
+    For what needs the structure of a model and not its solution: names, priors, data, theta.
+    """
+
+    def process_message(self, msg: Any) -> None:
+        """A message that has a value is not evaluated."""
+        if msg["type"] == TYPE and msg["value"] is None:
+            components = msg["args"][0].problem.components
+            zero = jnp.zeros((components,) if components > 1 else ())
+            info = SolveInfo(jnp.array(0), jnp.array(0.0), jnp.array(True))
+            msg["value"] = _Solved(lambda x: zero, (), info)
+
+
+class find_solutions(without_solving):  # noqa: N801
+    """Record the operator and theta of every solution site, without solving.
+
+    After the model has run, ``handler.sites[name]`` is the pair (operator, theta). Raises a
+    ``ValueError`` where a name is used twice.
+    """
 
     def __init__(self, fn: Callable | None = None):
         self.sites: dict[str, tuple[AbstractSolutionOperator, Theta]] = {}
@@ -152,3 +173,4 @@ class find_solutions(Messenger):  # noqa: N801
             if msg["name"] in self.sites:
                 raise ValueError(f"solution: the name {msg['name']!r} is used twice in the model.")
             self.sites[msg["name"]] = tuple(msg["args"])
+        super().process_message(msg)

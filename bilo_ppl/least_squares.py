@@ -25,8 +25,8 @@ class RowFamily(eqx.Module):
     """``rows(weights, item)`` at a batch of items.
 
     ``rows`` returns a mapping from names to row vectors. ``row_weights`` gives the loss weights by
-    name (1 where not given); every row is scaled by sqrt(weight / number of items), so that the squared norm of a block is
-    its weighted mean square over the items.
+    name (1 where not given); every row is scaled by sqrt(weight / number of items), so that the squared
+    norm of a block is its weighted mean square over the items.
     """
 
     rows: Callable[[Weights, Any], Mapping[str, Rows]]
@@ -51,7 +51,8 @@ class RowFamily(eqx.Module):
     def jacobian(self, weights: Weights) -> Float[Array, "rows p"]:
         """Jacobian of the scaled rows, item by item, with respect to the flattened weights."""
         flat, unravel = ravel_pytree(weights)
-        names = jax.eval_shape(lambda: self.named(weights))
+        one = jax.tree.map(lambda leaf: leaf[0], self.items)
+        names = jax.eval_shape(lambda: self.rows(weights, one))
 
         # One reverse pass a block: a cheap block does not pay for the graph of an expensive one.
         def item_jacobian(w, item):

@@ -107,7 +107,9 @@ def trainable(module: Any) -> Any:
         if not _is_layer(node):
             return jax.tree.map(lambda _: False, node)
         free = jax.tree.map(eqx.is_inexact_array, node)
-        return eqx.tree_at(lambda n: n.base, free, False) if isinstance(node, LowRankLinear) else free
+        return (
+            eqx.tree_at(lambda n: n.base, free, False) if isinstance(node, LowRankLinear) else free
+        )
 
     return jax.tree.map(mark, module, is_leaf=_is_layer)
 

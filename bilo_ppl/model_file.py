@@ -1,4 +1,4 @@
-"""Model files: a Python file with a problem, a NumPyro model and data, named by path or short name."""
+"""Model files: a problem, a NumPyro model and data in one Python file."""
 
 import dataclasses
 import importlib.util
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from bilo_ppl._types import Field, Theta
 from bilo_ppl.data import Observations, check
 from bilo_ppl.problem import Problem, check_problem
 
@@ -32,21 +31,24 @@ INSTALLED = "bilo_ppl_models"
 
 @dataclasses.dataclass(frozen=True)
 class ModelFile:
-    """What a model file defines."""
+    """What a model file defines, as it stands there; `load_model` has checked it."""
 
     name: str
     path: pathlib.Path
-    problem: Problem
-    start: Theta
-    model: Callable[..., None]
-    synthetic_data: Callable[[int], Mapping[str, Any]]
-    truth: Theta | None = None
+    problem: Any
+    start: Any
+    """Theta to pretrain at."""
+    model: Any
+    """``model(operator, x, y, sigma)``"""
+    synthetic_data: Any
+    """From a seed to a mapping with x, y, sigma."""
+    truth: Any = None
     """The theta of the synthetic data, by site name."""
-    reference: Callable[[], Any] | None = None
+    reference: Any = None
     """Makes a numerical solution operator: the exact posterior from the same model."""
-    reference_grid: Mapping[str, Any] | None = None
+    reference_grid: Any = None
     """Values of the one or two parameters on which the exact posterior is evaluated."""
-    exact: Field | None = None
+    exact: Any = None
     """The solution at ``truth``, a function of a point."""
 
     @property

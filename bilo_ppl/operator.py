@@ -156,7 +156,9 @@ class LocalOperator(eqx.Module):
     @property
     def rank(self) -> int:
         """Rank of the LoRA increments; 0 where all weights are fine-tuned."""
-        return max((n.A.shape[0] for n in self.network.layers if isinstance(n, LowRankLinear)), default=0)
+        return max(
+            (n.A.shape[0] for n in self.network.layers if isinstance(n, LowRankLinear)), default=0
+        )
 
     @property
     def points(self) -> Float[Array, "n d"]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from numpyro import handlers
 from numpyro.infer.util import potential_energy
@@ -53,7 +52,7 @@ class StatefulPotential:
         NumPyro's own kernels are the right ones.
         """
         sites = find_solutions(handlers.seed(self.model, rng_key))
-        jax.eval_shape(lambda: _run_for_effect(sites, self.model_args, self.model_kwargs))
+        sites(*self.model_args, **self.model_kwargs)
         if not sites.sites:
             raise ValueError(
                 "the model has no solution(...) site: there is no inner solver state to carry along "
@@ -74,8 +73,3 @@ class StatefulPotential:
         if not self.accept_unconverged:
             energy = jnp.where(report.converged, energy, jnp.inf)
         return energy, (with_state.states, report)
-
-
-def _run_for_effect(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> None:
-    model(*args, **kwargs)
-

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from bilo_ppl._types import Field, Key, Points, Theta, Weights
+from bilo_ppl._types import Key, Points, Theta, Weights
 from bilo_ppl.least_squares import LeastSquares, RowFamily
 from bilo_ppl.lower_level import AbstractSensitivity, LowerLevel
 from bilo_ppl.operator import LocalOperator

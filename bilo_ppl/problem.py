@@ -139,7 +139,11 @@ def check_problem(problem: Problem, theta: Theta) -> None:
 def _check_values(name, what, values, points, components):
     wanted = {None: "() or (m,)", 1: "()"}.get(components, f"({components},)")
     shape = np.shape(values)[1:]
-    right = len(shape) <= 1 if components is None else shape == ((components,) if components > 1 else ())
+    right = (
+        len(shape) <= 1
+        if components is None
+        else shape == ((components,) if components > 1 else ())
+    )
     if not hasattr(values, "shape") or not right:
         raise ValueError(
             f"{name}.{what} returns shape {shape} at a point; it must return {wanted}"
@@ -168,5 +172,3 @@ def _check_boundary(problem: Problem, theta: Theta, dtype: Any) -> None:
                 f"x = {np.asarray(xs[where])} it is off by {error.max():.3g}. It must not depend on the "
                 "raw network output there."
             )
-
-

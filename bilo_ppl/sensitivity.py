@@ -1,4 +1,4 @@
-"""Two ways to differentiate u(x, theta; W(theta)) with respect to theta, one interface.
+"""Ways to differentiate u(x, theta; W(theta)) with respect to theta, one interface.
 
 `ResidualGradient` (the papers'): the lower level also drives dr/dtheta to zero at fixed weights, so
 that the partial derivative of u at fixed weights is the derivative of the solution.
@@ -7,6 +7,8 @@ that the partial derivative of u at fixed weights is the derivative of the solut
     dW/dtheta = -J^+ dr/dtheta,    J = d rows / dW,
 
 the Gauss-Newton form of the implicit function theorem; one linear solve a gradient in reverse mode.
+`PartialDerivative` has the residual rows only and leaves dW/dtheta out: free, and right where the
+operator was fitted to a region of thetas (`bilo_ppl.adapt`).
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +25,7 @@ from bilo_ppl.lower_level import AbstractSensitivity, LowerLevel
 from bilo_ppl.operator import LocalOperator
 from bilo_ppl.problem import theta_as
 
-__all__ = ["ImplicitDifferentiation", "ResidualGradient"]
+__all__ = ["ImplicitDifferentiation", "PartialDerivative", "ResidualGradient"]
 
 
 class _Shifted(eqx.Module):
@@ -75,15 +77,8 @@ class ResidualGradient(AbstractSensitivity):
         return jax.lax.stop_gradient(weights)
 
 
-class ImplicitDifferentiation(AbstractSensitivity):
-    """Residual rows only; W depends on theta through the implicit function of the lower level.
-
-    ``damping``, in units of the mean eigenvalue of J J^T, keeps the least-squares solve away from
-    directions that the precision of the network cannot resolve (default: ten times the machine
-    precision). It holds for scalars, arrays, and fields (their coefficients or network weights) alike.
-    """
-
-    damping: float | None = None
+class _ResidualOnly(AbstractSensitivity):
+    """A lower level without further rows."""
 
     def rows(
         self, name: str, rows_of: Callable[[Theta], Rows], theta: Theta, operator: LocalOperator
@@ -94,6 +89,31 @@ class ImplicitDifferentiation(AbstractSensitivity):
     def row_weights(self, row_weights: Mapping[str, float]) -> dict[str, float]:
         """No further rows."""
         return {}
+
+
+class PartialDerivative(_ResidualOnly):
+    """Residual rows only; du/dtheta is the partial derivative at fixed weights.
+
+    Nothing enforces that derivative at a single theta. An operator that solves the PDE over a whole
+    region of thetas with the same weights has it right inside the region, and that is what adaptation
+    provides. A sampler with a Metropolis correction needs U to be exact and the gradient to be near;
+    point estimates and variational inference need `ImplicitDifferentiation` or `ResidualGradient`.
+    """
+
+    def attach(self, lower_level: LowerLevel, weights: Weights, theta: Theta) -> Weights:
+        """The weights as constants."""
+        return jax.lax.stop_gradient(weights)
+
+
+class ImplicitDifferentiation(_ResidualOnly):
+    """Residual rows only; W depends on theta through the implicit function of the lower level.
+
+    ``damping``, in units of the mean eigenvalue of J J^T, keeps the least-squares solve away from
+    directions that the precision of the network cannot resolve (default: ten times the machine
+    precision). It holds for scalars, arrays, and fields (their coefficients or network weights) alike.
+    """
+
+    damping: float | None = None
 
     def attach(self, lower_level: LowerLevel, weights: Weights, theta: Theta) -> Weights:
         """The same weights with derivative -J^+ d rows / d theta; none is computed unless asked."""

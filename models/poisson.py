@@ -57,7 +57,9 @@ truth = {"D": D_TRUE}
 
 def reference():
     """Finite differences; linear, so one Newton step from anywhere solves it."""
-    return bilo.FiniteDifferences(problem, nodes=401, theta=truth, guess=lambda x: jnp.sin(jnp.pi * x[0]))
+    return bilo.FiniteDifferences(
+        problem, nodes=401, theta=truth, guess=lambda x: jnp.sin(jnp.pi * x[0])
+    )
 
 
 reference_grid = {"D": np.linspace(0.4, 2.5, 2101)}

@@ -1,19 +1,16 @@
 """The contents of ArviZ's groups as plain dictionaries, from a NumPyro run and without solving."""
 
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 from numpyro import handlers
 from numpyro.infer import init_to_sample
 from numpyro.infer.util import log_likelihood
-from numpyro.primitives import Messenger
 
-from bilo_ppl.effects import TYPE
+from bilo_ppl.effects import without_solving
 from bilo_ppl.solution_operators import SolveInfo
 
 __all__ = ["inner_stats", "log_likelihoods", "observations", "sample_stats"]
@@ -53,19 +50,12 @@ def inner_stats(
     }
 
 
-class _without_solving(Messenger):  # noqa: N801
-    """Put u = 0 in the place of every solution, and keep the values of observed sites."""
+class _keep_observed(without_solving):  # noqa: N801
+    """Keep the values of observed sites; nothing is solved."""
 
     def __init__(self, fn: Callable):
         self.observed: dict[str, np.ndarray] = {}
         super().__init__(fn)
-
-    def process_message(self, msg: Any) -> None:
-        """A message that has a value is not evaluated: the operator is not called."""
-        if msg["type"] == TYPE:
-            components = msg["args"][0].problem.components
-            zero = jnp.zeros((components,) if components > 1 else ())
-            msg["value"] = SimpleNamespace(field=lambda x: zero)
 
     def postprocess_message(self, msg: Any) -> None:
         """Keep data."""
@@ -77,7 +67,7 @@ def observations(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dic
     """Values of the observed sites, from a run of the model in which every solution is zero."""
     # As in ArviZ: init_to_sample also gives a value to improper priors.
     seeded = handlers.seed(model, jax.random.key(0))
-    silent = _without_solving(handlers.substitute(seeded, substitute_fn=init_to_sample))
+    silent = _keep_observed(handlers.substitute(seeded, substitute_fn=init_to_sample))
     # u = 0 may be no valid parameter of the likelihood; NumPyro's strategy promotes ranks.
     with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
         silent(*args, **kwargs)

@@ -4,15 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from numpyro.primitives import Messenger
 
 from bilo_ppl import effects
-from bilo_ppl._types import Field, Key, Theta
+from bilo_ppl._types import Key
 from bilo_ppl.mcmc._numpyro import constrain_fn, initialize_model
-from bilo_ppl.problem import Problem
-from bilo_ppl.solution_operators import AbstractSolutionOperator, SolveInfo
 
 __all__ = ["Start", "check_start", "find_start"]
 
@@ -26,28 +22,12 @@ class Start(NamedTuple):
     """``(*model_args, **model_kwargs) -> (z -> values at the sites)``."""
 
 
-class _Unsolved(AbstractSolutionOperator):
-    """Stands in for an operator where only the shape of the solution matters: u = 0."""
-
-    problem: Problem
-
-    def init_state(self) -> Any:
-        return ()
-
-    def solve(self, theta: Theta, state: Any) -> tuple[Field, Any, SolveInfo]:
-        components = self.problem.components
-        zero = jnp.zeros((components,) if components > 1 else ())
-        return lambda x: zero, (), SolveInfo(jnp.array(0), jnp.array(0.0), jnp.array(True))
-
-
-class _priors_only(Messenger):  # noqa: N801
+class _priors_only(effects.without_solving):  # noqa: N801
     """Leave out solves and likelihoods."""
 
     def process_message(self, msg: Any) -> None:
-        if msg["type"] == effects.TYPE:
-            operator, theta = msg["args"]
-            msg["args"] = (_Unsolved(operator.problem), theta)
-        elif msg["type"] == "sample" and msg["is_observed"]:
+        super().process_message(msg)
+        if msg["type"] == "sample" and msg["is_observed"]:
             msg["fn"] = msg["fn"].mask(False)
 
 

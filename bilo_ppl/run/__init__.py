@@ -1,6 +1,6 @@
-"""The job behind ``bilo-ppl run``: from a model file and data to a posterior, tables and figures."""
+"""The job behind ``bilo-ppl run``: from a model file and data to a posterior and its checks."""
 
 from bilo_ppl.run.pipeline import run
-from bilo_ppl.run.settings import RunFailed, RunSettings
+from bilo_ppl.run.settings import BadInputError, RunFailedError, RunSettings
 
-__all__ = ["RunFailed", "RunSettings", "run"]
+__all__ = ["BadInputError", "RunFailedError", "RunSettings", "run"]

@@ -5,7 +5,6 @@ import math
 import pathlib
 import shutil
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import optax
@@ -19,7 +18,7 @@ from bilo_ppl.model_file import ModelFile, load_model
 from bilo_ppl.operator import LocalOperator
 from bilo_ppl.run.record import FILES
 from bilo_ppl.run.settings import SAMPLERS, RunSettings
-from bilo_ppl.sensitivity import ImplicitDifferentiation, ResidualGradient
+from bilo_ppl.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
 from bilo_ppl.solution_operators import AbstractSolutionOperator, FineTuned
 from bilo_ppl.solvers import AbstractInnerSolver, LevenbergMarquardt, OptaxSolver
 
@@ -29,7 +28,7 @@ _CHOICES = {
     "sampler": SAMPLERS,
     "chain_method": ("vectorized", "sequential", "parallel"),
     "inner": ("lm", "adam"),
-    "sensitivity": ("implicit", "residual-gradient"),
+    "sensitivity": ("auto", "partial", "implicit", "residual-gradient"),
     "operator": ("fine-tuned", "numerical"),
     "init": ("start", "prior"),
 }
@@ -60,8 +59,10 @@ class Plan:
     def fine_tuned(self, operator: LocalOperator) -> FineTuned:
         """A trained operator, with the inner solver and the sensitivity that were asked for."""
         rank, key = self.settings.rank, jax.random.key(self.settings.seed + 1)
-        return FineTuned(
-            operator.with_lora(rank, key=key), self.solver(), _sensitivity(self.settings)
+        return FineTuned(  # pyright: ignore[reportCallIssue]
+            operator=operator.with_lora(rank, key=key),
+            solver=self.solver(),
+            sensitivity=_sensitivity(self.settings),
         )
 
     def model(self, operator: AbstractSolutionOperator) -> Callable[..., None]:
@@ -90,15 +91,23 @@ def prepare(settings: RunSettings) -> Plan:
     numerical = None if settings.fine_tuned else _numerical(file)
     notes = []
     plan = Plan(
-        settings, file, observations, folder, _chain_method(settings, notes), loaded, numerical, (), ()
+        settings,
+        file,
+        observations,
+        folder,
+        _chain_method(settings, notes),
+        loaded,
+        numerical,
+        (),
+        (),
     )
     operator = numerical or plan.fine_tuned(_untrained(plan))
     latent, solutions = _sites(plan, operator)
     absent = [name for name in file.start if name not in latent]
     if absent and settings.init == "start":
         notes.append(
-            f"The model has no sample sites {absent}, only {latent}: what the pretrained theta does "
-            "not determine starts at random."
+            f"The model has no sample sites {absent}, only {latent}: what the pretrained theta "
+            "does not determine starts at random."
         )
     _make_folder(folder)
     return dataclasses.replace(plan, solutions=tuple(solutions), notes=tuple(notes))
@@ -163,8 +172,8 @@ def _chain_method(settings: RunSettings, notes: list[str]) -> str:
     devices = jax.local_device_count()
     if settings.chain_method == "parallel" and settings.chains > devices:
         notes.append(
-            f"{settings.chains} chains in parallel need as many devices, and JAX has {devices}: the "
-            "chains run one after another instead. On a CPU, set the environment variable "
+            f"{settings.chains} chains in parallel need as many devices, and JAX has {devices}: "
+            "the chains run one after another instead. On a CPU, set the environment variable "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={settings.chains}, or use "
             "--chain-method vectorized."
         )
@@ -203,17 +212,24 @@ def _sites(plan: Plan, operator: AbstractSolutionOperator) -> tuple[list[str], l
         ) from error
     if not found.sites or not latent:
         missing = "bilo_ppl.solution(...) call" if latent else "sample site without data"
-        raise ValueError(f"{plan.file.path}: the model has no {missing}: there is nothing to infer.")
+        raise ValueError(
+            f"{plan.file.path}: the model has no {missing}: there is nothing to infer."
+        )
     return latent, list(found.sites)
 
 
 def _solver(settings: RunSettings) -> AbstractInnerSolver:
     if settings.inner == "lm":
         return LevenbergMarquardt(tolerance=settings.tol, max_steps=settings.inner_limit)
-    return OptaxSolver(optax.adam(1e-3), tolerance=settings.tol, max_steps=settings.inner_limit)
+    return OptaxSolver(
+        optimiser=optax.adam(1e-3), tolerance=settings.tol, max_steps=settings.inner_limit
+    )
 
 
 def _sensitivity(settings: RunSettings) -> AbstractSensitivity:
-    if settings.sensitivity == "implicit":
-        return ImplicitDifferentiation()
-    return ResidualGradient()
+    kinds = {
+        "partial": PartialDerivative,
+        "implicit": ImplicitDifferentiation,
+        "residual-gradient": ResidualGradient,
+    }
+    return kinds[settings.chosen_sensitivity]()

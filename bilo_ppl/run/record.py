@@ -17,7 +17,7 @@ import numpy as np
 from bilo_ppl.diagnostics._files import replacing
 from bilo_ppl.run.settings import RunSettings
 
-__all__ = ["FILES", "Record", "version", "warn"]
+__all__ = ["FILES", "Clock", "Record", "version", "warn"]
 
 FILES = ("run.json", "posterior.nc", "summary.csv", "operator.eqx", "operator-adapted.eqx")
 """What a run writes, besides figures/*.png."""
@@ -31,6 +31,17 @@ def version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+class Clock:
+    """CPU seconds of this process, and wall seconds, from now on."""
+
+    def __init__(self):
+        self.cpu, self.wall = time.process_time(), time.perf_counter()
+
+    def elapsed(self) -> tuple[float, float]:
+        """``(cpu, wall)`` seconds."""
+        return time.process_time() - self.cpu, time.perf_counter() - self.wall
 
 
 class Record:
@@ -78,22 +89,25 @@ class Record:
         if title:
             self.say(f"\n{title}")
         self.status(f"in {name}")
-        cpu, wall = time.process_time(), time.perf_counter()
+        started = Clock()
         try:
             yield
         finally:
-            for kind, seconds in (
-                ("cpu_seconds", time.process_time() - cpu),
-                ("wall_seconds", time.perf_counter() - wall),
-            ):
-                total = self.content[kind].get(name, 0.0) + seconds
-                self.content[kind][name] = round(total, 3)
+            self.took(name, started)
+
+    def took(self, name: str, started: "Clock") -> None:
+        """Enter the time of a stage since ``started``."""
+        cpu, wall = started.elapsed()
+        self.content["cpu_seconds"][name] = round(cpu, 3)
+        self.content["wall_seconds"][name] = round(wall, 3)
 
     def times(self) -> str:
         """One line on the CPU seconds of the stages."""
         cpu, wall = self.content["cpu_seconds"], self.content["wall_seconds"]
         parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in cpu.items())
-        return f"CPU seconds: {parts}; in all {sum(cpu.values()):.1f} (wall {sum(wall.values()):.1f})."
+        return (
+            f"CPU seconds: {parts}; in all {sum(cpu.values()):.1f} (wall {sum(wall.values()):.1f})."
+        )
 
 
 def _plain(value: Any) -> Any:

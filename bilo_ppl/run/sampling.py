@@ -1,6 +1,7 @@
 """Chains in blocks: progress between them, and an interrupt that loses no finished one."""
 
 import sys
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -8,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 from numpyro.distributions import biject_to
 from numpyro.infer import HMC, NUTS, init_to_sample, init_to_uniform
 from tqdm import tqdm
@@ -21,7 +21,14 @@ from bilo_ppl.run.settings import RunSettings
 __all__ = ["BlockSampler", "Draws", "make_kernel"]
 
 JITTER = 0.01
-"""Standard deviation, in unconstrained space, of the starts of chains about the pretrained theta."""
+"""Standard deviation, in unconstrained space, of the chains' starts about the pretrained theta."""
+
+FIRST_STEP = 0.1
+"""First step size, before adaptation. NumPyro's 1.0 leaps, in unconstrained space, to thetas that
+cost an inner solver all its steps."""
+
+SCALED_STEP = 0.7
+"""First step size where the mass matrix is known from adaptation."""
 
 TRAJECTORY = 1.5
 """Length of an HMC trajectory where the mass matrix is the posterior's: near pi / 2, at which a
@@ -30,26 +37,32 @@ draw from a Gaussian is independent of the one before (2 pi would lead back to i
 TREE_DEPTH = (6, 10)
 """Largest NUTS tree in warm-up, where the first step sizes are far too small, and in sampling."""
 
+BLOCK_SECONDS = 1.0
+"""Wall time that a block of transitions should take."""
+
 _FIELDS = ("diverging", "num_steps", "accept_prob", "potential_energy")
 _INNER_FIELDS = ("inner_steps", "inner_loss", "inner_converged")
 
 
-def make_kernel(settings: RunSettings, model: Callable, start: Theta) -> Any:
-    """The NumPyro kernel of a run."""
+def make_kernel(
+    settings: RunSettings, model: Callable, start: Theta, inverse_mass_matrix: Any = None
+) -> Any:
+    """The NumPyro kernel of a run, in the units that adaptation has found, if it has."""
     init = near(start) if settings.init == "start" else init_to_sample
+    common: dict[str, Any] = {"step_size": FIRST_STEP, "init_strategy": init}
+    if inverse_mass_matrix is not None:
+        matrix = jnp.asarray(inverse_mass_matrix)
+        common |= {"step_size": SCALED_STEP, "inverse_mass_matrix": matrix}
     accept = settings.accept_unconverged
     if settings.sampler == "bilo-nuts":
-        return BiLONUTS(
-            model, max_tree_depth=TREE_DEPTH, init_strategy=init, accept_unconverged=accept
-        )
+        return BiLONUTS(model, max_tree_depth=TREE_DEPTH, accept_unconverged=accept, **common)
     if settings.sampler == "bilo-hmc":
-        return BiLOHMC(
-            model, trajectory_length=TRAJECTORY, init_strategy=init, accept_unconverged=accept
-        )
+        return BiLOHMC(model, trajectory_length=TRAJECTORY, accept_unconverged=accept, **common)
     model = accepting(model) if accept else model
     if settings.sampler == "nuts":
-        return NUTS(model, max_tree_depth=TREE_DEPTH, init_strategy=init)
-    return HMC(model, trajectory_length=TRAJECTORY, init_strategy=init)
+        depth: Any = TREE_DEPTH  # annotated as an int in NumPyro, documented as possibly a pair
+        return NUTS(model, max_tree_depth=depth, **common)
+    return HMC(model, trajectory_length=TRAJECTORY, **common)
 
 
 def accepting(model: Callable) -> Callable:
@@ -75,11 +88,11 @@ def near(values: Mapping[str, Any], site: Any = None) -> Any:
 
 
 class Draws:
-    """Joined blocks, with what `bilo_ppl.diagnostics.to_arviz` asks of a `numpyro.infer.MCMC`."""
+    """Draws and statistics, with what `diagnostics.to_arviz` asks of a `numpyro.infer.MCMC`."""
 
-    def __init__(self, sampler: Any, args: tuple, blocks: list[dict[str, Any]]):
+    def __init__(self, sampler: Any, args: tuple, fields: Mapping[str, Any]):
         self.sampler, self._args, self._kwargs = sampler, args, {}
-        self._fields = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *blocks)
+        self._fields = fields
 
     def get_samples(self, group_by_chain: bool = True) -> dict[str, np.ndarray]:
         """Draws by site name, ``(chains, draws, ...)``."""
@@ -130,7 +143,7 @@ class BlockSampler:
             return jax.pmap(self._advance, in_axes=(0, None))
         return jax.jit(lambda s, n: jax.lax.map(lambda state: self._advance(state, n), s))
 
-    def _advance(self, state: Any, length: Any) -> tuple[Any, dict[str, Array]]:
+    def _advance(self, state: Any, length: Any) -> tuple[Any, dict[str, Any]]:
         """``length`` transitions and what is kept of them, in arrays of size ``block``."""
 
         def body(i, carry):
@@ -143,39 +156,46 @@ class BlockSampler:
         kept = jax.tree.map(lambda leaf: jnp.zeros((self.block, *leaf.shape), leaf.dtype), shapes)
         return jax.lax.fori_loop(0, length, body, (state, kept))
 
-    def _kept(self, state: Any) -> dict[str, Array]:
-        names = [n for n in (*_FIELDS, *_INNER_FIELDS) if hasattr(state, n)]
+    def _kept(self, state: Any) -> dict[str, Any]:
+        names = [n for n in (*_FIELDS, *_INNER_FIELDS) if n in state._fields]
         fields = {name: getattr(state, name) for name in names}
         return {"z": state.z, "adapt_state.step_size": state.adapt_state.step_size, **fields}
 
     def advance(self, count: int, *, keep: bool, progress: bool, label: str) -> None:
         """``count`` transitions of every chain; with ``keep`` their draws are collected.
 
-        Ctrl-C ends it after the block that is running; blocks finished before are kept.
+        Ctrl-C ends it after the block that is running; blocks finished before are kept. The length
+        of a block follows its time, which Ctrl-C has to wait for; the draws do not depend on it.
         """
         bar = tqdm(total=count, desc=label, disable=not progress, file=sys.stderr, unit="draw")
         with bar:
-            done = 0
+            done, length = 0, 1
             while done < count:
-                length = min(self.block, count - done)
+                begun, length = time.perf_counter(), min(length, self.block, count - done)
                 state, kept = self._run(self.state, length)
-                kept = {k: jax.tree.map(lambda v: np.asarray(v)[:, :length], v) for k, v in kept.items()}
+                kept = jax.tree.map(partial(_first, length), kept)
                 self.state = state
                 if keep:
                     self.draws.append(kept)
                 done += length
                 bar.update(length)
                 bar.set_postfix_str(_postfix(kept))
+                fitting = BLOCK_SECONDS * length / (time.perf_counter() - begun)
+                length = int(np.clip(fitting, 1, 2 * length))
 
     def collected(self) -> Draws:
         """All draws so far, mapped to the model's sites: ``(chains, draws, ...)``."""
         constrain = jax.vmap(jax.vmap(self.kernel.postprocess_fn(self.args, {})))
         joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self.draws)
         joined["z"] = jax.device_get(jax.jit(constrain)(joined["z"]))
-        return Draws(self.kernel, self.args, [joined])
+        return Draws(self.kernel, self.args, joined)
 
 
-def _postfix(kept: Mapping[str, np.ndarray]) -> str:
+def _first(length: int, leaf: Any) -> np.ndarray:
+    return np.asarray(leaf)[:, :length]
+
+
+def _postfix(kept: Mapping[str, Any]) -> str:
     """Acceptance, work and divergences of the last block, for the progress bar."""
     leapfrogs = max(int(kept["num_steps"].sum()), 1)
     parts = [

@@ -3,12 +3,16 @@
 import dataclasses
 import pathlib
 
-__all__ = ["SAMPLERS", "RunFailed", "RunSettings"]
+__all__ = ["SAMPLERS", "BadInputError", "RunFailedError", "RunSettings"]
 
 SAMPLERS = ("nuts", "hmc", "bilo-nuts", "bilo-hmc")
 
 
-class RunFailed(Exception):
+class BadInputError(Exception):
+    """The arguments, the model file or the data cannot be used; nothing was computed."""
+
+
+class RunFailedError(Exception):
     """A stage did not reach what the next one needs; the message says what to do."""
 
 
@@ -23,7 +27,7 @@ class RunSettings:
     data_seed: int = 0
     sampler: str = "nuts"
     chains: int = 4
-    chain_method: str = "vectorized"
+    chain_method: str = "sequential"
     warmup: int = 500
     samples: int = 1000
     rank: int = 4
@@ -32,8 +36,9 @@ class RunSettings:
     """Tolerance on the lower-level loss."""
     inner: str = "lm"
     max_inner_steps: int | None = None
-    """Limit for one solve; by default 20 for "lm", 2000 for "adam"."""
-    sensitivity: str = "residual-gradient"
+    """Limit for one solve; by default 2000 for "adam"; for "lm" 20, or 6 once adapted."""
+    sensitivity: str = "auto"
+    """"auto": partial for an adapted operator, else implicit with "lm", residual-gradient with "adam"."""
     seed: int = 0
     operator: str = "fine-tuned"
     operator_file: str | None = None
@@ -62,9 +67,19 @@ class RunSettings:
         return self.adapt and self.fine_tuned and not self.stateful
 
     @property
+    def chosen_sensitivity(self) -> str:
+        """The sensitivity, with "auto" resolved."""
+        if self.sensitivity != "auto":
+            return self.sensitivity
+        if self.adapts:
+            return "partial"
+        return "implicit" if self.inner == "lm" else "residual-gradient"
+
+    @property
     def inner_limit(self) -> int:
         """Largest number of inner steps in one solve."""
-        default = 20 if self.inner == "lm" else 2000
+        # An adapted operator rarely needs a step; what it cannot reach in a few is far away.
+        default = 2000 if self.inner == "adam" else 6 if self.adapts else 20
         return default if self.max_inner_steps is None else self.max_inner_steps
 
     def folder(self, model_name: str) -> pathlib.Path:

@@ -5,7 +5,7 @@ consistent pair of weights and loss, so that stopping at any moment is safe.
 """
 
 import abc
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -26,6 +26,7 @@ class InnerSolution(NamedTuple):
     converged: Flag
 
 
+@runtime_checkable
 class SolverState(Protocol):
     """Fields that every solver's state has."""
 
@@ -75,7 +76,9 @@ def check_limits(solver: AbstractInnerSolver) -> None:
         raise ValueError(f"{name}: max_steps must be at least 0, got {solver.max_steps}.")
 
 
-def advance(solver: AbstractInnerSolver, problem: LeastSquares, state: Any, upto: Any = None) -> Any:
+def advance(
+    solver: AbstractInnerSolver, problem: LeastSquares, state: Any, upto: Any = None
+) -> Any:
     """Step until the solver terminates, or until ``upto`` steps in total have been taken."""
 
     def go_on(state):

@@ -5,7 +5,7 @@ since the factor serves every damping. Nielsen's rule (Madsen, Nielsen, Tingleff
 Non-Linear Least Squares Problems*, 2004) sets the damping from the gain ratio.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,13 +28,24 @@ class _State(NamedTuple):
 
 
 class _Trial(NamedTuple):
-    weights: Any
+    weights: Weights
     rows: Rows
     loss: Scalar
     gain: Scalar
     damping: Scalar
     growth: Scalar
     count: Count
+
+
+SUFFICIENT = 1e-4
+"""Least gain ratio of an accepted step."""
+
+
+def _untried(state: _State) -> _Trial:
+    """Where the search for a damping starts: nothing gained, the damping not yet raised."""
+    gain, growth = -jnp.ones_like(state.loss), jnp.ones_like(state.damping)
+    count = jnp.array(0)
+    return _Trial(state.weights, state.rows, state.loss, gain, state.damping, growth, count)
 
 
 class LevenbergMarquardt(AbstractInnerSolver):
@@ -62,17 +73,14 @@ class LevenbergMarquardt(AbstractInnerSolver):
     def step(self, problem: LeastSquares, state: _State) -> _State:
         """Factor the Jacobian, then raise the damping until the loss falls."""
         system = linearise(problem.jacobian(state.weights))
-        first = self._try(problem, state, system, state.damping, jnp.array(0), 2.0)
 
         def rejected(trial):
-            return ~(trial.gain > 1e-4) & (trial.count < self.max_trials)
+            return ~(trial.gain > SUFFICIENT) & (trial.count < self.max_trials)
 
-        def again(trial):
-            damping = trial.damping * trial.growth
-            return self._try(problem, state, system, damping, trial.count, 2 * trial.growth)
-
-        trial = jax.lax.while_loop(rejected, again, first)
-        accepted = trial.gain > 1e-4
+        trial = jax.lax.while_loop(
+            rejected, lambda trial: self._try(problem, state, system, trial), _untried(state)
+        )
+        accepted = trial.gain > SUFFICIENT
         shrink = jnp.clip(1 - (2 * trial.gain - 1) ** 3, 0.05, 1.0)
         floor = jnp.asarray(10 * jnp.finfo(state.rows.dtype).eps ** 2, state.rows.dtype)
 
@@ -89,23 +97,19 @@ class LevenbergMarquardt(AbstractInnerSolver):
         )
 
     def _try(
-        self,
-        problem: LeastSquares,
-        state: _State,
-        system: GaussNewton,
-        damping: Scalar,
-        count: Count,
-        growth: Any,
+        self, problem: LeastSquares, state: _State, system: GaussNewton, last: _Trial
     ) -> _Trial:
+        """One damping: a step, its loss, and the ratio of actual to predicted decrease."""
         flat, unravel = ravel_pytree(state.weights)
+        damping = last.damping * last.growth
         step = -system.solve(damping, state.rows)
         weights = unravel(flat + step)
         rows = problem.rows(weights)
         loss = jnp.sum(rows**2)
         predicted = state.loss - jnp.sum((state.rows + system.J @ step) ** 2)
         gain = (state.loss - loss) / jnp.maximum(predicted, jnp.finfo(loss.dtype).tiny)
-        growth = jnp.asarray(growth, damping.dtype)
-        return _Trial(weights, rows, loss, gain, damping, growth, count + 1)
+        growth = jnp.where(last.count == 0, 2, 2 * last.growth)
+        return _Trial(weights, rows, loss, gain, damping, growth, last.count + 1)
 
     def stuck(self, state: _State) -> Flag:
         """No damping lowered the loss in the last step."""

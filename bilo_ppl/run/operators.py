@@ -1,0 +1,133 @@
+"""The stages that make the solution operator: pretraining and adaptation."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from bilo_ppl._types import Theta
+from bilo_ppl.adapt import adapt
+from bilo_ppl.checkpoint import save_operator
+from bilo_ppl.operator import LocalOperator
+from bilo_ppl.pretrain import FitReport, pretrain
+from bilo_ppl.run.checks import Plan
+from bilo_ppl.run.interrupts import Interrupts
+from bilo_ppl.run.record import Record, warn
+from bilo_ppl.run.settings import RunFailedError
+from bilo_ppl.solution_operators import AbstractSolutionOperator, FineTuned
+from bilo_ppl.solvers import LevenbergMarquardt
+
+__all__ = ["Prepared", "make_operator"]
+
+
+class Prepared(NamedTuple):
+    """What sampling starts from."""
+
+    operator: AbstractSolutionOperator
+    inverse_mass_matrix: Any
+    """Variances of the unconstrained sites where adaptation has found them, else None."""
+
+
+PRETRAIN_STEPS = 300
+HEADROOM = 0.5
+"""Pretraining aims at this part of the tolerance, so that the start does not lie on its edge."""
+
+
+def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepared:
+    """The numerical operator, or a fine-tuned one: loaded or pretrained, and adapted.
+
+    Raises `RunFailedError` if the tolerance is out of reach at the first guess.
+    """
+    if plan.numerical is not None:
+        record.say("\nThe PDE is solved numerically: nothing to pretrain, adapt or certify.")
+        return Prepared(plan.numerical, None)
+    if plan.loaded is not None:
+        record.say(f"\nOperator loaded from {plan.settings.operator_file}.")
+        fine = plan.fine_tuned(plan.loaded)
+    else:
+        fine = _pretrained(plan, record, interrupts)
+    if plan.settings.adapts:
+        return _adapted(plan, record, interrupts, fine)
+    return Prepared(fine, None)
+
+
+def _pretrained(plan: Plan, record: Record, interrupts: Interrupts) -> FineTuned:
+    settings, start = plan.settings, plan.file.start
+    solver = LevenbergMarquardt(tolerance=HEADROOM * settings.tol, max_steps=PRETRAIN_STEPS)
+    with record.stage("pretrain", f"Pretraining the operator at {_text(start)}."):
+        operator, report = pretrain(
+            plan.file.problem,
+            start,
+            key=jax.random.key(settings.seed),
+            solver=solver,
+            progress=not settings.quiet,
+        )
+        _save(plan, record, operator, report, "operator.eqx")
+    record["pretrain"] = _fit_entry(report)
+    record.say(str(report))
+    interrupts.raise_if_any()
+    fine = plan.fine_tuned(operator)
+    if not report.loss <= settings.tol:
+        with record.stage("check operator"):
+            _check_start(plan, record, fine)
+    return fine
+
+
+def _text(theta: Theta) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in theta.items())
+
+
+def _save(plan: Plan, record: Record, operator: LocalOperator, report: Any, name: str) -> None:
+    path = record.folder / name
+    save_operator(path, operator, {"tolerance": plan.settings.tol, "report": str(report)})
+    record.say(f"Saved {path}.")
+
+
+def _fit_entry(report: FitReport) -> dict:
+    entry = report._asdict()
+    return {name: entry[name] for name in ("loss", "terms", "steps", "converged", "tolerance")}
+
+
+def _check_start(plan: Plan, record: Record, fine: FineTuned) -> None:
+    """Solve at the first guess: what pretraining left over, the inner solver must be able to do."""
+    solve = jax.jit(lambda: fine.solve(plan.file.start, fine.init_state())[2])
+    info = jax.device_get(solve())
+    record["solve_at_start"] = info
+    if not info.converged and not plan.settings.accept_unconverged:
+        raise RunFailedError(
+            f"The operator does not reach the tolerance {plan.settings.tol:g} at the first guess "
+            f"{_text(plan.file.start)}: the loss is {float(info.loss):.2e} after {int(info.steps)} "
+            "inner steps. Choose a larger --tol, a larger --rank (0: all weights) or more "
+            "--max-inner-steps, or look whether the PDE has a solution there. A loss that stalls "
+            "near 1e-9 is the limit of single precision."
+        )
+    if info.steps:
+        record.say(
+            f"Pretraining ended above the tolerance; the inner solver needs {int(info.steps)} "
+            "steps at the first guess."
+        )
+
+
+def _adapted(plan: Plan, record: Record, interrupts: Interrupts, fine: FineTuned) -> Prepared:
+    settings = plan.settings
+    with record.stage("adapt", "Adapting the operator to the posterior region."):
+        try:
+            fine, report, variances = adapt(
+                plan.file.model,
+                jax.random.key(settings.seed + 2),
+                fine,
+                *plan.observations.model_args,
+                site=None if len(plan.solutions) == 1 else plan.solutions[0],
+                progress=not settings.quiet,
+            )
+        except ValueError as error:
+            raise RunFailedError(f"the operator cannot be adapted: {error}") from error
+        _save(plan, record, fine.operator, report, "operator-adapted.eqx")
+    record["adapt"] = {k: v for k, v in report._asdict().items() if k != "fits"}
+    record.say(str(report))
+    interrupts.raise_if_any()
+    if not report.ready:
+        warn(
+            "the operator is not fully adapted: sampling is right all the same, but slower, since "
+            "many thetas need inner steps."
+        )
+    return Prepared(fine, variances)

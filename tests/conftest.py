@@ -1,0 +1,61 @@
+"""Set-up of the whole suite, and the small pretrained operator that many tests share."""
+
+import os
+import sys
+from pathlib import Path
+
+# Halves the time that XLA takes to compile on a CPU; must be set before JAX is imported.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("MPLBACKEND", "Agg")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import numpy as np
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_enable_x64", True)
+install_import_hook("bilo_ppl", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def small_problem():
+    """D u'' = -pi^2 sin(pi x) at 21 collocation points; u = sin(pi x) / D."""
+    import bilo_ppl as bilo
+    from models import poisson
+
+    class SmallPoisson(poisson.Poisson):
+        points = bilo.interval(0.0, 1.0).grid(21)
+
+    return SmallPoisson()
+
+
+@pytest.fixture(scope="session")
+def small_pretrained(small_problem):
+    """Operator (width 16, float64) and report of a pretraining at D = 1 to a loss of 1e-9."""
+    import bilo_ppl as bilo
+
+    return bilo.pretrain(
+        small_problem,
+        {"D": 1.0},
+        key=jax.random.key(0),
+        solver=bilo.LevenbergMarquardt(tolerance=1e-9, max_steps=200),
+        width=16,
+        dtype=np.float64,
+        progress=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def small_operator(small_pretrained):
+    """A local operator of `small_problem`, pretrained at D = 1."""
+    return small_pretrained.operator
+
+
+@pytest.fixture(scope="session")
+def tuned(small_operator):
+    """`small_operator`, fine-tuned to 1e-9 by Levenberg-Marquardt, gradient as in the papers."""
+    import bilo_ppl as bilo
+
+    solver = bilo.LevenbergMarquardt(tolerance=1e-9, max_steps=30)
+    return bilo.FineTuned(small_operator, solver, bilo.ResidualGradient())

@@ -1,0 +1,64 @@
+"""Boxes, grids, samples and masks."""
+
+import numpy as np
+import pytest
+
+from bilo_ppl.domain import Box, interval, masked, space_time
+
+BOX = Box((0.0, -1.0), (2.0, 3.0))
+
+
+def test_grid_includes_the_corners_in_row_order():
+    points = BOX.grid(3, 2)
+    expected = [[0, -1], [0, 3], [1, -1], [1, 3], [2, -1], [2, 3]]
+    np.testing.assert_array_equal(points, expected)
+    assert points.dtype == np.float64
+
+
+def test_interior_grid_leaves_the_boundary_out():
+    np.testing.assert_allclose(interval(0.0, 1.0).interior_grid(5)[:, 0], [0.25, 0.5, 0.75])
+    assert BOX.interior_grid(5, 4).shape == (3 * 2, 2)
+
+
+def test_samples_are_uniform_and_reproducible():
+    points = BOX.sample(3, 4000)
+    np.testing.assert_array_equal(points, BOX.sample(3, 4000))
+    assert not np.array_equal(points, BOX.sample(4, 4000))
+    assert BOX.contains(points).all()
+    np.testing.assert_allclose(points.mean(axis=0), [1, 1], atol=0.08)
+    np.testing.assert_allclose(points.std(axis=0), np.array([2, 4]) / np.sqrt(12), rtol=0.05)
+
+
+def test_contains_has_a_little_slack_and_refuses_nan():
+    points = np.array([[0.0, -1.0], [2 + 1e-10, 0.0], [2.01, 0.0], [1.0, np.nan]])
+    np.testing.assert_array_equal(BOX.contains(points), [True, True, False, False])
+
+
+def test_normalise_maps_to_the_unit_cube_in_the_precision_of_the_point():
+    x = np.array([[0.0, -1.0], [1.0, 1.0], [2.0, 3.0]], np.float32)
+    normalised = BOX.normalise(x)
+    np.testing.assert_array_equal(normalised, [[-1, -1], [0, 0], [1, 1]])
+    assert normalised.dtype == np.float32
+
+
+def test_space_time_appends_time():
+    assert space_time(BOX, 5.0, start=1.0) == Box((0.0, -1.0, 1.0), (2.0, 3.0, 5.0))
+    assert space_time(interval(0.0, 1.0), 2.0).lower == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Box((0.0,), (1.0, 2.0)), "lower has 1 and upper 2"),
+        (lambda: Box((), ()), "at least one"),
+        (lambda: Box((0.0, 1.0), (1.0, 1.0)), r"not in \[1\]"),
+        (lambda: interval(0.0, float("nan")), "lower must be below upper"),
+        (lambda: BOX.grid(3), "needs 2 counts"),
+        (lambda: BOX.grid(3, 1), "at least 2"),
+        (lambda: masked(BOX.grid(2, 2), [True]), r"shape \(1,\), the points need 4"),
+        (lambda: masked(BOX.grid(2, 2), [False] * 4), "no point is left"),
+    ],
+)
+def test_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
