@@ -109,7 +109,7 @@ def adapt(
     """
     start = time.process_time()
     name, operator = _the_operator(model, key, model_args, model_kwargs, site)
-    key_chain, key_lora, key_region = jax.random.split(key, 3)
+    key_chain, key_lora = jax.random.split(key)
     explore = _Explorer(model, model_args, model_kwargs, name, operator, draws, key_chain)
     given = None if thetas is None else _batch_of(operator, thetas)
     fits: list[FitReport] = []

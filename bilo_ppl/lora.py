@@ -46,6 +46,7 @@ class LowRankLinear(eqx.Module):
         self.bias = layer.bias
 
     def __call__(self, x):
+        """Value at ``x`` (in,): (out,)."""
         return self.base @ x + self.B @ (self.A @ x) + self.bias
 
     def merged(self) -> Linear:

@@ -27,6 +27,7 @@ class Linear(eqx.Module):
         return cls(weight, jnp.zeros(size_out, dtype))
 
     def __call__(self, x):
+        """Value at ``x`` (in,): (out,)."""
         return self.weight @ x + self.bias
 
 

@@ -63,6 +63,7 @@ class ThetaEmbedding(eqx.Module):
         return jnp.concatenate(parts) if parts else jnp.zeros(0, self.matrix.dtype)
 
     def __call__(self, x: Point, theta: Theta) -> Float[Array, " width"]:
+        """What is added to the first pre-activation at x."""
         return self.matrix @ self.normalised(x, theta)
 
 

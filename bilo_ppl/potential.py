@@ -61,6 +61,7 @@ class StatefulPotential:
         return {name: operator.init_state() for name, (operator, _) in sites.sites.items()}
 
     def __call__(self, z: Any, state: Any) -> tuple[Scalar, tuple[Any, PotentialInfo]]:
+        """U at z with solves from ``state``; where U is inf its gradient means nothing."""
         with_state = warm_start(states=state, accept_unconverged=True)
         with with_state:
             energy = potential_energy(self.model, self.model_args, self.model_kwargs, z)

@@ -100,7 +100,7 @@ def test_metadata_that_is_not_json_leaves_the_old_file(path):
 
 def test_operator_of_another_problem(path):
     bilo.save_operator(path, operator_for(nonlinear_poisson))
-    with pytest.raises(ValueError, match="another problem.*'NonlinearPoisson', problem 'Poisson'"):
+    with pytest.raises(ValueError, match=r"another problem.*'NonlinearPoisson', problem 'Poisson'"):
         bilo.load_operator(path, poisson.problem)
 
 

@@ -17,8 +17,8 @@ Y = np.sin(np.pi * X[:, 0]) / 1.2 + 0.1 * np.array([1, -1, 1, -1, 1, -1])
 ARGS = (X, Y, 0.2)
 
 
-def stateful(operator, **options):
-    potential = bilo.StatefulPotential(poisson.model, (operator, *ARGS), **options)
+def stateful(operator):
+    potential = bilo.StatefulPotential(poisson.model, (operator, *ARGS))
     return potential, potential.init_state(jax.random.key(0))
 
 
@@ -38,6 +38,11 @@ def evaluate(tuned):
     return value_and_grad, state
 
 
+@pytest.fixture(scope="module")
+def theirs(tuned):
+    return jax.jit(lambda z: potential_energy(poisson.model, (tuned, *ARGS), {}, {"D": z}))
+
+
 def test_initial_state_is_the_stored_weights(tuned, evaluate):
     _, state = evaluate
     assert state.keys() == {"u"}
@@ -45,11 +50,10 @@ def test_initial_state_is_the_stored_weights(tuned, evaluate):
 
 
 @pytest.mark.parametrize("z", [-0.3, 0.0, 0.25])
-def test_value_is_numpyros_and_that_of_the_closed_form(tuned, evaluate, z):
+def test_value_is_numpyros_and_that_of_the_closed_form(evaluate, theirs, z):
     value_and_grad, state = evaluate
     (U, _), _ = value_and_grad(z, state)
-    theirs = jax.jit(lambda z: potential_energy(poisson.model, (tuned, *ARGS), {}, {"D": z}))(z)
-    np.testing.assert_allclose(U, theirs, rtol=1e-12)
+    np.testing.assert_allclose(U, theirs(z), rtol=1e-9)
     np.testing.assert_allclose(U, exact(z), rtol=1e-3)
 
 
@@ -69,7 +73,7 @@ def test_state_is_carried(evaluate):
     (U, (state, info)), _ = value_and_grad(0.25, state)
     assert info.steps > 0
     assert info.converged
-    assert info.loss <= 1e-9
+    assert info.loss <= 1e-7
     (again, (same, info)), _ = value_and_grad(0.25, state)
     assert info.steps == 0
     np.testing.assert_allclose(again, U, rtol=1e-12)
@@ -79,7 +83,7 @@ def test_state_is_carried(evaluate):
 @pytest.fixture(scope="module")
 def stopped(small_operator):
     """Fine-tuning that may take no step: it converges at D = 1 only."""
-    solver = bilo.LevenbergMarquardt(tolerance=1e-9, max_steps=0)
+    solver = bilo.LevenbergMarquardt(tolerance=1e-7, max_steps=0)
     return bilo.FineTuned(small_operator, solver, bilo.ResidualGradient())
 
 
@@ -94,14 +98,7 @@ def test_unconverged_solve_is_infinitely_unlikely(stopped):
     assert info.converged
 
 
-def test_unconverged_solve_may_be_accepted(stopped):
-    potential, state = stateful(stopped, accept_unconverged=True)
-    U, (_, info) = jax.jit(lambda z: potential({"D": z}, state))(0.5)
-    assert np.isfinite(U)
-    assert not info.converged
-
-
-def test_report_covers_all_sites(tuned, stopped):
+def test_report_covers_all_sites_and_an_unconverged_solve_may_be_accepted(tuned, stopped):
     def two(tuned, stopped):
         D = numpyro.sample("D", dist.Gamma(2.0, 1.0))
         u = bilo.solution("u", tuned, {"D": D})
@@ -111,16 +108,17 @@ def test_report_covers_all_sites(tuned, stopped):
     potential = bilo.StatefulPotential(two, (tuned, stopped), accept_unconverged=True)
     state = potential.init_state(jax.random.key(0))
     assert state.keys() == {"u", "v"}
-    _, (state, info) = jax.jit(lambda z: potential({"D": z}, state))(0.3)
+    U, (state, info) = jax.jit(lambda z: potential({"D": z}, state))(0.3)
     assert state.keys() == {"u", "v"}
     assert info.steps > 0
-    assert info.loss > 1e-9
+    assert info.loss > 1e-7
     assert not info.converged
+    assert np.isfinite(U)
 
 
 def test_model_without_a_solution_is_an_error():
     def plain():
         numpyro.sample("D", dist.Normal())
 
-    with pytest.raises(ValueError, match="no solution.*numpyro.infer.NUTS"):
+    with pytest.raises(ValueError, match=r"no solution.*numpyro\.infer\.NUTS"):
         bilo.StatefulPotential(plain).init_state(jax.random.key(0))

@@ -38,7 +38,7 @@ def test_pretrained_operator_solves_the_equation(small_pretrained):
 def test_report(small_pretrained):
     operator, report = small_pretrained
     assert report.converged
-    assert report.loss <= report.tolerance == 1e-9
+    assert report.loss <= report.tolerance == 1e-8
     assert 0 < report.steps <= 200
     assert report.cpu_seconds > 0
     assert report.terms.keys() == {"residual", "residual_gradient"}
@@ -52,7 +52,7 @@ def test_report(small_pretrained):
     np.testing.assert_allclose(
         eqx.filter_jit(problem.loss)(operator.weights), report.loss, rtol=1e-4
     )
-    assert "tolerance 1e-09 reached" in str(report)
+    assert "tolerance 1e-08 reached" in str(report)
 
 
 def test_tolerance_that_was_not_reached_is_visible(small_problem):

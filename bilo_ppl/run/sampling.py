@@ -127,8 +127,10 @@ class BlockSampler:
         if self.method == "vectorized" and self.chains > 1:
             self.state = init(keys, **options)
         else:
-            states = [init(key, **options) for key in keys]
-            self.state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+            # NumPyro compiles at every call of init: once is enough, the chains differ by their keys.
+            state = init(keys[0], **options)
+            stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * self.chains), state)
+            self.state = stacked._replace(rng_key=keys)
         self._run = self._compiled()
 
     def _compiled(self) -> Callable:
