@@ -311,7 +311,8 @@ def _consolidate(
     """Fit the operator to the rows of all thetas at once, then merge and start afresh."""
     local = operator.operator.with_lora(rank, key=key)
     wide = eqx.tree_at(lambda o: o.operator, operator, local)
-    solver = LevenbergMarquardt(tolerance=operator.solver.tolerance / 5, max_steps=steps)
+    # Well below the tolerance: what is left of the loss is what the posterior is wrong by.
+    solver = LevenbergMarquardt(tolerance=operator.solver.tolerance / 100, max_steps=steps)
     weights, report = fit(
         solver,
         lambda: wide.lower_level.at_many(thetas),

@@ -21,8 +21,8 @@ class Box:
     For an evolution problem the last coordinate is time.
     """
 
-    lower: tuple[float, ...]
-    upper: tuple[float, ...]
+    lower: tuple[float | int, ...]
+    upper: tuple[float | int, ...]
 
     def __post_init__(self):
         if len(self.lower) != len(self.upper) or not self.lower:
@@ -78,12 +78,12 @@ class Box:
         return (x - middle.astype(x.dtype)) / half.astype(x.dtype)
 
 
-def interval(lower: float, upper: float) -> Box:
+def interval(lower: float | int, upper: float | int) -> Box:
     """The interval [lower, upper]."""
     return Box((float(lower),), (float(upper),))
 
 
-def space_time(space: Box, end: float, start: float = 0.0) -> Box:
+def space_time(space: Box, end: float | int, start: float | int = 0.0) -> Box:
     """The cylinder ``space x [start, end]``, time being the last coordinate."""
     return Box((*space.lower, float(start)), (*space.upper, float(end)))
 

@@ -70,7 +70,8 @@ class ThetaEmbedding(eqx.Module):
 def _typical(value: Any, points: Any, dtype: Any) -> Array:
     """The value of an entry of theta; of a field, its mean over the collocation points."""
     if callable(value):
-        return jnp.mean(jax.vmap(value)(jnp.asarray(points, dtype)), axis=0).astype(dtype)
+        values: Any = jax.vmap(value)(jnp.asarray(points, dtype))
+        return jnp.mean(values, axis=0).astype(dtype)
     return jnp.asarray(value, dtype)
 
 

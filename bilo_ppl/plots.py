@@ -80,8 +80,8 @@ def _reference_line(ax: Axes, reference: tuple[Any, Any], draws: np.ndarray) -> 
             f"plot_posterior: reference is (x, density), both (n,), not {x.shape}, {density.shape}."
         )
     mass = np.trapezoid(density, x)
-    mean = np.trapezoid(x * density, x) / mass
-    sd = np.sqrt(np.trapezoid((x - mean) ** 2 * density, x) / mass)
+    mean = float(np.trapezoid(x * density, x) / mass)
+    sd = float(np.sqrt(np.trapezoid((x - mean) ** 2 * density, x) / mass))
     ax.plot(x, density / mass, color=INK, linewidth=1.8, label=f"reference, {_moments(mean, sd)}")
     # A reference grid may reach far beyond the mass.
     low, high = min(draws.min(), mean - 4 * sd), max(draws.max(), mean + 4 * sd)

@@ -64,7 +64,9 @@ class StatefulPotential:
         """U at z with solves from ``state``; where U is inf its gradient means nothing."""
         with_state = warm_start(states=state, accept_unconverged=True)
         with with_state:
-            energy = potential_energy(self.model, self.model_args, self.model_kwargs, z)
+            energy = jnp.asarray(
+                potential_energy(self.model, self.model_args, self.model_kwargs, z)
+            )
         infos = list(with_state.infos.values())
         report = PotentialInfo(
             steps=sum(info.steps for info in infos),

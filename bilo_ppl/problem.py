@@ -1,12 +1,13 @@
 """The PDE problem: a residual at a point, exact boundary values, names of the parameters."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from bilo_ppl._types import Field, Point, Points, Rows, Theta
 from bilo_ppl.domain import Box
@@ -23,16 +24,16 @@ class Problem(eqx.Module):
     for a system. An entry ``theta[name]`` is a scalar, an array, or a field (a function of x).
     """
 
-    parameters: eqx.AbstractVar[tuple[str, ...]]
+    parameters: ClassVar[tuple[str, ...]]
     """Names of the entries of theta, in the order in which the network sees them."""
 
-    domain: eqx.AbstractVar[Box]
+    domain: ClassVar[Box]
     """Where the solution is defined; data outside it are refused."""
 
-    points: eqx.AbstractVar[Points]
+    points: ClassVar[Points]
     """Collocation points ``(n, d)`` at which the residual is driven to zero."""
 
-    components: eqx.AbstractVar[int]
+    components: ClassVar[int]
     """Number of components of u; with 1, ``u(x)`` is a scalar."""
 
     def residual(self, u: Field, x: Point, theta: Theta) -> Any:
@@ -63,7 +64,9 @@ def theta_as(theta: Theta, dtype: Any) -> dict[str, Any]:
     """Theta with its floating-point arrays cast to ``dtype`` (fields included)."""
 
     def cast(leaf):
-        if isinstance(leaf, (int, float, np.ndarray, np.generic)) and not isinstance(leaf, bool):
+        if isinstance(leaf, bool):
+            return leaf
+        if isinstance(leaf, (int, float, np.ndarray, np.generic)):
             return jnp.asarray(leaf, dtype)
         return leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf
 
@@ -86,7 +89,7 @@ def check_theta(problem: Problem, theta: Theta) -> None:
         )
     for name in problem.parameters:
         for leaf in jax.tree.leaves(theta[name]):
-            if isinstance(leaf, jax.core.Tracer) or callable(leaf):
+            if isinstance(leaf, Tracer) or callable(leaf):
                 continue
             if not np.all(np.isfinite(np.asarray(leaf, dtype=float))):
                 raise ValueError(f"theta[{name!r}] = {leaf} is not finite.")
@@ -109,11 +112,16 @@ def _trial_fields(problem: Problem, theta: Theta) -> list[Field]:
 def check_problem(problem: Problem, theta: Theta) -> None:
     """Check a problem's definition at ``theta``, with errors that say what to mend.
 
-    Names and values of theta, shape of the collocation points, shapes and finiteness of `lift` and
-    `residual`, and, where the problem states them, the boundary values.
+    Attributes that are not given, names and values of theta, shape of the collocation points,
+    shapes and finiteness of `lift` and `residual`, and, where the problem states them, the boundary
+    values.
     """
-    check_theta(problem, theta)
     name = type(problem).__name__
+    needed = ("parameters", "domain", "points", "components")
+    missing = [attribute for attribute in needed if not hasattr(problem, attribute)]
+    if missing:
+        raise ValueError(f"{name} does not give {missing}; a Problem needs each of {list(needed)}.")
+    check_theta(problem, theta)
     points = np.asarray(problem.points)
     if points.ndim != 2 or points.shape[1] != problem.domain.dimension or not len(points):
         raise ValueError(

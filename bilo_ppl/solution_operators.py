@@ -1,7 +1,7 @@
 """Solution operators: from theta to the PDE solution, a function of a point."""
 
 import abc
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,6 +11,12 @@ from bilo_ppl.lower_level import AbstractSensitivity, LowerLevel
 from bilo_ppl.operator import LocalOperator
 from bilo_ppl.problem import Problem, check_theta, theta_as
 from bilo_ppl.solvers import AbstractInnerSolver, solve
+
+if TYPE_CHECKING:
+    # To pyright Equinox's own alias declares a field of ``__init__``; at runtime it does not.
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 __all__ = ["AbstractSolutionOperator", "FineTuned", "SolveInfo"]
 
@@ -34,7 +40,7 @@ class AbstractSolutionOperator(eqx.Module):
     state and the info do not.
     """
 
-    problem: eqx.AbstractVar[Problem]
+    problem: AbstractVar[Problem]
 
     @abc.abstractmethod
     def init_state(self) -> Any:

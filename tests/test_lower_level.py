@@ -86,8 +86,9 @@ def test_default_weight_is_that_of_the_papers():
     assert bilo.ResidualGradient().weight == 0.1
 
 
-def test_implicit_differentiation_has_the_residual_alone(plain):
-    terms = terms_at(plain, bilo.ImplicitDifferentiation())
+@pytest.mark.parametrize("kind", [bilo.ImplicitDifferentiation, bilo.PartialDerivative])
+def test_other_sensitivities_have_the_residual_alone(plain, kind):
+    terms = terms_at(plain, kind())
     assert terms.keys() == {"residual"}
     np.testing.assert_allclose(terms["residual"], by_hand(plain)[0], rtol=1e-11)
 

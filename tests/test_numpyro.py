@@ -42,13 +42,13 @@ def on_grid():
 def test_mcmc_finds_the_posterior(kernel, operator, on_grid):
     options = {"trajectory_length": 1.5} if kernel is HMC else {}
     mcmc = MCMC(
-        kernel(poisson.model, **options), num_warmup=150, num_samples=400, progress_bar=False
+        kernel(poisson.model, **options), num_warmup=100, num_samples=300, progress_bar=False
     )
     mcmc.run(jax.random.key(0), operator, **DATA)
     D = np.asarray(mcmc.get_samples()["D"])
     mean, sd = on_grid
     error = D.std() / np.sqrt(effective_sample_size(D[None]))
-    assert error < 0.2 * sd
+    assert error < 0.3 * sd
     np.testing.assert_allclose(D.mean(), mean, atol=4 * error + 0.01 * mean)
     np.testing.assert_allclose(D.std(), sd, rtol=0.25)
 
@@ -62,19 +62,19 @@ def test_predictive_from_posterior_samples(operator):
 
 
 def test_predictive_from_the_prior(operator):
-    draw = Predictive(poisson.model, num_samples=8)
+    draw = Predictive(poisson.model, num_samples=4)
     sites = jax.jit(lambda key: draw(key, operator, DATA["x"], sigma=1e-4))(jax.random.key(2))
-    assert sites["D"].shape == (8,)
+    assert sites["D"].shape == (4,)
     solved = np.isfinite(sites["y"]).all(axis=1)
-    assert solved.sum() >= 6
+    assert solved.sum() >= 3
     expected = np.sin(np.pi * DATA["x"][:, 0]) / sites["D"][:, None]
     np.testing.assert_allclose(sites["y"][solved], expected[solved], rtol=0.02, atol=0.02)
 
 
 def test_variational_inference(operator, on_grid):
     guide = AutoNormal(poisson.model)
-    svi = SVI(poisson.model, guide, optim.Adam(0.03), Trace_ELBO(num_particles=2))
-    result = svi.run(jax.random.key(3), 300, operator, **DATA, progress_bar=False)
+    svi = SVI(poisson.model, guide, optim.Adam(0.05), Trace_ELBO())
+    result = svi.run(jax.random.key(3), 200, operator, **DATA, progress_bar=False)
     assert np.isfinite(result.losses[-50:]).all()
     D = guide.sample_posterior(jax.random.key(4), result.params, sample_shape=(2000,))["D"]
     mean, sd = on_grid

@@ -1,5 +1,6 @@
 """Pretraining: the report, extra data, what can go wrong, and interruption."""
 
+import inspect
 import sys
 
 import equinox as eqx
@@ -10,6 +11,7 @@ import pytest
 
 import bilo_ppl as bilo
 from bilo_ppl.lower_level import LowerLevel
+from bilo_ppl.pretrain import data_rows
 
 KEY = jax.random.key(0)
 MODULE = sys.modules["bilo_ppl.pretrain"]
@@ -55,13 +57,6 @@ def test_report(small_pretrained):
     assert "tolerance 1e-08 reached" in str(report)
 
 
-def test_tolerance_that_was_not_reached_is_visible(small_problem):
-    report = pretrained(small_problem, tolerance=1e-12, max_steps=2).report
-    assert not report.converged
-    assert report.steps == 2
-    assert "NOT reached" in str(report)
-
-
 def test_data_are_fitted_beside_the_equation(small_problem):
     """Values that contradict the equation pull the operator away from its solution."""
     x = np.linspace(0.1, 0.9, 5)[:, None]
@@ -85,15 +80,21 @@ def test_any_optax_optimiser_will_do(small_problem):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
+        ((np.zeros(3), np.zeros(3)), r"points \(3,\) and values \(3,\) do not fit"),
         ((np.zeros((3, 2)), np.zeros(3)), r"points of shape \(n, 1\)"),
         ((np.zeros((3, 1)), np.zeros(4)), "do not fit"),
         ((np.zeros((2, 1)), np.array([1.0, np.nan])), "NaN or infinity"),
         ((np.array([[np.inf], [0.0]]), np.zeros(2)), "NaN or infinity"),
     ],
 )
-def test_errors_in_the_data(small_problem, data, message):
+def test_errors_in_the_data(small_operator, data, message):
     with pytest.raises(ValueError, match=message):
-        pretrained(small_problem, data=data)
+        inspect.unwrap(data_rows)(small_operator, {"D": 1.0}, data, 1.0)
+
+
+def test_errors_in_the_data_come_out_of_pretrain(small_problem):
+    with pytest.raises(ValueError, match="do not fit"):
+        pretrained(small_problem, data=(np.zeros((3, 1)), np.zeros(4)))
 
 
 def test_the_problem_is_checked_first(small_problem):
@@ -103,7 +104,9 @@ def test_the_problem_is_checked_first(small_problem):
         pretrained(small_problem, {})
 
 
-def test_the_interrupted_operator_is_kept(small_problem, monkeypatch, capsys):
+def test_interruption_and_an_unreached_tolerance_keep_the_operator_and_show(
+    small_problem, monkeypatch, capsys
+):
     class InterruptingBar(MODULE.tqdm):
         def update(self, n=1):
             if self.n:
@@ -112,17 +115,15 @@ def test_the_interrupted_operator_is_kept(small_problem, monkeypatch, capsys):
 
     monkeypatch.setattr(MODULE, "tqdm", InterruptingBar)
     interrupted = pretrained(small_problem, tolerance=1e-12, max_steps=40, progress=True)
-    assert interrupted.report.steps == 4
-    assert not interrupted.report.converged
-    assert "pretrain: interrupted at step 4" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "pretrain: interrupted at step 4" in shown.out + shown.err
+    assert "loss" in shown.err
     monkeypatch.undo()
     stopped = pretrained(small_problem, tolerance=1e-12, max_steps=4)
+    for report in (interrupted.report, stopped.report):
+        assert not report.converged
+        assert report.steps == 4
+        assert "NOT reached" in str(report)
     np.testing.assert_allclose(values(interrupted.operator), values(stopped.operator), rtol=1e-4)
     np.testing.assert_allclose(interrupted.report.loss, stopped.report.loss, rtol=1e-3)
-
-
-def test_progress_is_shown_on_request(small_problem, capsys):
-    pretrained(small_problem, max_steps=2, tolerance=1e-12, progress=True)
-    assert "loss" in capsys.readouterr().err
-    pretrained(small_problem, max_steps=2, tolerance=1e-12)
     assert capsys.readouterr().err == ""

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from beartype import beartype
+from jaxtyping import Shaped, jaxtyped
 
 import bilo_ppl as bilo
 from bilo_ppl.problem import check_problem, check_theta, theta_as
@@ -138,6 +140,32 @@ def test_traced_values_are_left_alone():
         return D
 
     assert jnp.isnan(jax.jit(checked)(jnp.nan))
+
+
+def test_attributes_that_are_not_given_are_named():
+    class Bare(bilo.Problem):
+        parameters = ("D",)
+        points: Any
+
+    with pytest.raises(ValueError, match=r"Bare does not give \['domain', 'components'\]"):
+        check_problem(Bare(np.zeros((1, 1))), {"D": 1.0})
+
+
+@pytest.mark.parametrize("typechecker", [None, beartype])
+def test_points_may_be_a_field(typechecker):
+    @jaxtyped(typechecker=typechecker)
+    class Chosen(bilo.Problem):
+        parameters = ("D",)
+        components = 1
+        domain = bilo.interval(0.0, 1.0)
+        points: Shaped[Any, "n d"]
+
+        def residual(self, u, x, theta):
+            return theta["D"] * bilo.laplacian(u)(x) + 1.0
+
+    problem = Chosen(np.array([[0.25], [0.5]]))
+    check_problem(problem, {"D": 1.0})
+    assert jax.tree.leaves(problem) == [problem.points]
 
 
 @pytest.mark.parametrize(

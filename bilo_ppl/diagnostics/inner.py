@@ -156,7 +156,7 @@ def _flatten(samples: Mapping[str, Any], batch_ndims: int) -> tuple[dict[str, An
 def _only(solved: Mapping[str, Any], site: str | None) -> str:
     if site is None and len(solved) == 1:
         return next(iter(solved))
-    if site not in solved:
+    if site is None or site not in solved:
         raise ValueError(f"the model's solutions are {list(solved)}; give one of them as site=...")
     return site
 

@@ -7,8 +7,8 @@ and variables alike: ``idata["posterior"]["k"]`` has axes ``(chain, draw, ...)``
 import os
 import pathlib
 import warnings
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -76,7 +76,9 @@ def to_arviz(
         observed = _groups.observations(model, args, kwargs) if model is not None else {}
     groups = {"posterior": dict(samples), "sample_stats": stats, "observed_data": dict(observed)}
     if log_likelihood:
-        groups["log_likelihood"] = _groups.log_likelihoods(model, samples, args, kwargs)
+        groups["log_likelihood"] = _groups.log_likelihoods(
+            cast(Callable, model), samples, args, kwargs
+        )
     idata = _from_dicts(groups, coords, dims)
     if stats:
         idata["sample_stats"].attrs["inner_solves_of"] = solved_in

@@ -11,7 +11,7 @@ No other file of the package touches them. What is relied upon, beyond names and
 import importlib
 import inspect
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpyro
 
@@ -145,9 +145,12 @@ def check_contract() -> None:
 
 check_contract()
 
-HMCAdaptState = _find(("infer.hmc_util", "HMCAdaptState"))
-IntegratorState = _find(("infer.hmc_util", "IntegratorState"))
-TreeInfo = _find(("infer.hmc_util", "TreeInfo"))
+if TYPE_CHECKING:
+    from numpyro.infer.hmc_util import HMCAdaptState, IntegratorState, TreeInfo
+else:
+    HMCAdaptState = _find(("infer.hmc_util", "HMCAdaptState"))
+    IntegratorState = _find(("infer.hmc_util", "IntegratorState"))
+    TreeInfo = _find(("infer.hmc_util", "TreeInfo"))
 build_tree = _find(("infer.hmc_util", "build_tree"))
 euclidean_kinetic_energy = _find(("infer.hmc_util", "euclidean_kinetic_energy"))
 kinetic_gradient = _find(("infer.hmc_util", "_kinetic_grad"))

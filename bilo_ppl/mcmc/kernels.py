@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 
-from bilo_ppl._types import Key
 from bilo_ppl.mcmc._numpyro import (
     MCMCKernel,
     euclidean_kinetic_energy,
@@ -86,7 +85,7 @@ class _BiLOKernel(MCMCKernel):
 
     def init(
         self,
-        rng_key: Key,
+        rng_key: Any,
         num_warmup: int,
         init_params: Any = None,
         model_args: tuple = (),

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from bilo_ppl import effects
 from bilo_ppl._types import Key
@@ -65,7 +66,7 @@ def check_start(
     that starts there diverges at every iteration.
     """
     checked = (state.potential_energy, state.z_grad)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(checked)):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(checked)):
         return
     energy = np.atleast_1d(state.potential_energy)
     finite = np.isfinite(energy)

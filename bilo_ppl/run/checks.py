@@ -62,8 +62,12 @@ class Plan:
         return FineTuned(  # pyright: ignore[reportCallIssue]
             operator=operator.with_lora(rank, key=key),
             solver=self.solver(),
-            sensitivity=_sensitivity(self.settings),
+            sensitivity=self.sensitivity(),
         )
+
+    def sensitivity(self) -> AbstractSensitivity:
+        """How the solution is differentiated, in pretraining (which rows there are) and after."""
+        return _sensitivity(self.settings)
 
     def model(self, operator: AbstractSolutionOperator) -> Callable[..., None]:
         """The NumPyro model of the data ``(x, y, sigma)`` with an operator put in."""

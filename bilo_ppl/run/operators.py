@@ -59,6 +59,7 @@ def _pretrained(plan: Plan, record: Record, interrupts: Interrupts) -> FineTuned
             start,
             key=jax.random.key(settings.seed),
             solver=solver,
+            sensitivity=plan.sensitivity(),
             progress=not settings.quiet,
         )
         _save(plan, record, operator, report, "operator.eqx")

@@ -5,7 +5,7 @@ consistent pair of weights and loss, so that stopping at any moment is safe.
 """
 
 import abc
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -13,6 +13,12 @@ import jax.numpy as jnp
 
 from bilo_ppl._types import Count, Flag, Scalar, Weights
 from bilo_ppl.least_squares import LeastSquares
+
+if TYPE_CHECKING:
+    # To pyright Equinox's own alias declares a field of ``__init__``; at runtime it does not.
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 __all__ = ["AbstractInnerSolver", "InnerSolution", "advance", "check_limits", "solve"]
 
@@ -33,21 +39,24 @@ class SolverState(Protocol):
     @property
     def weights(self) -> Weights:
         """The best weights so far."""
+        ...
 
     @property
     def loss(self) -> Scalar:
         """Their loss."""
+        ...
 
     @property
     def steps(self) -> Count:
         """Steps taken."""
+        ...
 
 
 class AbstractInnerSolver(eqx.Module):
     """Minimises the lower-level loss until it is at most ``tolerance`` or ``max_steps`` are taken."""
 
-    tolerance: eqx.AbstractVar[float]
-    max_steps: eqx.AbstractVar[int]
+    tolerance: AbstractVar[float]
+    max_steps: AbstractVar[int]
 
     @abc.abstractmethod
     def init(self, problem: LeastSquares, weights: Weights) -> Any:

@@ -1,0 +1,289 @@
+"""Speed and accuracy on the nonlinear Poisson problem: solvers, sensitivities, ranks, adaptation.
+
+    python benchmarks/nonlinear_poisson.py [--profile quick|paper] [--out FILE.json] [--only NAME ...]
+
+One process and one thread; times are CPU seconds of the process. Prints a table and writes one record
+for each method. Compilation is timed apart: it is part of the whole run, not of the sampling.
+"""
+
+import os
+
+# One thread, and the faster-compiling code generator, before JAX starts.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_cpu_use_fusion_emitters=false"
+)
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import resource
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpyro.infer import HMC, NUTS, init_to_value
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import bilo_ppl as bilo
+from bilo_ppl.diagnostics.results import chain_diagnostics
+from bilo_ppl.run.sampling import BlockSampler
+from models import nonlinear_poisson as case
+
+jax.config.update("jax_enable_x64", True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One way to sample the posterior."""
+
+    inner: str
+    """"lm" or "adam"."""
+    sensitivity: str
+    rank: int
+    mode: str
+    """"adapted" (plain NumPyro kernel on an adapted operator), "stateful" (weights carried along),
+    or "numerical"."""
+    sampler: str = "hmc"
+    tolerance: float = 1e-6
+
+    @property
+    def name(self) -> str:
+        """A label for the table."""
+        if self.mode == "numerical":
+            return f"numerical/{self.sampler}"
+        rank = f"lora{self.rank}" if self.rank else "full"
+        return f"{self.mode}/{self.sampler}/{self.inner}/{self.sensitivity}/{rank}"
+
+
+SENSITIVITIES = {
+    "partial": bilo.PartialDerivative,
+    "implicit": bilo.ImplicitDifferentiation,
+    "residual-gradient": bilo.ResidualGradient,
+}
+
+
+def methods(profile: str) -> list[Method]:
+    """What is compared."""
+    rows = [Method("", "", 0, "numerical")]
+    for tolerance in (1e-4, 1e-6):
+        rows += [
+            Method("lm", "partial", 4, "adapted", "hmc", tolerance),
+            Method("lm", "partial", 4, "adapted", "nuts", tolerance),
+            Method("lm", "implicit", 4, "adapted", "hmc", tolerance),
+            Method("lm", "residual-gradient", 4, "adapted", "hmc", tolerance),
+        ]
+    rows += [
+        Method("lm", "implicit", rank, "stateful", "hmc", 1e-4)
+        for rank in ((4,) if profile == "quick" else (0, 2, 4, 8))
+    ]
+    if profile == "paper":
+        rows += [
+            *(Method("lm", "residual-gradient", rank, "stateful", "hmc", 1e-4) for rank in (0, 4)),
+            *(Method("lm", "implicit", rank, "stateful", "hmc", 1e-6) for rank in (0, 4)),
+            *(Method("lm", "partial", rank, "adapted", "hmc", 1e-6) for rank in (0, 2, 8)),
+            *(Method("adam", "residual-gradient", r, "stateful", "hmc", 1e-4) for r in (0, 4)),
+            *(Method("adam", "implicit", r, "stateful", "hmc", 1e-4) for r in (0, 4)),
+        ]
+    return rows
+
+
+class Clock:
+    """CPU seconds by stage."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+
+    def stage(self, name: str, work: Any) -> Any:
+        """Do ``work()`` and add its CPU time to a stage."""
+        begun = time.process_time()
+        result = work()
+        jax.block_until_ready([x for x in jax.tree.leaves(result) if isinstance(x, jax.Array)])
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - begun
+        return result
+
+
+def pretrained(method: Method, clock: Clock) -> bilo.LocalOperator:
+    """The operator at k = 0.6, on the rows that the method's sensitivity asks for."""
+    solver = bilo.LevenbergMarquardt(tolerance=5e-7, max_steps=300)
+
+    def work():
+        return bilo.pretrain(
+            case.problem,
+            case.start,
+            key=jax.random.key(0),
+            solver=solver,
+            sensitivity=SENSITIVITIES[method.sensitivity](),
+            progress=False,
+        ).operator
+
+    return clock.stage("pretrain", work)
+
+
+def prepared(method: Method, data: dict, clock: Clock) -> Any:
+    """The solution operator of a method, and the mass matrix that adaptation found, if any."""
+    if method.mode == "numerical":
+        return case.reference(), None
+    steps = 6 if method.mode == "adapted" else 20
+    solver: Any = bilo.LevenbergMarquardt(method.tolerance, steps)
+    if method.inner == "adam":
+        solver = bilo.OptaxSolver(optax.adam(1e-3), method.tolerance, 2000)
+    sensitivity = SENSITIVITIES[method.sensitivity]()
+    local = pretrained(method, clock).with_lora(method.rank, key=jax.random.key(1))
+    fine = bilo.FineTuned(local, solver, sensitivity)
+    if method.mode != "adapted":
+        return fine, None
+    adapted = clock.stage(
+        "adapt",
+        lambda: bilo.adapt(
+            case.model, jax.random.key(2), fine, data["x"], data["y"], progress=False
+        ),
+    )
+    print(f"    {adapted.report}", file=sys.stderr)
+    return adapted.operator, adapted.inverse_mass_matrix
+
+
+def kernel_of(method: Method, model: Any, mass: Any) -> Any:
+    """The NumPyro kernel of a method."""
+    kinds = {
+        ("adapted", "nuts"): NUTS,
+        ("adapted", "hmc"): HMC,
+        ("numerical", "hmc"): HMC,
+        ("stateful", "nuts"): bilo.BiLONUTS,
+        ("stateful", "hmc"): bilo.BiLOHMC,
+    }
+    # Near pi / 2 posterior standard deviations a trajectory forgets where it began.
+    options = {"trajectory_length": 1.5} if method.sampler == "hmc" else {}
+    start = init_to_value(values=case.start)
+    scale = np.array([1.5e-3]) if mass is None else mass
+    return kinds[method.mode, method.sampler](
+        model, init_strategy=start, inverse_mass_matrix=jnp.asarray(scale), step_size=0.7, **options
+    )
+
+
+def sampled(method: Method, operator: Any, mass: Any, data: dict, size: dict, clock: Clock) -> dict:
+    """Warm up and draw; the first transition, which compiles, is a stage of its own."""
+    kernel = kernel_of(method, lambda x, y: case.model(operator, x, y), mass)
+    block = BlockSampler(
+        kernel,
+        (data["x"], data["y"]),
+        chains=size["chains"],
+        chain_method="sequential",
+        warmup=size["warmup"],
+        block=100,
+    )
+    options: dict[str, Any] = {"progress": False, "label": method.name}
+
+    def compiled():
+        block.start(jax.random.key(3))
+        block.advance(1, keep=False, **options)
+
+    clock.stage("compile", compiled)
+    clock.stage("warmup", lambda: block.advance(size["warmup"] - 1, keep=False, **options))
+    clock.stage("sampling", lambda: block.advance(size["samples"], keep=True, **options))
+    draws = block.collected()
+    return {**draws.get_samples(), **draws.get_extra_fields()}
+
+
+def record(method: Method, fields: dict, exact: Any, clock: Clock, size: dict, fine: Any) -> dict:
+    """What is kept of a method."""
+    draws = fields["k"]
+    quality = bilo.distances(draws, exact, "k")
+    found = chain_diagnostics(draws)
+    whole = sum(clock.seconds.values())
+    leapfrogs = int(fields["num_steps"].sum())
+    steps = fields.get("inner_steps")
+    per_leapfrog = None if steps is None else float(steps.sum() / leapfrogs)
+    if steps is None and isinstance(fine, bilo.FineTuned):
+        inner = bilo.inner_statistics(
+            lambda x, y: case.model(fine, x, y), {"k": draws}, size["x"], size["y"]
+        )["u"]
+        per_leapfrog = float(np.mean(inner.steps))
+    return {
+        "method": method.name,
+        "tolerance": None if method.mode == "numerical" else method.tolerance,
+        "chains": size["chains"],
+        "samples": size["samples"],
+        "ess": quality.ess,
+        "ess_per_cpu_second_sampling": quality.ess / clock.seconds["sampling"],
+        "ess_per_cpu_second_whole": quality.ess / whole,
+        "cpu_ms_per_leapfrog": 1e3 * clock.seconds["sampling"] / leapfrogs,
+        "inner_steps_per_leapfrog": per_leapfrog,
+        "mean_error_in_mcse": quality.mean_error,
+        "sd_error": quality.sd_error,
+        "total_variation": quality.total_variation,
+        "total_variation_iid": quality.total_variation_iid,
+        "total_variation_iid95": quality.total_variation_iid95,
+        "total_variation_ess95": quality.total_variation_ess95,
+        "r_hat": float(found.r_hat),
+        "divergences": int(fields["diverging"].sum()),
+        "cpu_seconds": {k: round(v, 3) for k, v in clock.seconds.items()},
+        "cpu_seconds_whole": whole,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+COLUMNS = (
+    ("method", "{:<48}", "method"),
+    ("tolerance", "{!s:>7}", "tol"),
+    ("ess", "{:>7.0f}", "ESS"),
+    ("ess_per_cpu_second_sampling", "{:>9.0f}", "ESS/s"),
+    ("ess_per_cpu_second_whole", "{:>9.1f}", "whole"),
+    ("cpu_ms_per_leapfrog", "{:>8.2f}", "ms/leap"),
+    ("inner_steps_per_leapfrog", "{!s:>8.6}", "inner"),
+    ("mean_error_in_mcse", "{:>7.1f}", "mean/se"),
+    ("sd_error", "{:>7.3f}", "sd err"),
+    ("total_variation", "{:>7.3f}", "TV"),
+    ("total_variation_iid95", "{:>7.3f}", "iid95"),
+    ("r_hat", "{:>7.3f}", "R-hat"),
+)
+
+
+def line(entry: dict | None = None) -> str:
+    """A row of the table, or its head."""
+    parts = []
+    for key, form, head in COLUMNS:
+        width = form.split(":")[1].rstrip("}").lstrip("<>").split(".")[0]
+        side = "<" if "<" in form else ">"
+        parts.append(form.format(entry[key]) if entry else f"{head:{side}{width}}")
+    return " ".join(parts)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--profile", choices=("quick", "paper"), default="quick")
+    parser.add_argument("--out", default="nonlinear_poisson.json")
+    parser.add_argument("--only", nargs="*", help="parts of method names to run")
+    arguments = parser.parse_args()
+    size: dict[str, Any] = {"chains": 4, "warmup": 200, "samples": 2000}
+    data = case.synthetic_data(0)
+    size |= {"x": data["x"], "y": data["y"]}
+    exact = bilo.grid_posterior(
+        case.model, case.reference_grid, case.reference(), data["x"], data["y"]
+    )
+    print(line(), flush=True)
+    records = []
+    for method in methods(arguments.profile):
+        if arguments.only and not any(part in method.name for part in arguments.only):
+            continue
+        clock = Clock()
+        few = {**size, "warmup": 100, "samples": 300} if method.inner == "adam" else size
+        fine, mass = prepared(method, data, clock)
+        fields = sampled(method, fine, mass, data, few, clock)
+        records.append(record(method, fields, exact, clock, few, fine))
+        print(line(records[-1]), flush=True)
+        pathlib.Path(arguments.out).write_text(json.dumps(records, indent=1) + "\n")
+        jax.clear_caches()
+
+
+if __name__ == "__main__":
+    main()
