@@ -87,7 +87,7 @@ def adapt(
     draws: int = 200,
     spread: float = 2.0,
     count: int | None = None,
-    fit_steps: int = 40,
+    fit_steps: int = 80,
     progress: bool = True,
     **model_kwargs: Any,
 ) -> Adapted:

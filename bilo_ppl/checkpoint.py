@@ -68,6 +68,7 @@ def _describe(operator: LocalOperator) -> dict[str, Any]:
         "parameters": list(problem.parameters),
         "dimension": problem.domain.dimension,
         "components": problem.components,
+        "domain": [list(problem.domain.lower), list(problem.domain.upper)],
         "embedded": shapes,
         "inputs": layers[0].weight.shape[1] if network.frequencies is None else 0,
         "width": layers[0].weight.shape[0],
@@ -94,8 +95,9 @@ def _check_problem(header: Mapping[str, Any], problem: Problem, path: str | Path
         "parameters": list(problem.parameters),
         "dimension": problem.domain.dimension,
         "components": problem.components,
+        "domain": [list(problem.domain.lower), list(problem.domain.upper)],
     }
-    differing = {k: (header[k], v) for k, v in wanted.items() if header[k] != v}
+    differing = {k: (header.get(k), v) for k, v in wanted.items() if header.get(k) != v}
     if differing:
         listed = "; ".join(f"{k}: file {a!r}, problem {b!r}" for k, (a, b) in differing.items())
         raise ValueError(

@@ -6,6 +6,7 @@ cast to the precision of the network where they are used.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -88,7 +89,9 @@ def space_time(space: Box, end: float | int, start: float | int = 0.0) -> Box:
     return Box((*space.lower, float(start)), (*space.upper, float(end)))
 
 
-def masked(points: Points, inside: Callable[[np.ndarray], bool] | Sequence[bool]) -> Points:
+def masked(
+    points: Points, inside: Callable[[np.ndarray], Any] | Sequence[bool] | np.ndarray
+) -> np.ndarray:
     """The points ``(n, d)`` for which ``inside`` (a mask, or a predicate of one point) holds."""
     keep = np.array([inside(p) for p in points]) if callable(inside) else np.asarray(inside)
     if keep.shape != (len(points),):

@@ -79,6 +79,11 @@ def add_lora(module: M, rank: int, *, key: Key) -> M:
             f"add_lora: rank {rank} is not between 1 and {largest}, the width of the layers; choose a "
             "smaller rank, or 0 for full fine-tuning."
         )
+    if not any(_pays(layer, rank) for layer in layers):
+        raise ValueError(
+            f"add_lora: with rank {rank} no layer would have fewer weights to train than it has "
+            "entries; choose a smaller rank, or 0 for full fine-tuning."
+        )
     keys = iter(jax.random.split(key, len(layers)))
 
     def replace(node):

@@ -33,7 +33,7 @@ class AbstractSensitivity(eqx.Module):
 
     @abc.abstractmethod
     def row_weights(self, row_weights: Mapping[str, float]) -> dict[str, float]:
-        """Loss weights of the added blocks, given those of the problem's own."""
+        """Loss weights of the added blocks, given those of all of the problem's own blocks."""
 
     @abc.abstractmethod
     def attach(self, lower_level: "LowerLevel", weights: Weights, theta: Theta) -> Weights:
@@ -85,9 +85,8 @@ class LowerLevel(eqx.Module):
         def point_rows(weights, x):
             return self._point_rows(weights, (x, theta))
 
-        family = RowFamily(point_rows, self.operator.points, self._all_weights())
         batch = jax.tree.map(lambda leaf: leaf[None], arrays)
-        return LeastSquares((family, *self._conditions(batch, static)))
+        return self._assembled(point_rows, self.operator.points, batch, static)
 
     def at_many(self, thetas: Theta) -> LeastSquares:
         """One problem over a batch of thetas (a leading axis on every array), averaged over them."""
@@ -102,19 +101,26 @@ class LowerLevel(eqx.Module):
 
         repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, len(points), axis=0), batch)
         items = (jnp.tile(points, (count, 1)), repeated)
-        family = RowFamily(point_rows, items, self._all_weights())
-        return LeastSquares((family, *self._conditions(batch, static)))
+        return self._assembled(point_rows, items, batch, static)
 
-    def _conditions(self, batch: Any, static: Any) -> list[RowFamily]:
-        """The family of condition rows over a batch of thetas, if the problem has any."""
+    def _assembled(self, point_rows: Any, items: Any, batch: Any, static: Any) -> LeastSquares:
+        """Rows at the points, and the condition rows over a batch of thetas if there are any."""
         first = eqx.combine(jax.tree.map(lambda leaf: leaf[0], batch), static)
-        if not self.operator.problem.conditions(self.operator.field(first), first):
-            return []
+        names = list(self.operator.problem.conditions(self.operator.field(first), first))
+        weights = self._all_weights(["residual", *names])
+        families = [RowFamily(point_rows, items, weights)]
+        if names:
 
-        def rows(weights, arrays):
-            return self._condition_rows(weights, eqx.combine(arrays, static))
+            def rows(weights, arrays):
+                return self._condition_rows(weights, eqx.combine(arrays, static))
 
-        return [RowFamily(rows, batch, self._all_weights())]
+            families.append(RowFamily(rows, batch, weights))
+        return LeastSquares(tuple(families))
 
-    def _all_weights(self) -> dict[str, float]:
-        return {**self.row_weights, **self.sensitivity.row_weights(self.row_weights)}
+    def _all_weights(self, names: list[str]) -> dict[str, float]:
+        """Loss weights of all blocks; ``names`` are the problem's own."""
+        unknown = [name for name in self.row_weights if name not in names]
+        if unknown:
+            raise ValueError(f"row_weights: there are no rows {unknown}, only {names}.")
+        own = {**dict.fromkeys(names, 1.0), **self.row_weights}
+        return {**own, **self.sensitivity.row_weights(own)}

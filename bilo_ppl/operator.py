@@ -126,6 +126,9 @@ class LocalOperator(eqx.Module):
                 f"LocalOperator: {unknown} in embedded or scales are not parameters of "
                 f"{type(problem).__name__}: {list(problem.parameters)}."
             )
+        bad = {n: s for n, s in (scales or {}).items() if not np.all(np.asarray(s) > 0)}
+        if bad:
+            raise ValueError(f"LocalOperator: scales must be positive, but are {bad}.")
         self.problem = problem
         key_network, key_embedding = jax.random.split(key)
         point = jnp.asarray(problem.points[0], dtype)

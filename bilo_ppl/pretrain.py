@@ -66,7 +66,7 @@ def pretrain(
 
     ``solver`` defaults to Levenberg-Marquardt on all weights to a loss of 1e-6; ``sensitivity`` to
     `ResidualGradient`, whose pretrained operator serves all sensitivities afterwards (with
-    `PartialDerivative` pretraining takes a fraction of the time, and knows u at ``theta`` only). ``data`` are
+    `PartialDerivative` pretraining is cheaper, and knows u at ``theta`` only). ``data`` are
     points ``(n, d)`` and values ``(n,)`` or ``(n, components)`` of a numerical solution at ``theta``,
     fitted with weight ``data_weight`` besides the PDE. ``architecture`` goes to `LocalOperator` (width,
     depth, fourier, residual, scales, embedded, dtype). Ctrl-C keeps what has been reached so far.
@@ -93,13 +93,20 @@ def data_rows(
 ) -> RowFamily:
     """Rows ``u(x) - y`` at given points, under the name "data"."""
     x, y = (np.asarray(part) for part in data)
-    if x.ndim != 2 or x.shape[1] != operator.problem.domain.dimension or len(x) != len(y):
+    problem = operator.problem
+    if x.ndim != 2 or x.shape[1] != problem.domain.dimension or len(x) != len(y):
         raise ValueError(
             f"data: points {x.shape} and values {y.shape} do not fit; give points of shape "
-            f"(n, {operator.problem.domain.dimension}) and n values."
+            f"(n, {problem.domain.dimension}) and n values."
         )
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("data: points or values contain NaN or infinity.")
+    wanted = (len(x), problem.components)[: 2 if problem.components > 1 else 1]
+    if y.shape != wanted or not problem.domain.contains(x).all():
+        raise ValueError(
+            f"data: values of shape {y.shape} at points within {problem.domain}? They must have shape "
+            f"{wanted}, and the points must lie in the domain."
+        )
 
     def rows(weights, item):
         point, value = item

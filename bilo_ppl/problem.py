@@ -170,8 +170,16 @@ def _check_boundary(problem: Problem, theta: Theta, dtype: Any) -> None:
     if stated is None:
         return
     xs, values = jnp.asarray(stated[0], dtype), np.asarray(stated[1])
+    if not np.isfinite(values).all():
+        raise ValueError(f"{type(problem).__name__}.boundary: its values are not finite.")
     for u in _trial_fields(problem, theta):
-        error = np.abs(np.asarray(jax.vmap(u)(xs)) - values)
+        lifted = np.asarray(jax.vmap(u)(xs))
+        if lifted.shape != values.shape:
+            raise ValueError(
+                f"{type(problem).__name__}.boundary: values of shape {values.shape} for {len(xs)} "
+                f"points; they must have the shape of u there, {lifted.shape}."
+            )
+        error = np.nan_to_num(np.abs(lifted - values), nan=np.inf)
         tolerance = 1e3 * np.finfo(dtype).eps * max(1.0, float(np.abs(values).max()))
         if error.max() > tolerance:
             where = np.unravel_index(error.argmax(), error.shape)[0]

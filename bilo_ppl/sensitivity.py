@@ -53,6 +53,11 @@ class ResidualGradient(AbstractSensitivity):
     ) -> dict[str, Rows]:
         """The block ``<name>_gradient``: one row for each row of ``rows_of`` and component."""
         scale, centre = operator.embedding.scale, operator.embedding.centre
+        if set(operator.embedding.names) != set(theta):
+            raise ValueError(
+                "ResidualGradient needs every entry of theta in the network's embedding, but it has "
+                f"{list(operator.embedding.names)} of {list(theta)}; use ImplicitDifferentiation."
+            )
         zero = {key: jnp.zeros_like(centre[key]) for key in operator.embedding.names}
 
         def moved(shift):
@@ -69,8 +74,7 @@ class ResidualGradient(AbstractSensitivity):
 
     def row_weights(self, row_weights: Mapping[str, float]) -> dict[str, float]:
         """``weight`` times the weight of the block that is differentiated."""
-        names = {"residual", *row_weights}
-        return {f"{name}_gradient": self.weight * row_weights.get(name, 1.0) for name in names}
+        return {f"{name}_gradient": self.weight * own for name, own in row_weights.items()}
 
     def attach(self, lower_level: LowerLevel, weights: Weights, theta: Theta) -> Weights:
         """The weights as constants."""

@@ -84,7 +84,8 @@ class FineTuned(AbstractSolutionOperator):
         The search for the weights is not differentiated; the sensitivity supplies the derivative.
         """
         check_theta(self.problem, theta)
-        fixed = jax.lax.stop_gradient((theta_as(theta, self.operator.dtype), state))
+        arrays, static = eqx.partition((theta_as(theta, self.operator.dtype), state), eqx.is_array)
+        fixed = eqx.combine(jax.lax.stop_gradient(arrays), static)
         lower_level = self.lower_level
         solution = solve(self.solver, lower_level.at(fixed[0]), fixed[1])
         weights = self.sensitivity.attach(lower_level, solution.value, theta)

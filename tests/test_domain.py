@@ -62,3 +62,12 @@ def test_space_time_appends_time():
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("how", ["mask", "predicate"])
+def test_masked_keeps_the_points_inside(how):
+    points = BOX.grid(5, 5)
+    disc = np.sum((points - 1) ** 2, axis=1) < 0.5
+    mask = disc if how == "mask" else lambda p: np.sum((p - 1) ** 2) < 0.5
+    np.testing.assert_array_equal(masked(points, mask), points[disc])
+    assert 0 < disc.sum() < 25

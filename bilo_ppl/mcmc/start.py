@@ -8,7 +8,6 @@ import numpy as np
 from jax.core import Tracer
 
 from bilo_ppl import effects
-from bilo_ppl._types import Key
 from bilo_ppl.mcmc._numpyro import constrain_fn, initialize_model
 
 __all__ = ["Start", "check_start", "find_start"]
@@ -33,7 +32,7 @@ class _priors_only(effects.without_solving):  # noqa: N801
 
 
 def find_start(
-    rng_key: Key,
+    rng_key: Any,
     model: Callable,
     model_args: tuple,
     model_kwargs: Mapping[str, Any],
