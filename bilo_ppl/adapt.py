@@ -102,7 +102,7 @@ def adapt(
     fraction ``ready`` of fresh thetas is below the tolerance, at most ``max_rounds`` times.
 
     With ``thetas`` (a mapping of batches, for example prior draws) no chain is run: the operator is
-    fitted to a spread-out subset of them and checked on the rest.
+    fitted to a spread-out subset of them and checked on all of them.
 
     The increments are merged, so the result has the rank that the operator had before, starting from
     zero. Use it by `replace_operator`, or as the model's argument; `save_operator` keeps it.
