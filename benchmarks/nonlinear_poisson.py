@@ -2,8 +2,9 @@
 
     python benchmarks/nonlinear_poisson.py [--profile quick|paper] [--out FILE.json] [--only NAME ...]
 
-One process and one thread; times are CPU seconds of the process. Prints a table and writes one record
-for each method. Compilation is timed apart: it is part of the whole run, not of the sampling.
+One process and one thread for each method, so that compilation is cold and the peak memory is the
+method's own; times are CPU seconds of that process. Prints a table and writes one record for each
+method. Compilation of the sampler is a stage of its own: part of the whole run, not of the sampling.
 """
 
 import os
@@ -21,6 +22,7 @@ import dataclasses
 import json
 import pathlib
 import resource
+import subprocess
 import sys
 import time
 from typing import Any
@@ -54,6 +56,8 @@ class Method:
     or "numerical"."""
     sampler: str = "hmc"
     tolerance: float = 1e-6
+    warmup: int = 200
+    samples: int = 2000
 
     @property
     def name(self) -> str:
@@ -64,6 +68,9 @@ class Method:
         return f"{self.mode}/{self.sampler}/{self.inner}/{self.sensitivity}/{rank}"
 
 
+CHAINS = 4
+TIME_LIMIT = 900
+"""Wall seconds that one method may take."""
 SENSITIVITIES = {
     "partial": bilo.PartialDerivative,
     "implicit": bilo.ImplicitDifferentiation,
@@ -72,28 +79,28 @@ SENSITIVITIES = {
 
 
 def methods(profile: str) -> list[Method]:
-    """What is compared."""
+    """What is compared; the slow ones draw less."""
     rows = [Method("", "", 0, "numerical")]
     for tolerance in (1e-4, 1e-6):
         rows += [
             Method("lm", "partial", 4, "adapted", "hmc", tolerance),
             Method("lm", "partial", 4, "adapted", "nuts", tolerance),
-            Method("lm", "implicit", 4, "adapted", "hmc", tolerance),
-            Method("lm", "residual-gradient", 4, "adapted", "hmc", tolerance),
         ]
-    rows += [
-        Method("lm", "implicit", rank, "stateful", "hmc", 1e-4)
-        for rank in ((4,) if profile == "quick" else (0, 2, 4, 8))
+    few = {"tolerance": 1e-4, "warmup": 100, "samples": 250}
+    if profile == "quick":
+        return [*rows, Method("lm", "implicit", 4, "stateful", **few)]
+    few_tight = {**few, "tolerance": 1e-6}
+    return [
+        *rows,
+        *(
+            Method(inner, sensitivity, rank, mode, **few)
+            for mode in ("adapted", "stateful")
+            for inner in ("lm", "adam")
+            for sensitivity in ("implicit", "residual-gradient")
+            for rank in (0, 2, 4, 8)
+        ),
+        *(Method("lm", s, 4, "stateful", **few_tight) for s in ("implicit", "residual-gradient")),
     ]
-    if profile == "paper":
-        rows += [
-            *(Method("lm", "residual-gradient", rank, "stateful", "hmc", 1e-4) for rank in (0, 4)),
-            *(Method("lm", "implicit", rank, "stateful", "hmc", 1e-6) for rank in (0, 4)),
-            *(Method("lm", "partial", rank, "adapted", "hmc", 1e-6) for rank in (0, 2, 8)),
-            *(Method("adam", "residual-gradient", r, "stateful", "hmc", 1e-4) for r in (0, 4)),
-            *(Method("adam", "implicit", r, "stateful", "hmc", 1e-4) for r in (0, 4)),
-        ]
-    return rows
 
 
 class Clock:
@@ -169,15 +176,15 @@ def kernel_of(method: Method, model: Any, mass: Any) -> Any:
     )
 
 
-def sampled(method: Method, operator: Any, mass: Any, data: dict, size: dict, clock: Clock) -> dict:
+def sampled(method: Method, operator: Any, mass: Any, data: dict, clock: Clock) -> dict:
     """Warm up and draw; the first transition, which compiles, is a stage of its own."""
     kernel = kernel_of(method, lambda x, y: case.model(operator, x, y), mass)
     block = BlockSampler(
         kernel,
         (data["x"], data["y"]),
-        chains=size["chains"],
+        chains=CHAINS,
         chain_method="sequential",
-        warmup=size["warmup"],
+        warmup=method.warmup,
         block=100,
     )
     options: dict[str, Any] = {"progress": False, "label": method.name}
@@ -187,13 +194,13 @@ def sampled(method: Method, operator: Any, mass: Any, data: dict, size: dict, cl
         block.advance(1, keep=False, **options)
 
     clock.stage("compile", compiled)
-    clock.stage("warmup", lambda: block.advance(size["warmup"] - 1, keep=False, **options))
-    clock.stage("sampling", lambda: block.advance(size["samples"], keep=True, **options))
+    clock.stage("warmup", lambda: block.advance(method.warmup - 1, keep=False, **options))
+    clock.stage("sampling", lambda: block.advance(method.samples, keep=True, **options))
     draws = block.collected()
     return {**draws.get_samples(), **draws.get_extra_fields()}
 
 
-def record(method: Method, fields: dict, exact: Any, clock: Clock, size: dict, fine: Any) -> dict:
+def record(method: Method, fields: dict, exact: Any, clock: Clock, data: dict, fine: Any) -> dict:
     """What is kept of a method."""
     draws = fields["k"]
     quality = bilo.distances(draws, exact, "k")
@@ -204,14 +211,14 @@ def record(method: Method, fields: dict, exact: Any, clock: Clock, size: dict, f
     per_leapfrog = None if steps is None else float(steps.sum() / leapfrogs)
     if steps is None and isinstance(fine, bilo.FineTuned):
         inner = bilo.inner_statistics(
-            lambda x, y: case.model(fine, x, y), {"k": draws}, size["x"], size["y"]
+            lambda x, y: case.model(fine, x, y), {"k": draws}, data["x"], data["y"]
         )["u"]
         per_leapfrog = float(np.mean(inner.steps))
     return {
         "method": method.name,
         "tolerance": None if method.mode == "numerical" else method.tolerance,
-        "chains": size["chains"],
-        "samples": size["samples"],
+        "chains": CHAINS,
+        "samples": method.samples,
         "ess": quality.ess,
         "ess_per_cpu_second_sampling": quality.ess / clock.seconds["sampling"],
         "ess_per_cpu_second_whole": quality.ess / whole,
@@ -227,7 +234,6 @@ def record(method: Method, fields: dict, exact: Any, clock: Clock, size: dict, f
         "divergences": int(fields["diverging"].sum()),
         "cpu_seconds": {k: round(v, 3) for k, v in clock.seconds.items()},
         "cpu_seconds_whole": whole,
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
@@ -257,32 +263,57 @@ def line(entry: dict | None = None) -> str:
     return " ".join(parts)
 
 
+def measured(method: Method) -> dict:
+    """The record of one method, in this process."""
+    data, clock = case.synthetic_data(0), Clock()
+    fine, mass = prepared(method, data, clock)
+    fields = sampled(method, fine, mass, data, clock)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    exact = bilo.grid_posterior(
+        case.model, case.reference_grid, case.reference(), data["x"], data["y"]
+    )
+    return {**record(method, fields, exact, clock, data, fine), "peak_memory_mib": peak}
+
+
+def in_a_process(method: Method, index: int, profile: str) -> dict | None:
+    """The record of one method from a process of its own; None if it failed."""
+    command = [sys.executable, __file__, "--profile", profile, "--index", str(index)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT)
+    except subprocess.TimeoutExpired:
+        print(f"{method.name}: given up after {TIME_LIMIT} s", file=sys.stderr, flush=True)
+        return None
+    for text in done.stderr.splitlines():
+        if "fresh thetas" in text:
+            print(f"    {text.strip()}", file=sys.stderr, flush=True)
+    if done.returncode:
+        print(f"{method.name} failed:\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--profile", choices=("quick", "paper"), default="quick")
     parser.add_argument("--out", default="nonlinear_poisson.json")
     parser.add_argument("--only", nargs="*", help="parts of method names to run")
+    parser.add_argument("--index", type=int, help="run one method here and print its record")
     arguments = parser.parse_args()
-    size: dict[str, Any] = {"chains": 4, "warmup": 200, "samples": 2000}
-    data = case.synthetic_data(0)
-    size |= {"x": data["x"], "y": data["y"]}
-    exact = bilo.grid_posterior(
-        case.model, case.reference_grid, case.reference(), data["x"], data["y"]
-    )
+    chosen = methods(arguments.profile)
+    if arguments.index is not None:
+        print(json.dumps(measured(chosen[arguments.index])))
+        return
     print(line(), flush=True)
     records = []
-    for method in methods(arguments.profile):
+    for index, method in enumerate(chosen):
         if arguments.only and not any(part in method.name for part in arguments.only):
             continue
-        clock = Clock()
-        few = {**size, "warmup": 100, "samples": 300} if method.inner == "adam" else size
-        fine, mass = prepared(method, data, clock)
-        fields = sampled(method, fine, mass, data, few, clock)
-        records.append(record(method, fields, exact, clock, few, fine))
-        print(line(records[-1]), flush=True)
+        found = in_a_process(method, index, arguments.profile)
+        if found is not None:
+            records.append(found)
+            print(line(found), flush=True)
         pathlib.Path(arguments.out).write_text(json.dumps(records, indent=1) + "\n")
-        jax.clear_caches()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Nonlinear least squares over many small items, and the factored Gauss-Newton system.
+"""Nonlinear least squares over many small items.
 
 The lower level drives named rows to zero. Rows come in families: one function of the weights and of
 an item (a collocation point, or a point and a theta), evaluated at a batch of items. Rows of one item
@@ -13,12 +13,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from bilo_ppl._types import Rows, Scalar, Weights
 
-__all__ = ["GaussNewton", "LeastSquares", "RowFamily", "linearise"]
+__all__ = ["LeastSquares", "RowFamily"]
 
 
 class RowFamily(eqx.Module):
@@ -94,50 +93,3 @@ class LeastSquares(eqx.Module):
     def jacobian(self, weights: Weights) -> Float[Array, "rows p"]:
         """Derivative of `rows` with respect to the flattened weights."""
         return jnp.concatenate([family.jacobian(weights) for family in self.families])
-
-
-class GaussNewton(eqx.Module):
-    """A Jacobian J with the triangular factor R of its smaller normal matrix.
-
-    R^T R = J J^T when there are fewer rows than weights (dual), else J^T J (primal). R comes from a QR
-    decomposition of J, never from the normal matrix, whose condition number a single-precision
-    Cholesky factorisation would not survive.
-    """
-
-    J: Float[Array, "rows p"]
-    R: Float[Array, "k k"]
-
-    @property
-    def dual(self) -> bool:
-        """Whether R factors the rows x rows matrix."""
-        return self.J.shape[0] <= self.J.shape[1]
-
-    @property
-    def scale(self) -> Scalar:
-        """Mean eigenvalue of the normal matrix: the unit of damping."""
-        return jnp.sum(self.R**2) / self.R.shape[0]
-
-    def solve(self, damping: Scalar | float, rows: Rows) -> Float[Array, " p"]:
-        """The damped minimiser of ``|J d - rows|^2 + damping * scale * |d|^2``.
-
-        With damping near zero, the minimum-norm least-squares solution. Linear in ``rows``, and
-        differentiable with respect to them in both modes.
-        """
-        size = self.R.shape[0]
-        shift = jnp.sqrt(damping * self.scale) * jnp.eye(size, dtype=self.R.dtype)
-        factor = jnp.linalg.qr(jnp.concatenate([self.R, shift]), mode="r")
-        if self.dual:
-            return self.J.T @ _normal_solve(factor, rows)
-        return _normal_solve(factor, self.J.T @ rows)
-
-
-def _normal_solve(R, b):
-    """Solve R^T R y = b."""
-    return solve_triangular(R, solve_triangular(R, b, trans=1))
-
-
-def linearise(jacobian: Float[Array, "rows p"]) -> GaussNewton:
-    """Factor a Jacobian for Gauss-Newton steps; its derivative is not needed and is stopped."""
-    J = jax.lax.stop_gradient(jacobian)
-    tall = J.T if J.shape[0] <= J.shape[1] else J
-    return GaussNewton(J, jnp.linalg.qr(tall, mode="r"))

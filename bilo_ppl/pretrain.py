@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
@@ -117,6 +118,14 @@ def data_rows(
     return RowFamily(rows, items, {"data": weight})
 
 
+class _Progress(NamedTuple):
+    """What leaves the compiled function after a chunk of steps."""
+
+    state: Any
+    terms: dict[str, Any]
+    done: Any
+
+
 def fit(
     solver: AbstractInnerSolver,
     rows: Any,
@@ -125,36 +134,50 @@ def fit(
     progress: bool,
     label: str,
     chunks: int = 20,
+    least_gain: float = 0.0,
 ) -> tuple[Weights, FitReport]:
     """Run a solver in chunks with a progress bar; the best weights survive Ctrl-C.
 
     ``rows`` is a function without arguments that makes the `LeastSquares` problem (it is called inside
-    a compiled function, so that the problem's arrays are not copied between chunks).
+    a compiled function, so that the problem's arrays are not copied between chunks). A chunk that
+    lowers the loss by a smaller part than ``least_gain`` is the last.
     """
     start = time.process_time()
     chunk = max(1, -(-solver.max_steps // chunks))
-    state = eqx.filter_jit(lambda w: solver.init(rows(), w))(weights)
-    run = eqx.filter_jit(lambda s: advance(solver, rows(), s, s.steps + chunk))
-    history = [(max(int(state.steps), 0), float(state.loss))]
+
+    @eqx.filter_jit
+    def run(weights, state, first):
+        problem = rows()
+        # One compilation serves the start and every chunk.
+        state = jax.lax.cond(first, lambda: solver.init(problem, weights), lambda: state)
+        upto = jnp.where(first, state.steps, state.steps + chunk)
+        state = advance(solver, problem, state, upto)
+        return _Progress(state, problem.terms(state.weights), solver.terminate(state))
+
+    blank = eqx.filter_eval_shape(lambda: solver.init(rows(), weights))
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank)
+    now = run(weights, blank, jnp.array(True))
+    history = [(max(int(now.state.steps), 0), float(now.state.loss))]
     bar = tqdm(total=solver.max_steps, desc=label, disable=not progress, file=sys.stderr)
     try:
-        while not bool(solver.terminate(state)):
-            state = run(state)
-            history.append((int(state.steps), float(state.loss)))
+        while not bool(now.done):
+            now = run(weights, now.state, jnp.array(False))
+            history.append((int(now.state.steps), float(now.state.loss)))
             bar.update(history[-1][0] - history[-2][0])
             bar.set_postfix_str(f"loss {history[-1][1]:.2e}")
+            if history[-1][1] > (1 - least_gain) * history[-2][1]:
+                break
     except KeyboardInterrupt:
         bar.write(f"{label}: interrupted at step {history[-1][0]}, loss {history[-1][1]:.2e}.")
     bar.close()
-    terms = eqx.filter_jit(lambda w: rows().terms(w))(state.weights)
-    loss = float(state.loss)
+    loss = float(now.state.loss)
     report = FitReport(
         loss=loss,
-        terms={name: float(value) for name, value in terms.items()},
-        steps=max(int(state.steps), 0),
+        terms={name: float(value) for name, value in now.terms.items()},
+        steps=max(int(now.state.steps), 0),
         converged=loss <= solver.tolerance,
         tolerance=solver.tolerance,
         cpu_seconds=time.process_time() - start,
         history=history,
     )
-    return state.weights, report
+    return now.state.weights, report

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from bilo_ppl._types import Rows, Theta, Weights
-from bilo_ppl.least_squares import linearise
+from bilo_ppl.gauss_newton import linearise
 from bilo_ppl.lower_level import AbstractSensitivity, LowerLevel
 from bilo_ppl.operator import LocalOperator
 from bilo_ppl.problem import theta_as
@@ -141,6 +141,6 @@ def _implicit_weights_jvp(primals, tangents):
     _, rows_dot = jax.jvp(
         lambda t: lower_level.at(eqx.combine(t, fixed)).rows(weights), (moving,), (theta_dot,)
     )
-    system = linearise(lower_level.at(theta).jacobian(weights))
+    system = linearise(lower_level.at(theta), weights)
     _, unravel = ravel_pytree(weights)
     return weights, unravel(-system.solve(damping, rows_dot))

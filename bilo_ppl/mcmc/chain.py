@@ -1,7 +1,7 @@
 """A chain that carries the inner solver's state: first state and next state, pure functions."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +13,6 @@ from bilo_ppl.mcmc import _numpyro
 from bilo_ppl.mcmc._numpyro import HMCAdaptState, IntegratorState
 from bilo_ppl.mcmc.integrator import Point, evaluate, leapfrog, reasonable_step_size, root
 from bilo_ppl.mcmc.transitions import AbstractTransition, Transition
-from bilo_ppl.potential import StatefulPotential
 
 __all__ = ["BiLOState", "Chain", "Settings"]
 
@@ -62,6 +61,17 @@ class Settings:
     regularize_mass_matrix: bool
     accept_unconverged: bool
 
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> "Settings":
+        """Pick out the settings from a kernel's arguments by name (its ``locals()``).
+
+        The kernels spell their arguments out, as NumPyro's do, so that signatures can be read; this
+        is the one place where they are taken over.
+        """
+        picked = {field.name: arguments[field.name] for field in dataclasses.fields(cls)}
+        picked["kinetic_fn"] = picked["kinetic_fn"] or _numpyro.euclidean_kinetic_energy
+        return cls(**picked)
+
     def blocks(self, sites: Any) -> list[tuple[str, ...]]:
         """Dense blocks of the mass matrix, as tuples of site names."""
         if isinstance(self.dense_mass, bool):
@@ -77,7 +87,8 @@ class Chain:
     NumPyro's own.
     """
 
-    potential: StatefulPotential
+    potential: Callable
+    """``(z, solver_state) -> (U, (solver_state, info))``, such as a `StatefulPotential`."""
     move: AbstractTransition
     settings: Settings
     num_warmup: int

@@ -14,12 +14,7 @@ from typing import Any
 
 import jax
 
-from bilo_ppl.mcmc._numpyro import (
-    MCMCKernel,
-    euclidean_kinetic_energy,
-    init_to_uniform,
-    is_prng_key,
-)
+from bilo_ppl.mcmc._numpyro import MCMCKernel, init_to_uniform, is_prng_key
 from bilo_ppl.mcmc.chain import BiLOState, Chain, Settings
 from bilo_ppl.mcmc.start import Start, check_start, find_start
 from bilo_ppl.mcmc.transitions import AbstractTransition, FixedLength, NoUTurn
@@ -164,6 +159,7 @@ class BiLOHMC(_BiLOKernel):
         regularize_mass_matrix: bool = True,
         accept_unconverged: bool = False,
     ):
+        settings = Settings.of(locals())
         if num_steps is None and trajectory_length is None:
             raise ValueError("BiLOHMC: give num_steps or trajectory_length.")
         if adapt_step_size and num_steps is not None and trajectory_length is not None:
@@ -172,21 +168,6 @@ class BiLOHMC(_BiLOKernel):
                 "and does not adapt; give trajectory_length=None to adapt it.",
                 stacklevel=2,
             )
-        settings = Settings(
-            kinetic_fn=kinetic_fn or euclidean_kinetic_energy,
-            step_size=step_size,
-            inverse_mass_matrix=inverse_mass_matrix,
-            adapt_step_size=adapt_step_size,
-            adapt_mass_matrix=adapt_mass_matrix,
-            dense_mass=dense_mass,
-            target_accept_prob=target_accept_prob,
-            trajectory_length=trajectory_length,
-            init_strategy=init_strategy,
-            find_heuristic_step_size=find_heuristic_step_size,
-            forward_mode_differentiation=forward_mode_differentiation,
-            regularize_mass_matrix=regularize_mass_matrix,
-            accept_unconverged=accept_unconverged,
-        )
         super().__init__(model, potential_fn, FixedLength(num_steps), settings)
 
 
@@ -216,20 +197,6 @@ class BiLONUTS(_BiLOKernel):
         regularize_mass_matrix: bool = True,
         accept_unconverged: bool = False,
     ):
+        settings = Settings.of(locals())
         depths = max_tree_depth if isinstance(max_tree_depth, tuple) else (max_tree_depth,) * 2
-        settings = Settings(
-            kinetic_fn=kinetic_fn or euclidean_kinetic_energy,
-            step_size=step_size,
-            inverse_mass_matrix=inverse_mass_matrix,
-            adapt_step_size=adapt_step_size,
-            adapt_mass_matrix=adapt_mass_matrix,
-            dense_mass=dense_mass,
-            target_accept_prob=target_accept_prob,
-            trajectory_length=trajectory_length,
-            init_strategy=init_strategy,
-            find_heuristic_step_size=find_heuristic_step_size,
-            forward_mode_differentiation=forward_mode_differentiation,
-            regularize_mass_matrix=regularize_mass_matrix,
-            accept_unconverged=accept_unconverged,
-        )
         super().__init__(model, potential_fn, NoUTurn(*depths), settings)

@@ -1,7 +1,7 @@
 """Levenberg-Marquardt: damped Gauss-Newton steps on the lower level's rows.
 
-One Jacobian and one QR factorisation a step; the damping is then searched with forward passes only,
-since the factor serves every damping. Nielsen's rule (Madsen, Nielsen, Tingleff, *Methods for
+One linearisation a step (`bilo_ppl.gauss_newton`: QR, or conjugate gradients for large systems); the
+damping is then searched with forward passes and solves only. Nielsen's rule (Madsen, Nielsen, Tingleff, *Methods for
 Non-Linear Least Squares Problems*, 2004) sets the damping from the gain ratio.
 """
 
@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from bilo_ppl._types import Count, Flag, Rows, Scalar, Weights
-from bilo_ppl.least_squares import GaussNewton, LeastSquares, linearise
+from bilo_ppl.gauss_newton import AbstractLinearised, linearise
+from bilo_ppl.least_squares import LeastSquares
 from bilo_ppl.solvers.base import AbstractInnerSolver, check_limits
 
 __all__ = ["LevenbergMarquardt"]
@@ -72,7 +73,7 @@ class LevenbergMarquardt(AbstractInnerSolver):
 
     def step(self, problem: LeastSquares, state: _State) -> _State:
         """Factor the Jacobian, then raise the damping until the loss falls."""
-        system = linearise(problem.jacobian(state.weights))
+        system = linearise(problem, state.weights)
 
         def rejected(trial):
             return ~(trial.gain > SUFFICIENT) & (trial.count < self.max_trials)
@@ -97,7 +98,7 @@ class LevenbergMarquardt(AbstractInnerSolver):
         )
 
     def _try(
-        self, problem: LeastSquares, state: _State, system: GaussNewton, last: _Trial
+        self, problem: LeastSquares, state: _State, system: AbstractLinearised, last: _Trial
     ) -> _Trial:
         """One damping: a step, its loss, and the ratio of actual to predicted decrease."""
         flat, unravel = ravel_pytree(state.weights)
@@ -106,7 +107,7 @@ class LevenbergMarquardt(AbstractInnerSolver):
         weights = unravel(flat + step)
         rows = problem.rows(weights)
         loss = jnp.sum(rows**2)
-        predicted = state.loss - jnp.sum((state.rows + system.J @ step) ** 2)
+        predicted = state.loss - jnp.sum((state.rows + system.apply(step)) ** 2)
         gain = (state.loss - loss) / jnp.maximum(predicted, jnp.finfo(loss.dtype).tiny)
         growth = jnp.where(last.count == 0, 2, 2 * last.growth)
         return _Trial(weights, rows, loss, gain, damping, growth, last.count + 1)
