@@ -7,19 +7,21 @@ into a solution operator, `solution` uses it in a NumPyro model, `adapt` fits it
 
 from bilo_ppl.adapt import Adapted, AdaptReport, adapt
 from bilo_ppl.calculus import divergence, grad, laplacian, partial
-from bilo_ppl.certify import Certificate, certify
+from bilo_ppl.certificate import Certificate
+from bilo_ppl.certify import certify
 from bilo_ppl.checkpoint import load_operator, save_operator
 from bilo_ppl.diagnostics import inner_report, inner_statistics, solution_draws, summary, to_arviz
+from bilo_ppl.distances import distances
 from bilo_ppl.domain import Box, interval, masked, space_time
 from bilo_ppl.effects import replace_operator, solution, warm_start
 from bilo_ppl.lower_level import LowerLevel
 from bilo_ppl.mcmc import BiLOHMC, BiLONUTS
-from bilo_ppl.numerics import FiniteDifferences
+from bilo_ppl.numerics import FiniteDifferences, Godunov, MethodOfLines
 from bilo_ppl.operator import LocalOperator
 from bilo_ppl.potential import StatefulPotential
 from bilo_ppl.pretrain import pretrain
 from bilo_ppl.problem import Problem
-from bilo_ppl.reference import distances, grid_posterior
+from bilo_ppl.reference import grid_posterior
 from bilo_ppl.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
 from bilo_ppl.solution_operators import AbstractSolutionOperator, FineTuned, SolveInfo
 from bilo_ppl.solvers import LevenbergMarquardt, OptaxSolver
@@ -36,10 +38,12 @@ __all__ = [
     "Certificate",
     "FineTuned",
     "FiniteDifferences",
+    "Godunov",
     "ImplicitDifferentiation",
     "LevenbergMarquardt",
     "LocalOperator",
     "LowerLevel",
+    "MethodOfLines",
     "OptaxSolver",
     "PartialDerivative",
     "Problem",

@@ -1,12 +1,10 @@
 """A certificate: how far the sampled posterior can be from the one with an exact PDE solution.
 
-For a subset of draws the potential energy is recomputed with a solution that is much nearer to exact
-(a tolerance a hundred times tighter, or a numerical operator). The difference of the energies gives
-importance weights, and their statistics say what a perfect inner solver would have changed.
-Pareto-smoothed importance sampling: Vehtari, Simpson, Gelman, Yao, Gabry, JMLR 25 (2024).
+For a subset of draws the potential energy is recomputed with a solution that is much nearer to exact:
+at a tolerance a hundred times tighter, or by a numerical operator. The differences of the energies
+give importance weights, and their statistics say what the better solution would have changed.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,82 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from numpyro import handlers
-from numpyro.infer.util import log_density
+from numpyro.infer.util import potential_energy, unconstrain_fn
 
-from bilo_ppl.effects import find_solutions, replace_operator, warm_start
+from bilo_ppl.certificate import Certificate
+from bilo_ppl.effects import find_solutions, replace_operator, warm_start, without_solving
+from bilo_ppl.importance import importance_weights
 from bilo_ppl.sensitivity import PartialDerivative
 from bilo_ppl.solution_operators import AbstractSolutionOperator, FineTuned
 from bilo_ppl.solvers import LevenbergMarquardt
 
-__all__ = ["Certificate", "certify", "pareto_k"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Certificate:
-    """Importance-weight statistics of a subset of draws against a nearly exact solution."""
-
-    against: str
-    """What the draws were compared with."""
-    draws: int
-    """Draws that were recomputed."""
-    energy_error_sd: float
-    """Standard deviation of U - U_exact over the draws (a constant difference does not matter)."""
-    kl_divergence: float
-    """Estimated KL divergence of the sampled posterior from the exact one, in nats."""
-    effective_fraction: float
-    """Effective sample size of the importance weights, relative to the number of draws."""
-    pareto_k: float
-    """Tail index of the weights; NaN when they are too even to have a tail."""
-    unsolved: int
-    """Draws at which the tighter solve did not reach its tolerance (its energy is used all the same)."""
-    achieved_loss: float
-    """Median loss of the tighter solve."""
-    means: dict[str, tuple[float, float]]
-    """Mean of every parameter: as sampled, and corrected by the weights."""
-    sds: dict[str, tuple[float, float]]
-    """Standard deviation likewise."""
-
-    @property
-    def trustworthy(self) -> bool:
-        """Whether the correction is small: KL below 0.01, effective fraction above 0.95, k below 0.7."""
-        tail = np.isnan(self.pareto_k) or self.pareto_k < 0.7
-        return bool(self.kl_divergence < 0.01 and self.effective_fraction > 0.95 and tail)
-
-    @property
-    def verdict(self) -> str:
-        """One line for a person."""
-        moved = max(
-            (abs(a - b) / self.sds[n][0] for n, (a, b) in self.means.items() if self.sds[n][0] > 0),
-            default=0.0,
-        )
-        if self.trustworthy:
-            return (
-                f"GOOD: an exact PDE solution would move the posterior mean by {moved:.2f} posterior "
-                f"sd or less (KL {self.kl_divergence:.1e})."
-            )
-        return (
-            f"ALARM: the inner tolerance distorts the posterior (KL {self.kl_divergence:.1e}, mean off "
-            f"by about {moved:.2f} posterior sd); run again with a tighter tolerance."
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {**dataclasses.asdict(self), "verdict": self.verdict, "good": self.trustworthy}
-
-    def __str__(self) -> str:
-        lines = [
-            self.verdict,
-            f"  {self.draws} draws against {self.against}: sd of the energy error "
-            f"{self.energy_error_sd:.1e}, effective fraction {self.effective_fraction:.3f}, PSIS k-hat "
-            f"{self.pareto_k:.2f}, {self.unsolved} not solved (median loss {self.achieved_loss:.1e})",
-        ]
-        for name, (sampled, corrected) in self.means.items():
-            sd, corrected_sd = self.sds[name]
-            lines.append(
-                f"  {name}: {sampled:.5g} +- {sd:.3g} as sampled, {corrected:.5g} +- "
-                f"{corrected_sd:.3g} corrected"
-            )
-        return "\n".join(lines)
+__all__ = ["Certificate", "certify"]
 
 
 def certify(
@@ -99,55 +31,63 @@ def certify(
     samples: Mapping[str, Any],
     *model_args: Any,
     reference: AbstractSolutionOperator | Mapping[str, AbstractSolutionOperator] | None = None,
+    energies: Any = None,
     subset: int = 200,
     factor: float = 100.0,
     max_steps: int = 60,
     seed: int = 0,
     **model_kwargs: Any,
 ) -> Certificate:
-    """Compare draws with a nearly exact solution of the PDE.
+    """Compare draws with a much better solution of the PDE.
 
     ``samples`` are constrained values by site, ``(chains, draws, ...)``; ``subset`` of them are
     recomputed. Without ``reference`` every `FineTuned` operator of the model is run again to a
     tolerance ``factor`` times tighter, by Levenberg-Marquardt of at most ``max_steps`` steps on the
-    residual rows; with it (one operator for all solution sites, or one a site) that operator is taken
-    as exact. The energies of the draws themselves come from the pure solves of the model as given.
+    residual rows (in double precision where JAX has it enabled); with ``reference`` (one operator
+    for all solution sites, or one a site) that operator is taken as exact.
+
+    ``energies``, ``(chains, draws)``, are the potential energies that the sampler had at the draws:
+    NumPyro's field ``potential_energy``. A chain that carries the weights along needs them, since
+    its energies depend on its path; without them the model as given is solved again at the draws.
+
+    Raises a ``ValueError`` if the model has no solution site or one that cannot be solved more
+    tightly, if ``energies`` do not fit the draws, or if no draw has a finite energy both ways.
     """
     flat = {name: np.asarray(v).reshape(-1, *np.shape(v)[2:]) for name, v in samples.items()}
     total = len(next(iter(flat.values())))
     picked = np.random.default_rng(seed).permutation(total)[: min(subset, total)]
-    draws = {name: jnp.asarray(v[picked]) for name, v in flat.items()}
-    first = {name: value[0] for name, value in draws.items()}
-    operators = _operators(model, first, model_args, model_kwargs)
+    latent, operators = _look(model, {n: v[0] for n, v in flat.items()}, model_args, model_kwargs)
+    draws = {name: jnp.asarray(flat[name][picked]) for name in latent}
     if reference is None:
-        against = f"solves to a tolerance {factor:g} times tighter"
         operators = {n: _tightened(n, op, factor, max_steps) for n, op in operators.items()}
+        tolerance = max(op.solver.tolerance for op in operators.values())
+        against = f"solving to a loss of {tolerance:.0e}"
     else:
         given = reference if isinstance(reference, Mapping) else dict.fromkeys(operators, reference)
         against, operators = "the numerical operator", dict(given)
-
-    def energies(draw):
-        rough, _ = log_density(model, model_args, model_kwargs, draw)
-        collector = warm_start(accept_unconverged=True)
-        with collector, replace_operator(operators=operators):
-            exact, _ = log_density(model, model_args, model_kwargs, draw)
-        infos = list(collector.infos.values())
-        converged = jnp.all(jnp.stack([info.converged for info in infos]))
-        return rough, exact, converged, jnp.max(jnp.stack([info.loss for info in infos]))
-
-    evaluate = jax.jit(lambda d: jax.lax.map(energies, d))
-    rough, exact, converged, loss = (np.asarray(part, float) for part in evaluate(draws))
-    return _statistics(flat, picked, exact - rough, converged, loss, against)
+    if energies is None:
+        sampled, _, _ = _energies(model, draws, model_args, model_kwargs, {}, accept=False)
+    else:
+        sampled = _picked_energies(energies, samples, picked)
+    better, converged, loss = _energies(
+        model, draws, model_args, model_kwargs, operators, accept=reference is None
+    )
+    return _certificate(flat, picked, sampled - better, converged, loss, against)
 
 
-def _operators(model, draw, args, kwargs) -> dict[str, AbstractSolutionOperator]:
-    """The operators that the model names, by solution site; nothing is solved."""
-    seeded = handlers.seed(model, jax.random.key(0))
-    found = find_solutions(handlers.substitute(seeded, data=draw))
-    found(*args, **kwargs)
+def _look(model, draw, args, kwargs) -> tuple[list[str], dict[str, AbstractSolutionOperator]]:
+    """Names of the latent sites, and the operators by solution site; nothing is solved."""
+    found = find_solutions()
+    with found:
+        seeded = handlers.seed(handlers.substitute(model, data=draw), jax.random.key(0))
+        trace = handlers.trace(seeded).get_trace(*args, **kwargs)
     if not found.sites:
         raise ValueError("certify: the model has no solution(...) site.")
-    return {name: operator for name, (operator, _) in found.sites.items()}
+    latent = [n for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]]
+    missing = [name for name in latent if name not in draw]
+    if missing:
+        raise ValueError(f"certify: the samples have no values for the sites {missing}.")
+    return latent, {name: operator for name, (operator, _) in found.sites.items()}
 
 
 def _tightened(
@@ -160,35 +100,82 @@ def _tightened(
             "tightened; give reference=."
         )
     solver = LevenbergMarquardt(operator.solver.tolerance / factor, max_steps)
-    return eqx.tree_at(lambda o: (o.solver, o.sensitivity), operator, (solver, PartialDerivative()))
+    tight = eqx.tree_at(
+        lambda o: (o.solver, o.sensitivity), operator, (solver, PartialDerivative())
+    )
+    # The rounding of a network in single precision stalls its loss near 1e-9.
+    floating = jnp.result_type(float)
+    parts = tight.operator.network, tight.operator.embedding
+    precise = jax.tree.map(
+        lambda leaf: leaf.astype(floating) if eqx.is_inexact_array(leaf) else leaf, parts
+    )
+    return eqx.tree_at(lambda o: (o.operator.network, o.operator.embedding), tight, precise)
 
 
-def _statistics(flat, picked, log_ratio, converged, loss, against) -> Certificate:
-    """Importance weights exp(log_ratio) of the picked draws, and what they say."""
+def _energies(model, draws, args, kwargs, operators, accept: bool) -> tuple[np.ndarray, ...]:
+    """Potential energy at every draw, whether its solves converged, and their largest loss.
+
+    Where a solve did not converge the energy is NaN, unless ``accept``.
+    """
+
+    def energy(draw):
+        with without_solving():
+            z = unconstrain_fn(model, args, kwargs, draw)
+        collector = warm_start(accept_unconverged=accept)
+        with collector, replace_operator(operators=operators):
+            value = potential_energy(model, args, kwargs, z)
+        infos = list(collector.infos.values())
+        converged = jnp.all(jnp.stack([info.converged for info in infos]))
+        loss = jnp.max(jnp.stack([info.loss for info in infos]))
+        return jnp.where(converged | accept, value, jnp.nan), converged, loss
+
+    evaluate = jax.jit(lambda d: jax.lax.map(energy, d))
+    value, converged, loss = evaluate(draws)
+    return np.asarray(value, float), np.asarray(converged, bool), np.asarray(loss, float)
+
+
+def _picked_energies(energies: Any, samples: Mapping[str, Any], picked: np.ndarray) -> np.ndarray:
+    shape = np.shape(next(iter(samples.values())))[:2]
+    if np.shape(energies) != shape:
+        raise ValueError(
+            f"certify: energies have shape {np.shape(energies)}, the draws {shape}; give the field "
+            "potential_energy, grouped by chain."
+        )
+    return np.asarray(energies, dtype=float).ravel()[picked]
+
+
+def _certificate(
+    flat: Mapping[str, np.ndarray],
+    picked: np.ndarray,
+    log_ratio: Float[np.ndarray, " n"],
+    converged: np.ndarray,
+    loss: np.ndarray,
+    against: str,
+) -> Certificate:
+    """What the weights exp(log_ratio) of the picked draws say."""
     finite = np.isfinite(log_ratio)
     if not finite.any():
         raise ValueError(
-            "certify: no draw has a finite energy under both solvers; were the samples drawn from "
-            "this model and data?"
+            f"certify: no draw has a finite energy both as sampled and by {against}; were the "
+            "samples drawn from this model and data?"
         )
-    shifted = np.where(finite, log_ratio - log_ratio[finite].max(), -np.inf)
-    weights = np.exp(shifted) / np.exp(shifted).sum()
-    mean_ratio = np.log(np.mean(np.exp(shifted[finite]))) + log_ratio[finite].max()
+    found = importance_weights(log_ratio)
     means, sds = {}, {}
     for label, values in _scalars(flat):
         chosen = values[picked]
-        mean = float(weights @ chosen)
+        mean = float(found.weights @ chosen)
         means[label] = (float(chosen.mean()), mean)
-        sds[label] = (float(chosen.std()), float(np.sqrt(weights @ (chosen - mean) ** 2)))
+        sds[label] = (float(chosen.std()), float(np.sqrt(found.weights @ (chosen - mean) ** 2)))
     return Certificate(
         against=against,
         draws=len(picked),
-        energy_error_sd=float(log_ratio[finite].std()),
-        kl_divergence=float(max(mean_ratio - log_ratio[finite].mean(), 0.0)),
-        effective_fraction=float(1 / (len(weights) * np.sum(weights**2))),
-        pareto_k=pareto_k(log_ratio[finite]),
-        unsolved=int(np.sum(converged == 0)),
+        unsolved=int((~converged).sum()),
+        left_out=int((~finite).sum()),
         achieved_loss=float(np.median(loss)),
+        energy_error_sd=float(log_ratio[finite].std()),
+        kl_divergence=found.kl_divergence,
+        effective_fraction=found.effective_fraction,
+        pareto_k=found.pareto_k,
         means=means,
         sds=sds,
     )
@@ -200,31 +187,3 @@ def _scalars(flat: Mapping[str, np.ndarray]):
         columns = values.reshape(len(values), -1)
         for j in range(columns.shape[1]):
             yield name if values.ndim == 1 else f"{name}[{j}]", columns[:, j]
-
-
-def pareto_k(log_weights: Float[np.ndarray, " n"]) -> float:
-    """Shape of the generalised Pareto distribution of the largest weights (PSIS k-hat).
-
-    Zhang and Stephens' estimator (Technometrics 51, 2009) with the weak prior of the PSIS paper, on the
-    largest min(n/5, 3 sqrt(n)) weights. NaN for fewer than 25 weights or weights that are equal to
-    rounding.
-    """
-    n = len(log_weights)
-    if n < 25 or np.ptp(log_weights) < 1e-8:
-        return float("nan")
-    weights = np.sort(np.exp(log_weights - log_weights.max()))
-    tail = int(min(n / 5, 3 * np.sqrt(n)))
-    excess = weights[-tail:] - weights[-tail - 1]
-    if excess[-1] <= 0 or excess[0] < 0:
-        return float("nan")
-    count = 30 + int(np.sqrt(tail))
-    quartile = excess[int(tail / 4 + 0.5) - 1]
-    if quartile <= 0:
-        return float("nan")
-    grid = 1 / excess[-1] + (1 - np.sqrt(count / (np.arange(1, count + 1) - 0.5))) / (3 * quartile)
-    shape = np.mean(np.log1p(-grid[:, None] * excess), axis=1)
-    likelihood = tail * (np.log(-grid / shape) - shape - 1)
-    posterior = np.exp(likelihood - likelihood.max())
-    b = np.sum(grid * posterior) / posterior.sum()
-    k = np.mean(np.log1p(-b * excess))
-    return float((tail * k + 10 * 0.5) / (tail + 10))

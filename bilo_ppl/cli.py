@@ -5,13 +5,17 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
+from typing import TypeVar
 
 import jax
 
+from bilo_ppl.run.map_settings import METHODS, OPTIMIZERS, MapSettings
 from bilo_ppl.run.record import version
 from bilo_ppl.run.settings import SAMPLERS, BadInputError, RunFailedError, RunSettings
 
 __all__ = ["main"]
+
+S = TypeVar("S", RunSettings, MapSettings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,10 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     # An application may choose: numerics and statistics in double precision, networks in their own.
     jax.config.update("jax_enable_x64", True)
     _compile_faster()
-    from bilo_ppl.run import run
-
     try:
-        return run(_settings(arguments))
+        if arguments.command == "map":
+            from bilo_ppl.run.mapping import estimate_model
+
+            return estimate_model(_settings(arguments, MapSettings))
+        from bilo_ppl.run import run
+
+        return run(_settings(arguments, RunSettings))
     except BadInputError as error:
         return _stop(error, 2)
     except RunFailedError as error:
@@ -45,9 +53,9 @@ def _stop(reason: object, status: int) -> int:
     return status
 
 
-def _settings(arguments: argparse.Namespace) -> RunSettings:
-    names = {field.name for field in dataclasses.fields(RunSettings)}
-    return RunSettings(**{k: v for k, v in vars(arguments).items() if k in names})
+def _settings(arguments: argparse.Namespace, kind: type[S]) -> S:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{k: v for k, v in vars(arguments).items() if k in names})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +73,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(run)
     _add_sampler(run)
     _add_operator(run)
-    _add_output(run)
+    _add_output(run, "MODEL-SAMPLER")
+    _add_run_only(run)
+    estimate = commands.add_parser(
+        "map",
+        help="point estimates for several noise seeds: pretrain, descend, compare, write",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_model(estimate)
+    _add_estimate(estimate)
+    _add_operator(estimate)
+    _add_output(estimate, "MODEL-map-METHOD")
+    # The inner solver follows from the method unless it is asked for.
+    estimate.set_defaults(inner=None)
     return parser
 
 
@@ -109,6 +129,30 @@ def _add_sampler(run: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_estimate(estimate: argparse.ArgumentParser) -> None:
+    group = estimate.add_argument_group("point estimate")
+    group.add_argument("--seeds", type=int, default=5, help="number of synthetic data sets")
+    group.add_argument(
+        "--noise", type=float, help="noise sd of the synthetic data (default: the model's own)"
+    )
+    group.add_argument(
+        "--method", choices=METHODS, default="nested",
+        help="solve the PDE to its tolerance at every step, or descend on weights and theta together",
+    )  # fmt: skip
+    group.add_argument(
+        "--optimizer",
+        choices=OPTIMIZERS,
+        help="of theta (default: lbfgs for nested, adam for simultaneous)",
+    )
+    group.add_argument(
+        "--learning-rate", type=float, default=1e-2, help="of adam or sgd, in unconstrained space"
+    )
+    group.add_argument(
+        "--steps", type=int, help="limit (default: 500 for nested, 5000 for simultaneous)"
+    )
+    group.add_argument("--seed", type=int, default=0, help="seed of everything but the data")
+
+
 def _add_operator(run: argparse.ArgumentParser) -> None:
     group = run.add_argument_group("solution operator")
     group.add_argument(
@@ -137,22 +181,26 @@ def _add_operator(run: argparse.ArgumentParser) -> None:
         "--sensitivity", choices=("auto", "partial", "implicit", "residual-gradient"),
         default="auto", help="how the solution is differentiated with respect to theta",
     )  # fmt: skip
+
+
+def _add_run_only(run: argparse.ArgumentParser) -> None:
+    group = run.add_argument_group("stages")
     group.add_argument(
         "--no-adapt", dest="adapt", action="store_false", default=True,
         help="do not adapt the operator to the posterior (bilo- samplers never do)",
     )  # fmt: skip
-
-
-def _add_output(run: argparse.ArgumentParser) -> None:
-    group = run.add_argument_group("results")
-    group.add_argument(
-        "--out", metavar="DIR", help="folder of the results (default: runs/MODEL-SAMPLER)"
-    )
-    group.add_argument(
-        "--overwrite", action="store_true", help="replace the results of an earlier run there"
-    )
     group.add_argument(
         "--no-certify", dest="certify", action="store_false", default=True,
         help="do not check a subset of the draws at a tighter tolerance",
     )  # fmt: skip
+
+
+def _add_output(run: argparse.ArgumentParser, default: str) -> None:
+    group = run.add_argument_group("results")
+    group.add_argument(
+        "--out", metavar="DIR", help=f"folder of the results (default: runs/{default})"
+    )
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace the results of an earlier run there"
+    )
     group.add_argument("--quiet", action="store_true", help="print warnings and errors only")

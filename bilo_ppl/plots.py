@@ -215,6 +215,8 @@ def plot_inner_steps(inner_steps: Any, loss: Any, tolerance: float) -> Figure:
     share = f"{steps.mean():.3g} inner steps per draw, none for {np.mean(steps == 0):.0%}"
     top.set_title(share, fontsize="medium", loc="left")
     top.set_ylabel("inner steps")
+    # Room for whole numbers, also where all steps are the same.
+    top.set_ylim(steps.min() - 0.5, max(steps.max(), steps.min() + 1) + 0.5)
     for axis in (top.xaxis, top.yaxis):
         axis.get_major_locator().set_params(integer=True)
     bottom.axhline(

@@ -241,9 +241,13 @@ def test_a_fine_tuned_run_and_its_operator_again(folder, capsys):
     assert {"pretrain", "adapt", "warmup", "sampling", "certify"} <= set(found["cpu_seconds"])
     assert found["adapt"]["fraction_ready"] > 0.9
     assert abs(found["distances"]["D"]["mean_error"]) < 4
-    assert found["certificate"]
+    assert set(found["certificates"]) == {"tighter", "numerical"}
+    assert all(certificate["good"] for certificate in found["certificates"].values())
+    assert found["faults"]["diverging"] == 0
     idata = load(folder / "first" / "posterior.nc")
-    assert "certificate" in idata["posterior"].attrs
+    group = idata["certificate"]
+    assert list(group["solution"].values) == ["tighter", "numerical"]
+    assert float(group["kl_divergence"].sel(solution="numerical")) < 0.01
     assert np.all(idata["sample_stats"]["inner_loss"].values <= 1e-5)
     assert (folder / "first" / "figures" / "inner_steps.png").exists()
 

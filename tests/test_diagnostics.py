@@ -382,16 +382,25 @@ def test_report_of_a_sound_run():
     text = diagnostics.inner_report(diagnostics.to_arviz(recorded()), tolerance=TOL)
     assert "4 x 500 draws" in text
     assert "1 steps per draw, 0.25 per leapfrog step; 50% of the draws needed none" in text
-    assert "Worst loss at a draw 0.01 (tolerance 0.1); draws with an unconverged solve: 0" in text
-    assert "Divergences: 0." in text
+    assert "Worst loss at a draw 0.01 (tolerance 0.1); transitions with an unconverged" in text
+    assert "Divergences: 0 of 2000 transitions." in text
     assert "WARNING" not in text
 
 
 def test_report_warns():
     text = diagnostics.inner_report(diagnostics.to_arviz(recorded(0.2, 3)), tolerance=TOL)
     assert "WARNING: 2000 draws were kept at a loss above the tolerance" in text
-    assert "WARNING: 2000 draws with an inner solve that missed its tolerance" in text
-    assert "WARNING: 3 divergences" in text
+    assert "transitions with an unconverged solve: 2000 of 2000" in text
+    assert "Divergences: 3 of 2000 transitions, 3 by failed solves." in text
+    assert "WARNING: 3 of 2000 transitions diverged: their proposals were rejected" in text
+    assert "In 3 an inner solve did not reach the tolerance 0.1. The chain was then at D" in text
+
+
+def test_report_of_divergences_by_energy_errors():
+    idata = diagnostics.to_arviz(recorded(0.01, 3))
+    text = diagnostics.inner_report(idata, tolerance=TOL, max_steps=7)
+    assert "In 0 an inner solve did not reach the tolerance 0.1 within 7 steps; 3 met" in text
+    assert diagnostics.run_faults(idata) == (2000, 3, 0, 0)
 
 
 def test_report_of_a_plain_run(run):
@@ -404,6 +413,8 @@ def test_report_of_a_plain_run(run):
     text = diagnostics.inner_report(diagnostics.to_arviz(run, inner=inner))
     assert "Inner solves anew at the draws" in text
     assert "per leapfrog step" not in text
+    missed = int((~inner["u"].converged).sum())
+    assert f"draws with an unconverged solve: {missed} of 200" in text
 
 
 def test_importing_the_package_imports_neither_arviz_nor_matplotlib():

@@ -8,6 +8,7 @@ import pytest
 
 from bilo_ppl.calculus import divergence, grad, laplacian, partial
 from bilo_ppl.domain import Box, interval
+from bilo_ppl.fields import NetworkField, field_weights, with_field_weights
 from bilo_ppl.numerics import FiniteDifferences, GridField
 from bilo_ppl.problem import Problem
 from models import nonlinear_poisson, poisson
@@ -181,6 +182,126 @@ def test_a_variable_diffusion_matches_quadrature():
     np.testing.assert_allclose(u.values, exact[::10], atol=2e-5)
 
 
+class Hat(eqx.Module):
+    """D = 1 + min(x / kink, (1 - x) / (1 - kink))."""
+
+    kink: jax.Array
+
+    def __call__(self, x):
+        return 1 + jnp.minimum(x[0] / self.kink, (1 - x[0]) / (1 - self.kink))
+
+
+def by_quadrature(D, x):
+    """The solution of `VariableDiffusion` at x: D u' = pi cos(pi x) + c, by the midpoint rule."""
+    ends = np.linspace(0, 1, 200001)
+    middle = (ends[1:] + ends[:-1]) / 2
+    inverse = 1 / np.asarray(jax.vmap(D)(middle[:, None]))
+    flux = np.pi * np.cos(np.pi * middle)
+    du = inverse * (flux - np.sum(inverse * flux) / np.sum(inverse))
+    return np.interp(x, ends, np.concatenate([[0.0], np.cumsum(du) * ends[1]]))
+
+
+def test_a_kink_of_the_diffusion_keeps_the_second_order():
+    """On a node, and between nodes; the fields need not be of the kind of the base field."""
+    counts, errors = [51, 201], []
+    for n in counts:
+        operator = FiniteDifferences(VariableDiffusion(), n, theta={"D": lambda x: jnp.ones(())})
+        found = [operator.solve({"D": Hat(jnp.array(k))}, ()) for k in (0.5, 0.3183)]
+        assert all(info.converged for _, _, info in found)
+        errors.append(
+            [
+                np.abs(u.values - by_quadrature(Hat(k), operator.nodes)).max()
+                for k, (u, _, _) in zip((0.5, 0.3183), found, strict=True)
+            ]
+        )
+    for per_kink in np.transpose(errors):
+        assert per_kink[-1] < 3e-5
+        assert 1.9 < slope(counts, per_kink) < 2.2
+
+
+def test_a_network_field_in_theta_is_differentiated():
+    field = NetworkField(
+        interval(0.0, 1.0), width=8, lift=lambda x, raw: jnp.exp(raw), key=jax.random.key(0)
+    )
+    operator = FiniteDifferences(VariableDiffusion(), 51, theta={"D": field})
+    weights = np.cos(np.arange(51.0))
+
+    @jax.jit
+    @jax.value_and_grad
+    def misfit(flat):
+        u = operator.solve({"D": with_field_weights(field, flat)}, ())[0]
+        return weights @ u.values**2
+
+    at = np.asarray(field_weights(field))
+    way = np.random.default_rng(0).normal(size=at.shape)
+    numeric = float(misfit(at + 1e-5 * way)[0] - misfit(at - 1e-5 * way)[0]) / 2e-5
+    assert float(misfit(at)[1] @ way) == pytest.approx(numeric, rel=1e-6)
+
+
+class PointSource(Toy):
+    """u'' - mu u + lam delta(x - z) = 0 with u = 0 at both ends."""
+
+    z: float = 0.5
+    parameters = ("lam", "mu")
+
+    def residual(self, u, x, theta):
+        return laplacian(u)(x) - theta["mu"] * u(x)
+
+    def lift(self, x, raw, theta):
+        return x[0] * (1 - x[0]) * raw
+
+    def conditions(self, u, theta):
+        after, before = (partial(u, 0)(jnp.array([self.z + s])) for s in (1e-7, -1e-7))
+        return {"jump": jnp.reshape(after - before + theta["lam"], (1,))}
+
+    def exact(self, x, lam, mu):
+        root = np.sqrt(mu)
+        low, high = np.minimum(x, self.z), np.maximum(x, self.z)
+        return lam * np.sinh(root * low) * np.sinh(root * (1 - high)) / (root * np.sinh(root))
+
+
+def test_a_point_source_is_a_jump_of_the_derivative():
+    z = 0.3183
+    problem, counts, errors = PointSource(z), [51, 201], []
+    for n in counts:
+        operator = FiniteDifferences(
+            problem, n, theta={"lam": 5.0, "mu": 10.0}, jumps={z: lambda theta: -theta["lam"]}
+        )
+        u, _, info = operator.solve({"lam": 4.0, "mu": 15.0}, ())
+        assert info.converged
+        errors.append(np.abs(evaluate(u, SAMPLES[:, None]) - problem.exact(SAMPLES, 4, 15)).max())
+        np.testing.assert_allclose(evaluate(u, u.nodes[:, None]), u.values, atol=1e-12)
+    assert errors[-1] < 5e-5
+    assert 1.9 < slope(counts, errors) < 2.1
+
+
+def test_the_gradient_of_a_point_source_matches_the_closed_form():
+    problem = PointSource(0.4)
+    operator = FiniteDifferences(
+        problem, 101, theta={"lam": 5.0, "mu": 10.0}, jumps={0.4: lambda theta: -theta["lam"]}
+    )
+
+    @jax.jit
+    @jax.grad
+    def gradient(theta):
+        return operator.solve(theta, ())[0](jnp.asarray([0.4]))
+
+    found = gradient({"lam": 4.0, "mu": 15.0})
+    by_mu = by_differences(lambda mu: problem.exact(0.4, 4.0, mu), 15.0)
+    assert float(found["mu"]) == pytest.approx(by_mu, rel=1e-3)
+    assert float(found["lam"]) == pytest.approx(problem.exact(0.4, 1.0, 15.0), rel=1e-3)
+
+
+def test_jumps_must_be_those_of_the_problem():
+    theta = {"lam": 5.0, "mu": 10.0}
+    with pytest.raises(ValueError, match="further conditions"):
+        FiniteDifferences(PointSource(0.5), 21, theta=theta)
+    with pytest.raises(ValueError, match="lie inside"):
+        FiniteDifferences(PointSource(0.5), 21, theta=theta, jumps={1.0: lambda t: -t["lam"]})
+    with pytest.raises(ValueError, match="at least 5 nodes"):
+        FiniteDifferences(PointSource(0.1), 21, theta=theta, jumps={0.1: lambda t: -t["lam"]})
+
+
 def test_solves_are_batched_by_vmap(branch):
     ks = jnp.array([0.55, 0.7, 0.9, 0.45])
     batched = jax.jit(jax.vmap(lambda k: branch.solve({"k": k}, ())[::2]))(ks)
@@ -284,6 +405,11 @@ class WithConditions(Toy):
         return {"mean": jnp.reshape(u(jnp.asarray([0.5])), (1,))}
 
 
+class ThirdOrder(Toy):
+    def residual(self, u, x, theta):
+        return laplacian(u)(x) - partial(u, 0, 0, 0)(x)
+
+
 class NoSolution(Toy):
     def residual(self, u, x, theta):
         return laplacian(u)(x) + 100 * jnp.exp(u(x))  # Bratu: none above 3.51
@@ -296,6 +422,7 @@ class NoSolution(Toy):
         (Plane(), "2 dimensions"),
         (VectorResidual(), "must be a scalar"),
         (WithConditions(), "further conditions"),
+        (ThirdOrder(), "depends on something else"),
         (NoSolution(), "did not converge"),
     ],
 )

@@ -312,6 +312,15 @@ def test_unconverged_solves_diverge_and_are_never_kept(kind):
     assert np.asarray(mcmc.get_samples()["D"]).max() <= 1.05
 
 
+def test_a_trajectory_does_not_become_endless_where_the_step_size_shrinks():
+    """Half of the posterior out of reach: no step size brings the acceptance to its target."""
+    options = {"trajectory_length": 2.0, "step_size": 1e-6, "adapt_step_size": False}
+    kernel = BiLOHMC(model, init_strategy=start_at(0.9), **options)
+    _, after = transitions(kernel, ClosedForm(), 1)
+    assert after.num_steps == 1023
+    assert after.accept_prob > 0.99
+
+
 def test_unconverged_solves_may_be_accepted():
     operator = ClosedForm(bound=1.0)
     kernel = BiLONUTS(model, accept_unconverged=True)

@@ -136,6 +136,18 @@ def test_inner_steps_marks_losses_above_the_tolerance():
         plots.plot_inner_steps(steps, loss[:, :-1], 1e-6)
 
 
+@pytest.mark.parametrize("steps", [0, 3])
+def test_inner_steps_have_whole_numbers_on_the_axis(steps):
+    figure = plots.plot_inner_steps(np.full((2, 20), steps), np.full((2, 20), 1e-7), 1e-6)
+    figure.canvas.draw()
+    ticks = figure.axes[0].get_yticks()
+    low, high = figure.axes[0].get_ylim()
+    shown = ticks[(ticks >= low) & (ticks <= high)]
+    assert len(shown) >= 2
+    np.testing.assert_array_equal(shown, np.round(shown))
+    assert low < steps < high
+
+
 @pytest.mark.parametrize("suffix", ["png", "pdf"])
 def test_save_figure_writes_a_picture(tmp_path, suffix):
     figure = plots.plot_trace({"k": DRAWS})

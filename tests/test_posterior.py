@@ -135,9 +135,14 @@ def test_certificate_is_quiet_on_a_good_run_and_alarms_on_a_loose_one():
     loose = bilo.FineTuned(
         local, bilo.LevenbergMarquardt(tolerance=1e-1, max_steps=6), bilo.PartialDerivative()
     )
-    bad = bilo.certify(case.model, samples, loose, *args, reference=case.reference())
-    assert not bad.trustworthy
-    assert "ALARM" in str(bad)
+    grid = {"k": np.linspace(0.5, 1.2, 281)}
+    wrong = bilo.grid_posterior(case.model, grid, loose, *args).sample("k", 0, 400)
+    for reference in (None, case.reference()):
+        bad = bilo.certify(
+            case.model, {"k": wrong.reshape(4, 100)}, loose, *args, reference=reference
+        )
+        assert bad.distorted
+        assert "ALARM" in str(bad)
 
 
 @pytest.mark.slow

@@ -4,14 +4,18 @@ Importing this package imports neither ArviZ nor matplotlib; ArviZ is imported a
 that needs it.
 """
 
+from bilo_ppl.diagnostics.faults import Faults
 from bilo_ppl.diagnostics.inner import inner_statistics, solution_draws
-from bilo_ppl.diagnostics.report import inner_report, summary, write_summary_csv
-from bilo_ppl.diagnostics.results import load, save, to_arviz
+from bilo_ppl.diagnostics.report import inner_report, run_faults, summary, write_summary_csv
+from bilo_ppl.diagnostics.results import add_certificates, load, save, to_arviz
 
 __all__ = [
+    "Faults",
+    "add_certificates",
     "inner_report",
     "inner_statistics",
     "load",
+    "run_faults",
     "save",
     "solution_draws",
     "summary",

@@ -13,7 +13,7 @@ from numpyro.infer.util import log_likelihood
 from bilo_ppl.effects import without_solving
 from bilo_ppl.solution_operators import SolveInfo
 
-__all__ = ["inner_stats", "log_likelihoods", "observations", "sample_stats"]
+__all__ = ["certificates", "inner_stats", "log_likelihoods", "observations", "sample_stats"]
 
 _ARVIZ_NAMES = {
     "potential_energy": "lp",
@@ -48,6 +48,22 @@ def inner_stats(
         prefix + "loss": np.max([info.loss for info in infos], axis=0),
         prefix + "converged": np.all([info.converged for info in infos], axis=0),
     }
+
+
+def certificates(found: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Variables and coordinates of a group with a row for each certificate, given as plain values."""
+    coords = {"solution": list(found), "parameter": list(next(iter(found.values()))["means"])}
+    variables: dict[str, Any] = {}
+    for name in next(iter(found.values())):
+        column = [entry[name] for entry in found.values()]
+        if name in ("means", "sds"):
+            pairs = np.array([[entry[label] for label in coords["parameter"]] for entry in column])
+            dims, kind = ("solution", "parameter"), name[:-1]
+            variables[kind] = dims, pairs[..., 0]
+            variables["corrected_" + kind] = dims, pairs[..., 1]
+        else:
+            variables[name] = "solution", column
+    return variables, coords
 
 
 class _keep_observed(without_solving):  # noqa: N801

@@ -7,9 +7,10 @@ import numpy as np
 
 from bilo_ppl.diagnostics._draws import scalar_draws
 from bilo_ppl.diagnostics._files import replacing
+from bilo_ppl.diagnostics.faults import Faults, count_faults, divergence_warning
 from bilo_ppl.diagnostics.results import chain_diagnostics
 
-__all__ = ["inner_report", "summary", "write_summary_csv"]
+__all__ = ["inner_report", "run_faults", "summary", "write_summary_csv"]
 
 R_HAT_LIMIT = 1.01
 ESS_LIMIT = 400
@@ -54,11 +55,13 @@ def write_summary_csv(idata: Any, path: str | os.PathLike, names: list[str] | No
     return table
 
 
-def inner_report(idata: Any, *, tolerance: float | None = None) -> str:
+def inner_report(
+    idata: Any, *, tolerance: float | None = None, max_steps: int | None = None
+) -> str:
     """A few lines on a run: size, convergence, inner solves, divergences, warnings in plain words.
 
-    ``tolerance`` is the inner solver's, for comparison with the worst loss. Statistics that were
-    not recorded are named as missing.
+    ``tolerance`` and ``max_steps`` are the inner solver's, for comparison with the worst loss and
+    to explain divergences. Statistics that were not recorded are named as missing.
     """
     stats = _stats(idata)
     table = summary(idata)
@@ -73,10 +76,22 @@ def inner_report(idata: Any, *, tolerance: float | None = None) -> str:
     lines += _solver_lines(stats, "pure_inner_", False, tolerance)
     if len(lines) == 1:
         lines.append("Inner solves: not recorded. Give to_arviz the result of inner_statistics.")
-    if "diverging" in stats:
-        lines.append(f"Divergences: {stats['diverging'].sum():.0f}.")
+    faults = run_faults(idata)
+    if faults.diverging is not None:
+        cause = "" if not faults.solver_failures else f", {faults.solver_failures} by failed solves"
+        lines.append(f"Divergences: {faults.diverging} of {faults.transitions} transitions{cause}.")
     warnings = _convergence_warnings(table) + _solver_warnings(stats, tolerance)
+    if faults.diverging:
+        draws = _posterior(idata, None)
+        diverging = stats["diverging"]
+        warnings.append(divergence_warning(faults, diverging, draws, tolerance, max_steps))
     return "\n".join(lines + [f"WARNING: {text}" for text in warnings])
+
+
+def run_faults(idata: Any) -> Faults:
+    """Rejected proposals and failed solves of a run, as `to_arviz` has recorded them."""
+    sizes = idata["posterior"].sizes
+    return count_faults(_stats(idata), (sizes["chain"], sizes["draw"]))
 
 
 def _stats(idata: Any) -> dict[str, Any]:
@@ -104,9 +119,10 @@ def _solver_lines(
         work += f", {steps.sum() / max(stats['n_steps'].sum(), 1):.3g} per leapfrog step"
     where = "while sampling" if while_sampling else "anew at the draws, from the stored weights"
     limit = "" if tolerance is None else f" (tolerance {tolerance:.3g})"
+    what = "transitions" if while_sampling else "draws"
     return [
         f"Inner solves {where}: {work}; {np.mean(steps == 0):.0%} of the draws needed none.",
-        f"  Worst loss at a draw {loss.max():.3g}{limit}; draws with an unconverged solve: "
+        f"  Worst loss at a draw {loss.max():.3g}{limit}; {what} with an unconverged solve: "
         f"{_missed(stats, prefix)} of {steps.size}.",
     ]
 
@@ -151,17 +167,14 @@ def _solver_warnings(stats: dict[str, Any], tolerance: float | None) -> list[str
                 f"{above} draws were kept at a loss above the tolerance: they follow the law of an "
                 "inaccurate solution, not the posterior."
             )
+    while_sampling = stats.get("inner_solves_of") == "transition"
     for prefix in ("inner_", "pure_inner_"):
-        if prefix + "converged" in stats and (missed := _missed(stats, prefix)):
+        if prefix + "converged" not in stats or (while_sampling and prefix == "inner_"):
+            continue
+        if missed := _missed(stats, prefix):
             texts.append(
-                f"{missed} draws with an inner solve that missed its tolerance. Unless unconverged "
-                "solves are accepted, such points are rejected and the posterior is cut off there: "
-                "adapt the operator further or allow more inner steps."
+                f"{missed} draws at which a solve anew missed its tolerance: a chain without memory "
+                "rejects such points, and its posterior is cut off there. Adapt the operator "
+                "further or allow more inner steps."
             )
-            break
-    if "diverging" in stats and stats["diverging"].any():
-        texts.append(
-            f"{stats['diverging'].sum():.0f} divergences: part of the posterior may be missing. "
-            "Raise target_accept_prob; where the inner solver failed, adapt the operator."
-        )
     return texts

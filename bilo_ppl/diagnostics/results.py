@@ -17,7 +17,14 @@ from bilo_ppl.diagnostics import _groups
 from bilo_ppl.diagnostics._files import replacing
 from bilo_ppl.solution_operators import SolveInfo
 
-__all__ = ["ChainDiagnostics", "chain_diagnostics", "load", "save", "to_arviz"]
+__all__ = [
+    "ChainDiagnostics",
+    "add_certificates",
+    "chain_diagnostics",
+    "load",
+    "save",
+    "to_arviz",
+]
 
 
 def _arviz() -> Any:
@@ -98,6 +105,31 @@ def _from_dicts(groups: dict[str, dict], coords: Any, dims: Any) -> Any:
         # The axes are known to be (chain, draw), also where there are more chains than draws.
         warnings.filterwarnings("ignore", message="More chains")
         return arviz.from_dict(**groups, coords=coords, dims=dims)
+
+
+def add_certificates(idata: Any, certificates: Mapping[str, Any]) -> None:
+    """Add a group ``certificate`` with a row for each `Certificate` of the run, by name.
+
+    ``idata["certificate"]["kl_divergence"].sel(solution="numerical")`` is then a number; ``mean``
+    and ``sd`` of every parameter as sampled, ``corrected_mean`` and ``corrected_sd`` have the axes
+    ``(solution, parameter)``. A group of that name that is there already is replaced.
+    """
+    import xarray
+
+    if not certificates:
+        return
+    plain = {name: certificate.as_dict() for name, certificate in certificates.items()}
+    variables, coords = _groups.certificates(plain)
+    dataset = xarray.Dataset(variables, coords)
+    if not _is_legacy(_arviz()):
+        idata["certificate"] = xarray.DataTree(dataset)
+        return
+    if "certificate" in idata:
+        del idata["certificate"]
+    with warnings.catch_warnings():
+        # A group of our own, as ArviZ 0.23 allows but remarks upon.
+        warnings.filterwarnings("ignore", message="The group certificate is not defined")
+        idata.add_groups(certificate=dataset)
 
 
 class ChainDiagnostics(NamedTuple):

@@ -135,7 +135,8 @@ class BiLOHMC(_BiLOKernel):
     Arguments are those of `numpyro.infer.HMC`, and ``accept_unconverged``: let points whose solve
     missed its tolerance stand, instead of rejecting them as divergences. Differences:
     ``potential_fn`` is refused; a start is found without solving and must have a finite potential;
-    a trajectory ends, rejected, at the first point where the potential is not finite; the search of
+    a trajectory ends, rejected, at the first point where the potential is not finite, and has at most
+    1023 steps if ``trajectory_length`` is given (longer steps if need be); the search of
     ``find_heuristic_step_size`` runs at initialisation and, for chains that are not vectorised, at
     the ends of warm-up windows, and its inner steps are not counted.
     """

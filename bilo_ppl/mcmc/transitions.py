@@ -16,6 +16,10 @@ __all__ = ["AbstractTransition", "FixedLength", "NoUTurn", "Transition"]
 MAX_DELTA_ENERGY = 1000.0
 """Energy error beyond which a trajectory counts as diverging (as in NumPyro and Stan)."""
 
+MAX_LEAPFROGS = 1023
+"""Most leapfrog steps of a trajectory of given length, as many as in a NUTS tree of depth 10. Where
+solves fail, adaptation shrinks the step size in vain: without a limit a transition never ends."""
+
 
 class Transition(NamedTuple):
     """The point kept, and statistics of the trajectory."""
@@ -66,7 +70,8 @@ class FixedLength(AbstractTransition):
         mass, step_size = adapt_state.inverse_mass_matrix, adapt_state.step_size
         planned = self.num_steps
         if planned is None:
-            planned = jnp.ceil(trajectory_length / step_size).astype(jnp.result_type(int))
+            wanted = jnp.minimum(jnp.ceil(trajectory_length / step_size), MAX_LEAPFROGS)
+            planned = wanted.astype(jnp.result_type(int))
         if trajectory_length is not None:
             step_size = trajectory_length / planned
 

@@ -1,14 +1,13 @@
 """Finite differences for a two-point boundary value problem, differentiable in theta.
 
 At an interior node the user's residual is evaluated on the quadratic through the node and its two
-neighbours, so that ``grad`` and ``laplacian`` become second-order central differences and the
-Jacobian of the nodal residuals is tridiagonal. The solution is followed from a known theta by
-continuation with Newton's method, each step of which must contract (Deuflhard, *Newton Methods for
-Nonlinear Problems*, 2011, chapter 5): that keeps it on its branch.
+neighbours (second-order central differences). The solution is followed from a known theta by
+continuation with Newton's method.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,185 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from bilo_ppl._types import Count, Field, Flag, Scalar, Theta
+from bilo_ppl._types import Field, Theta
+from bilo_ppl.numerics._continuation import CONTRACTION, Path, follow, line
+from bilo_ppl.numerics._stencils import check_local, constant, solve_tridiagonal
+from bilo_ppl.numerics._two_point import Scheme, make_grid
+from bilo_ppl.numerics.grid_field import GridField, PiecewiseGridField
 from bilo_ppl.problem import Problem, check_theta, theta_as
 from bilo_ppl.solution_operators import AbstractSolutionOperator, SolveInfo
 
-__all__ = ["FiniteDifferences", "GridField"]
+__all__ = ["FiniteDifferences"]
 
-_SMALLEST_STRIDE = 2.0**-10
-_CONTRACTION = 0.1
-_ON_THE_WAY = 1e-4  # tolerance before the end of the line
-
-
-class GridField(eqx.Module):
-    """A function on an interval from its values at equidistant nodes.
-
-    Between nodes it is the cubic through the four nearest ones, with error O(h^4) in u, O(h^3) in
-    u' and O(h^2) in u''; u itself is continuous. Outside the interval the end cubics are continued.
-    """
-
-    nodes: Shaped[Any, " n"]
-    values: Shaped[Any, " n"]
-
-    def __call__(self, x: Shaped[Any, "..."]) -> Scalar:
-        """The value at a point of shape ``(1,)`` or ``()``."""
-        values = jnp.asarray(self.values)
-        nodes = jnp.asarray(self.nodes, values.dtype)
-        n = nodes.shape[0]
-        t = (jnp.reshape(jnp.asarray(x), ()) - nodes[0]) * (n - 1) / (nodes[-1] - nodes[0])
-        cell = jnp.clip(jnp.floor(jax.lax.stop_gradient(t)).astype(int), 1, n - 3)
-        a, b, c, d = values[cell - 1], values[cell], values[cell + 1], values[cell + 2]
-        s = t - cell
-        # Newton's form of the interpolating cubic: b + s (c - b) + ..., by differences.
-        second, third = a - 2 * b + c, d - a + 3 * (b - c)
-        return b + s * (c - b + (s - 1) * (second / 2 + (s + 1) * third / 6))
-
-
-class _Scheme(eqx.Module):
-    """The nodal residuals of a problem on a grid, and their Jacobian."""
-
-    problem: Problem
-    nodes: Float[Array, " n"]
-
-    def complete(self, interior: Float[Array, " m"], theta: Theta) -> Float[Array, " n"]:
-        """Nodal values with the boundary values, which `lift` gives for any raw value."""
-        zero = jnp.zeros((), self.nodes.dtype)
-        left = self.problem.lift(self.nodes[:1], zero, theta)
-        right = self.problem.lift(self.nodes[-1:], zero, theta)
-        return jnp.concatenate([jnp.reshape(left, (1,)), interior, jnp.reshape(right, (1,))])
-
-    def at_node(self, stencil: Float[Array, "3"], x: Scalar, theta: Theta) -> Any:
-        """The residual of the quadratic through three neighbours, at the middle one."""
-        h = (self.nodes[-1] - self.nodes[0]) / (self.nodes.size - 1)
-        left, middle, right = stencil
-        slope = (right - left) / (2 * h)
-        curvature = ((right - middle) - (middle - left)) / h**2
-
-        def u(y):
-            distance = jnp.reshape(y, ()) - x
-            return middle + distance * (slope + distance * curvature / 2)
-
-        return self.problem.residual(u, x[None], theta)
-
-    def _at_nodes(self, function: Callable, interior, theta):
-        full = self.complete(interior, theta)
-        stencils = jnp.stack([full[:-2], full[1:-1], full[2:]], axis=-1)
-        return jax.vmap(lambda s, x: function(s, x, theta))(stencils, self.nodes[1:-1])
-
-    def residuals(self, interior: Float[Array, " m"], theta: Theta) -> Float[Array, " m"]:
-        """The residual at every interior node."""
-        return self._at_nodes(self.at_node, interior, theta)
-
-    def bands(self, interior: Float[Array, " m"], theta: Theta) -> Float[Array, "m 3"]:
-        """The Jacobian of the residuals: entries left of, on and right of the diagonal."""
-        return self._at_nodes(jax.grad(self.at_node), interior, theta)
-
-    def newton(self, interior: Float[Array, " m"], theta: Theta) -> Float[Array, " m"]:
-        """One undamped Newton step."""
-        return interior - _solve(self.bands(interior, theta), self.residuals(interior, theta))
-
-
-def _solve(bands: Float[Array, "m 3"], right_side: Float[Array, " m"]) -> Float[Array, " m"]:
-    lower, diagonal, upper = bands.at[0, 0].set(0).at[-1, 2].set(0).T
-    return jax.lax.linalg.tridiagonal_solve(lower, diagonal, upper, right_side[:, None])[:, 0]
-
-
-class _Path(NamedTuple):
-    """Where the continuation stands; theta runs along a line from 0 to 1."""
-
-    reached: Scalar
-    """The furthest point of the line at which the solution is known."""
-    stride: Scalar
-    accepted: Float[Array, " m"]
-    """The solution at ``reached``."""
-    trial: Float[Array, " m"]
-    """Newton's iterate for ``reached + stride``."""
-    update: Scalar
-    """Size of Newton's last update of ``trial``, infinite before the first."""
-    steps: Count
-
-
-def _distance(a: Array, b: Array) -> Scalar:
-    return jnp.max(jnp.abs(a - b))
-
-
-def _follow(
-    newton: Callable[[Array, Scalar], Array],
-    start: Float[Array, " m"],
-    stride: float,
-    contraction: float,
-    tolerance: float,
-    max_steps: int,
-) -> _Path:
-    """Follow a solution along a line, one Newton step ``newton(u, s)`` at a time.
-
-    A trial is given up and the stride halved if its updates fail to shrink by ``contraction``,
-    or if one step from the new solution back to ``reached`` misses the old one by more than that
-    (the trial has then left the branch). After a success the stride is doubled.
-    ``reached < 1`` in the result means failure.
-    """
-    size = jnp.max(jnp.abs(start))
-
-    def step(path: _Path) -> _Path:
-        target = jnp.minimum(path.reached + path.stride, 1)
-        trial = newton(path.trial, target)
-        update = _distance(trial, path.trial)
-        scale = jnp.maximum(size, jnp.max(jnp.abs(trial)))
-        small = scale * jnp.where(target < 1, max(tolerance, _ON_THE_WAY), tolerance)
-
-        def leads_back():
-            error = _distance(newton(trial, path.reached), path.accepted)
-            return (error <= small) | (error <= contraction * _distance(trial, path.accepted))
-
-        still = update <= small
-        done = jax.lax.cond(still, leads_back, lambda: still)
-        shrinks = jnp.isfinite(update) & (update <= contraction * path.update)
-        failed = ~done & (still | ~shrinks)
-        accepted = jnp.where(done, trial, path.accepted)
-        return _Path(
-            reached=jnp.where(done, target, path.reached),
-            stride=jnp.where(done, 2, jnp.where(failed, 0.5, 1)) * path.stride,
-            accepted=accepted,
-            trial=jnp.where(failed, accepted, trial),
-            update=jnp.where(done | failed, jnp.inf, update),
-            steps=path.steps + 1,
-        )
-
-    def unfinished(path: _Path) -> Flag:
-        return (path.reached < 1) & (path.stride >= _SMALLEST_STRIDE) & (path.steps < max_steps)
-
-    zero, one = jnp.zeros((), start.dtype), jnp.ones((), start.dtype)
-    first = _Path(zero, stride * one, start, start, jnp.inf * one, jnp.zeros((), int))
-    return jax.lax.while_loop(unfinished, step, first)
-
-
-def _constant(tree: Any) -> Any:
-    """The pytree with no derivative through its arrays."""
-    return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
-
-
-def _line(start: Theta, end: Theta) -> Callable[[Scalar], Theta]:
-    """The straight line between two thetas that differ in their floating-point arrays only."""
-    first, last = ({name: _shapes(theta[name]) for name in theta} for theta in (start, end))
-    if first != last:
-        raise ValueError(
-            f"FiniteDifferences.solve: the arrays of theta have the shapes {last}; they must be "
-            f"those of the base theta, {first}."
-        )
-    leaves, rest = eqx.partition(end, eqx.is_inexact_array)
-    leaves, tree = jax.tree.flatten(leaves)
-    origin = jax.tree.leaves(eqx.filter(start, eqx.is_inexact_array))
-
-    def at(s):
-        between = [(1 - s) * a + s * b for a, b in zip(origin, leaves, strict=True)]
-        return eqx.combine(jax.tree.unflatten(tree, between), rest)
-
-    return at
-
-
-def _shapes(tree: Any) -> list[tuple[int, ...]]:
-    return [leaf.shape for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))]
+_MET = 1e-2  # part of a condition that may be left: the error of a coarse grid
 
 
 class FiniteDifferences(AbstractSolutionOperator):
@@ -203,8 +34,8 @@ class FiniteDifferences(AbstractSolutionOperator):
     `solve` follows the branch of solutions from the base theta to the wanted one along a straight
     line, and ends with one Newton step that carries the derivative in theta (implicit function
     theorem). First derivatives of the discrete solution are exact; a reverse-mode gradient costs
-    one more tridiagonal solve, the discrete adjoint. The error of u is O(h^2); coefficients with a
-    kink need a node beside it, not on it, and lower the order.
+    one more tridiagonal solve, the discrete adjoint. The error of u is O(h^2), also where a field
+    in theta has kinks: fields enter by their values midway between nodes.
 
     The residual may use u, u' and u'' at its point x only, and theta must hold its numbers as
     leaves (scalars, arrays, Equinox fields), not in the closure of a function.
@@ -214,9 +45,11 @@ class FiniteDifferences(AbstractSolutionOperator):
     theta: Theta
     """The base theta, from which every solve starts."""
     nodes: Shaped[Any, " n"]
-    """Equidistant nodes, ends included."""
+    """Nodes, ends included; equidistant between the jumps."""
     values: Float[Array, " n"]
     """The solution at the base theta."""
+    jumps: tuple[tuple[int, Callable], ...] = eqx.field(static=True)
+    """Numbers of the nodes where u' jumps, and the jump there as a function of theta."""
     continuation_steps: int = eqx.field(static=True)
     tolerance: float | None = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
@@ -228,6 +61,7 @@ class FiniteDifferences(AbstractSolutionOperator):
         *,
         theta: Theta,
         guess: Field | None = None,
+        jumps: Mapping[float, Callable[[Theta], Any]] | None = None,
         continuation_steps: int = 1,
         tolerance: float | None = None,
         max_steps: int = 200,
@@ -237,10 +71,13 @@ class FiniteDifferences(AbstractSolutionOperator):
         **Arguments**
 
         - ``problem``: scalar, on an interval, with boundary values built into its lift.
-        - ``nodes``: number of equidistant nodes, ends included, at least 5.
+        - ``nodes``: number of nodes, ends included, at least 5 between any two jumps.
         - ``theta``: base parameters; choose them where the wanted branch is known.
         - ``guess``: a function of a point ``(1,)`` near the solution at ``theta``; by default the
           lift of zero, which is enough for a linear problem.
+        - ``jumps``: points where u' jumps by a known amount, a function of theta: a point source of
+          strength s in ``u'' + s delta(x - z) = ...`` is ``{z: lambda theta: -s}``. The problem's
+          conditions must say the same.
         - ``continuation_steps``: stops on the line from the base to the wanted theta that are
           tried first; more are put in where Newton's method needs them.
         - ``tolerance``: on the largest Newton update, relative to the largest ``|u|``; by default
@@ -249,54 +86,65 @@ class FiniteDifferences(AbstractSolutionOperator):
 
         Raises a ``ValueError`` if the problem is not of this kind or Newton's method fails.
         """
-        _check_kind(problem, nodes, continuation_steps)
+        _check_kind(problem, continuation_steps)
         check_theta(problem, theta)
         dtype = jnp.result_type(float)
         self.problem = problem
         self.theta = theta_as(theta, dtype)
-        self.nodes = problem.domain.grid(nodes)[:, 0]
+        check_local("FiniteDifferences", problem, self.theta, dtype)
+        self.nodes, self.jumps = make_grid(problem, nodes, jumps or {})
         self.continuation_steps = continuation_steps
         self.tolerance = tolerance
         self.max_steps = max_steps
         self.values = jnp.zeros(nodes, dtype)
         self.values = self._base(guess)
+        self._check_conditions()
 
     def init_state(self) -> tuple[()]:
         """Nothing is carried from one solve to the next."""
         return ()
 
-    def solve(self, theta: Theta, state: Any) -> tuple[GridField, Any, SolveInfo]:
-        """The solution at ``theta``, a `GridField`; the loss is the mean squared nodal residual.
+    def solve(
+        self, theta: Theta, state: Any
+    ) -> tuple[GridField | PiecewiseGridField, Any, SolveInfo]:
+        """The solution at ``theta`` on the grid; the loss is the mean squared nodal residual.
 
         ``converged`` is false where the branch from the base theta cannot be followed to
         ``theta``; the interior values are then the last solution on the way, with derivative 0.
         """
         values, info = self._values(theta_as(theta, jnp.result_type(float)))
-        return GridField(self.nodes, values), state, info
+        return self._field(values), state, info
+
+    def _field(self, values: Float[Array, " n"]) -> GridField | PiecewiseGridField:
+        ends = [0, *(node for node, _ in self.jumps), len(self.nodes) - 1]
+        pieces = tuple(
+            GridField(self.nodes[a : b + 1], values[a : b + 1]) for a, b in itertools.pairwise(ends)
+        )
+        return PiecewiseGridField(pieces) if self.jumps else pieces[0]
 
     @eqx.filter_jit
     def _values(self, theta: Theta) -> tuple[Float[Array, " n"], SolveInfo]:
         scheme = self._scheme()
-        fixed_scheme, fixed = _constant(scheme), _constant(theta)
-        line = _line(_constant(theta_as(self.theta, scheme.nodes.dtype)), fixed)
+        fixed_scheme, fixed = constant(scheme), constant(theta)
+        way = line(constant(theta_as(self.theta, scheme.nodes.dtype)), fixed)
         stride = 1 / self.continuation_steps
-        path = self._follow(fixed_scheme, line, self.values, stride, _CONTRACTION)
+        path = self._follow(fixed_scheme, way, self.values, stride, CONTRACTION)
         interior, converged = self._differentiable(scheme, fixed_scheme, path, theta, fixed)
         loss = jnp.mean(fixed_scheme.residuals(jax.lax.stop_gradient(interior), fixed) ** 2)
         return scheme.complete(interior, theta), SolveInfo(path.steps + 1, loss, converged)
 
-    def _scheme(self) -> _Scheme:
-        return _Scheme(self.problem, jnp.asarray(self.nodes, jnp.result_type(float)))
+    def _scheme(self) -> Scheme:
+        return Scheme(self.problem, jnp.asarray(self.nodes, jnp.result_type(float)), self.jumps)
 
-    def _follow(self, scheme, line, values, stride, contraction) -> _Path:
+    def _follow(self, scheme, way, values, stride, contraction) -> Path:
         dtype = scheme.nodes.dtype
         start = jax.lax.stop_gradient(jnp.asarray(values, dtype))[1:-1]
         tolerance = float(jnp.finfo(dtype).eps) ** 0.5 if self.tolerance is None else self.tolerance
 
         def newton(interior, s):
-            return scheme.newton(interior, line(s))
+            return scheme.newton(interior, way(s))
 
-        return _follow(newton, start, stride, contraction, tolerance, self.max_steps)
+        return follow(newton, start, stride, contraction, tolerance, self.max_steps)
 
     def _differentiable(self, scheme, fixed_scheme, path, theta, fixed):
         """The last Newton step: its Jacobian is constant, its residual a function of theta."""
@@ -304,13 +152,12 @@ class FiniteDifferences(AbstractSolutionOperator):
         bands = fixed_scheme.bands(path.accepted, fixed)
         identity = jnp.asarray([0, 1, 0], bands.dtype)
         bands = jnp.where(reached & jnp.isfinite(bands), bands, identity)
-        interior = path.accepted - _solve(bands, scheme.residuals(path.accepted, theta))
+        interior = path.accepted - solve_tridiagonal(bands, scheme.residuals(path.accepted, theta))
         converged = reached & jnp.all(jnp.isfinite(interior))
         return jnp.where(converged, interior, path.accepted), converged
 
     def _base(self, guess: Field | None) -> Float[Array, " n"]:
         scheme, theta = self._scheme(), self.theta
-        _check_residual(scheme, theta)
         zero = jnp.zeros((), scheme.nodes.dtype)
         start = guess or (lambda x: self.problem.lift(x, zero, theta))
         values = jax.vmap(start)(scheme.nodes[:, None])
@@ -328,37 +175,33 @@ class FiniteDifferences(AbstractSolutionOperator):
         return values
 
     @eqx.filter_jit
-    def _solve_base(self, values: Float[Array, " n"]) -> tuple[_Path, Float[Array, " n"]]:
+    def _solve_base(self, values: Float[Array, " n"]) -> tuple[Path, Float[Array, " n"]]:
         scheme, theta = self._scheme(), self.theta
         path = self._follow(scheme, lambda s: theta, values, 1.0, jnp.inf)
         return path, scheme.complete(scheme.newton(path.accepted, theta), theta)
 
+    def _check_conditions(self) -> None:
+        problem, theta = self.problem, self.theta
+        met = problem.conditions(self._field(self.values), theta)
+        unmet = problem.conditions(self._field(jnp.zeros_like(self.values)), theta)
+        for name in met:
+            left, size = (float(jnp.max(jnp.abs(rows[name]))) for rows in (met, unmet))
+            if not left <= _MET * size:
+                raise ValueError(
+                    f"FiniteDifferences: {type(problem).__name__} has further conditions: {name!r} "
+                    f"is {left:.3g} for the solution and {size:.3g} for u = 0. Only jumps of u' can "
+                    "be imposed (the argument jumps), on a grid fine enough."
+                )
 
-def _check_kind(problem: Problem, nodes: int, continuation_steps: int) -> None:
+
+def _check_kind(problem: Problem, continuation_steps: int) -> None:
     name = type(problem).__name__
     if problem.domain.dimension != 1 or problem.components != 1:
         raise ValueError(
             f"FiniteDifferences solves scalar problems on an interval; {name} has "
             f"{problem.components} components in {problem.domain.dimension} dimensions."
         )
-    if nodes < 5 or continuation_steps < 1:
+    if continuation_steps < 1:
         raise ValueError(
-            "FiniteDifferences needs at least 5 nodes and 1 continuation step, got "
-            f"nodes={nodes}, continuation_steps={continuation_steps}."
-        )
-
-
-def _check_residual(scheme: _Scheme, theta: Theta) -> None:
-    problem, name = scheme.problem, type(scheme.problem).__name__
-    stencil, x = jnp.zeros(3, scheme.nodes.dtype), scheme.nodes[1]
-    shape = jax.eval_shape(scheme.at_node, stencil, x, theta).shape
-    if shape != ():
-        raise ValueError(
-            f"FiniteDifferences: {name}.residual has shape {shape} at a point; it must be a scalar."
-        )
-    field = GridField(scheme.nodes, jnp.zeros_like(scheme.nodes))
-    if problem.conditions(field, theta):
-        raise ValueError(
-            f"FiniteDifferences imposes the residual and the lift of a problem, but {name} has "
-            "further conditions."
+            f"FiniteDifferences needs at least 1 continuation step, got {continuation_steps}."
         )

@@ -73,7 +73,7 @@ def _stages(plan: Plan, record: Record, interrupts: Interrupts) -> int:
     results.add_inner_statistics()
     if not interrupted:
         results.add_reference()
-        results.add_certificate()
+        results.add_certificates()
     results.write()
     results.draw_figures()
     results.report()
@@ -107,6 +107,13 @@ def _warm_up(plan: Plan, record: Record, sampler: BlockSampler) -> None:
         except (RuntimeError, ValueError) as error:
             raise RunFailedError(f"the chains cannot start: {error}") from error
         sampler.advance(settings.warmup, keep=False, progress=not settings.quiet, label="warm-up")
+    number, total = sampler.warmup_divergences, settings.chains * settings.warmup
+    record["warmup"] = {"transitions": total, "diverging": number}
+    if number:
+        record.say(
+            f"In warm-up {number} of {total} transitions diverged, as first step sizes do: leaps to "
+            "thetas at which the PDE was not solved, or too large an energy error. None was kept."
+        )
 
 
 def _sample(plan: Plan, record: Record, sampler: BlockSampler) -> bool:

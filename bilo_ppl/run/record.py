@@ -1,6 +1,7 @@
 """The record of a run: what was asked, what was done, how long it took; kept in run.json."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -33,15 +34,40 @@ def version(package: str) -> str:
         return "not installed"
 
 
+class _Compiler:
+    """Seconds that XLA has compiled for in this process, as JAX reports them."""
+
+    EVENT = "/jax/core/compile/backend_compile_duration"
+
+    def __init__(self):
+        self.seconds = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._add)
+
+    def _add(self, event: str, duration: float, **_: Any) -> None:
+        if event == self.EVENT:
+            self.seconds += duration
+
+
+@functools.cache
+def _compiler() -> _Compiler:
+    """The one listener of the process: JAX has no public way to take it off again."""
+    return _Compiler()
+
+
 class Clock:
-    """CPU seconds of this process, and wall seconds, from now on."""
+    """CPU seconds of this process, wall seconds, and those of compilation, from now on."""
 
     def __init__(self):
         self.cpu, self.wall = time.process_time(), time.perf_counter()
+        self.compiled = _compiler().seconds
 
     def elapsed(self) -> tuple[float, float]:
         """``(cpu, wall)`` seconds."""
         return time.process_time() - self.cpu, time.perf_counter() - self.wall
+
+    def compilation(self) -> float:
+        """Wall seconds of compilation."""
+        return _compiler().seconds - self.compiled
 
 
 class Record:
@@ -66,6 +92,7 @@ class Record:
             },
             "cpu_seconds": {},
             "wall_seconds": {},
+            "compile_seconds": {},
         }
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -100,13 +127,15 @@ class Record:
         cpu, wall = started.elapsed()
         self.content["cpu_seconds"][name] = round(cpu, 3)
         self.content["wall_seconds"][name] = round(wall, 3)
+        self.content["compile_seconds"][name] = round(started.compilation(), 3)
 
     def times(self) -> str:
         """One line on the CPU seconds of the stages."""
         cpu, wall = self.content["cpu_seconds"], self.content["wall_seconds"]
         parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in cpu.items())
         return (
-            f"CPU seconds: {parts}; in all {sum(cpu.values()):.1f} (wall {sum(wall.values()):.1f})."
+            f"CPU seconds: {parts}; in all {sum(cpu.values()):.1f} (wall {sum(wall.values()):.1f}, "
+            f"compilation {sum(self.content['compile_seconds'].values()):.1f})."
         )
 
 

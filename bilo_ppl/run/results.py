@@ -1,10 +1,12 @@
 """What comes out of a run: the ArviZ object, comparisons, figures, and the printed report."""
 
-import json
 from typing import Any
 
 from bilo_ppl import diagnostics
-from bilo_ppl.reference import Distances, GridPosterior, distances, grid_posterior
+from bilo_ppl.certificate import Certificate
+from bilo_ppl.certify import certify
+from bilo_ppl.distances import Distances, distances
+from bilo_ppl.reference import GridPosterior, grid_posterior
 from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.figures import figures
 from bilo_ppl.run.record import Record, warn
@@ -27,7 +29,7 @@ class Results:
         self.samples = self.draws.get_samples()
         self.inner: Any = None
         self.exact: GridPosterior | None = None
-        self.certificate: Any = None
+        self.certificates: dict[str, Certificate] = {}
         self.distances: dict[str, Distances] = {}
 
     @property
@@ -38,9 +40,7 @@ class Results:
     def idata(self) -> Any:
         """The ArviZ object, with what is known so far."""
         idata = diagnostics.to_arviz(self.draws, inner=self.inner)
-        if self.certificate is not None:
-            entry = json.dumps(self.certificate.as_dict(), default=float)
-            idata["posterior"].attrs["certificate"] = entry
+        diagnostics.add_certificates(idata, self.certificates)
         return idata
 
     def write(self) -> None:
@@ -83,24 +83,33 @@ class Results:
             for name, found in self.distances.items()
         }
 
-    def add_certificate(self) -> None:
-        """How far the posterior can be from that of a much tighter tolerance."""
+    def add_certificates(self) -> None:
+        """How far the posterior can be from that of a better solution of the PDE."""
         settings = self.plan.settings
         if not (settings.certify and settings.fine_tuned):
             return
-        from bilo_ppl.certify import certify
+        ways: dict[str, Any] = {"tighter": None}
+        if self.plan.file.reference is not None:
+            ways["numerical"] = self.plan.file.reference()
+        with self.record.stage("certify", "Certificates: a subset of the draws, solved again."):
+            for name, reference in ways.items():
+                try:
+                    self.certificates[name] = self._certificate(reference)
+                except ValueError as error:
+                    warn(f"no certificate ({name}): {error}")
+                    self.record[f"certificate_{name}"] = f"not available: {error}"
+        self.record["certificates"] = {n: c.as_dict() for n, c in self.certificates.items()}
 
-        reference = self.plan.file.reference() if self.plan.file.reference else None
-        with self.record.stage("certify", "Certificate: a subset of the draws, solved again."):
-            self.certificate = certify(
-                self.plan.file.model,
-                self.samples,
-                self.operator,
-                *self.args,
-                reference=reference,
-                seed=settings.seed,
-            )
-        self.record["certificate"] = self.certificate.as_dict()
+    def _certificate(self, reference: AbstractSolutionOperator | None) -> Certificate:
+        return certify(
+            self.plan.file.model,
+            self.samples,
+            self.operator,
+            *self.args,
+            reference=reference,
+            energies=self.draws.get_extra_fields()["potential_energy"],
+            seed=self.plan.settings.seed,
+        )
 
     def draw_figures(self) -> None:
         """Write figures/*.png."""
@@ -112,15 +121,18 @@ class Results:
     def report(self) -> None:
         """Print the table, the reports and where everything is; fill in run.json."""
         say, folder = self.record.say, self.record.folder
-        inner = diagnostics.inner_report(self.idata(), tolerance=self.tolerance)
+        idata = self.idata()
+        limit = self.plan.settings.inner_limit if self.plan.settings.fine_tuned else None
+        inner = diagnostics.inner_report(idata, tolerance=self.tolerance, max_steps=limit)
         self.record["inner_report"] = inner.splitlines()
+        self.record["faults"] = diagnostics.run_faults(idata)
         self.record["summary"] = self.table.to_dict(orient="index")
         say("", self.table.to_string(float_format=lambda v: f"{v:.4g}"), "", inner)
         if self.distances:
             say("", "Against the exact posterior:")
             say(*(_distance_line(n, d, self.exact) for n, d in self.distances.items()))
-        if self.certificate is not None:
-            say("", f"Certificate: {self.certificate}")
+        for name, certificate in self.certificates.items():
+            say("", f"Certificate ({name}): {certificate}")
         say("", self.record.times())
         say(f"Results: {folder}/posterior.nc, summary.csv, run.json and figures/.")
 

@@ -1,5 +1,6 @@
 """Chains in blocks: progress between them, and an interrupt that loses no finished one."""
 
+import copy
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -117,21 +118,42 @@ class BlockSampler:
         self.kernel, self.args, self.chains, self.block = kernel, args, chains, block
         self.warmup, self.method = warmup, chain_method
         self.draws: list[dict[str, Any]] = []
+        self.warmup_divergences = 0
         self.state: Any = None
 
     def start(self, key: Key) -> None:
-        """Make the first states; raises where the kernel finds no valid start."""
+        """Make the first states, each chain at a start of its own.
+
+        Raises a ``ValueError`` or ``RuntimeError`` where the kernel finds no valid start.
+        """
         keys = jax.random.split(key, self.chains)
-        init = partial(self.kernel.init, num_warmup=self.warmup, init_params=None)
-        options = {"model_args": self.args, "model_kwargs": {}}
+        options = {"num_warmup": self.warmup, "init_params": None}
+        options |= {"model_args": self.args, "model_kwargs": {}}
         if self.method == "vectorized" and self.chains > 1:
-            self.state = init(keys, **options)
+            self.state = self.kernel.init(keys, **options)
         else:
-            # NumPyro compiles at every call of init: once is enough, the chains differ by their keys.
-            state = init(keys[0], **options)
-            stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * self.chains), state)
-            self.state = stacked._replace(rng_key=keys)
+            states = jax.tree.map(
+                lambda leaf: jnp.stack([leaf]), self.kernel.init(keys[0], **options)
+            )
+            if self.chains > 1:
+                states = self._with_more(states, keys[1:], options)
+            self.state = states
         self._run = self._compiled()
+
+    def _with_more(self, first: Any, keys: Any, options: dict[str, Any]) -> Any:
+        """The first state and those of the other chains, compiled once for all of these."""
+        # A traced init leaves tracers behind: on a copy, they harm nobody.
+        kernel = copy.copy(self.kernel)
+        others = jax.jit(lambda keys: jax.lax.map(lambda k: kernel.init(k, **options), keys))(keys)
+        energies = np.asarray(others.potential_energy)
+        if not np.isfinite(energies).all():
+            chain = int(np.argmin(np.isfinite(energies)))
+            raise RuntimeError(
+                f"chain {chain + 1} found no start with a finite potential energy near "
+                f"{jax.tree.map(lambda leaf: leaf[chain].tolist(), others.z)} (unconstrained); "
+                "chain 0 did."
+            )
+        return jax.tree.map(_appended, first, others)
 
     def _compiled(self) -> Callable:
         if self.method == "vectorized" and self.chains > 1:
@@ -179,6 +201,8 @@ class BlockSampler:
                 self.state = state
                 if keep:
                     self.draws.append(kept)
+                else:
+                    self.warmup_divergences += int(kept["diverging"].sum())
                 done += length
                 bar.update(length)
                 bar.set_postfix_str(_postfix(kept))
@@ -191,6 +215,10 @@ class BlockSampler:
         joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self.draws)
         joined["z"] = jax.device_get(jax.jit(constrain)(joined["z"]))
         return Draws(self.kernel, self.args, joined)
+
+
+def _appended(first: Any, others: Any) -> Any:
+    return jnp.concatenate([first, others])
 
 
 def _first(length: int, leaf: Any) -> np.ndarray:

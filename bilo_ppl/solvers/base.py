@@ -66,6 +66,14 @@ class AbstractInnerSolver(eqx.Module):
     def step(self, problem: LeastSquares, state: Any) -> Any:
         """One step; never called once `terminate` holds."""
 
+    def follow(self, problem: LeastSquares, state: Any) -> Any:
+        """One step on another problem (another theta), from a state that was made for a former one.
+
+        What the solver has learnt may be kept: an optimiser's moments are. The loss of the result is
+        that of its weights in the new problem; its count of steps starts afresh.
+        """
+        return self.step(problem, self.init(problem, state.weights))
+
     @abc.abstractmethod
     def stuck(self, state: Any) -> Flag:
         """Whether further steps are of no use."""

@@ -49,6 +49,13 @@ class OptaxSolver(AbstractInnerSolver):
         proposal = optax.apply_updates(state.candidate, updates)
         return _State(state.candidate, loss, state.steps + 1, proposal, optimiser)
 
+    def follow(self, problem: LeastSquares, state: _State) -> _State:
+        """Evaluate the candidate in the new problem and propose the next; the moments are kept.
+
+        One pass, forward and backward: gradient descent on a loss that moves.
+        """
+        return self.step(problem, state._replace(steps=jnp.array(0)))
+
     def stuck(self, state: _State) -> Flag:
         """Gradient steps never know."""
         return jnp.array(False)

@@ -1,0 +1,125 @@
+"""What a certificate says: statistics of a comparison with a better solution, and a verdict."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Certificate"]
+
+KL_LIMIT, EFFECTIVE_LIMIT, SHAPE_LIMIT = 0.01, 0.95, 0.7
+"""Beyond these the correction is not small; 0.7 is the limit of PSIS."""
+
+UNSOLVED_LIMIT = 0.1
+"""Fraction of draws without a better solution beyond which agreement shows nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """Importance-weight statistics of a subset of draws against a better solution."""
+
+    against: str
+    """The better solution, in words."""
+    draws: int
+    """Draws that were recomputed."""
+    unsolved: int
+    """Draws at which the better solve did not reach its tolerance. A network's energy is used all the
+    same, since it is nearer to exact than the draw's; a numerical operator's is left out."""
+    left_out: int
+    """Draws without a weight: not solved numerically, or an energy that is not finite."""
+    achieved_loss: float
+    """Median loss of the better solves (a numerical operator's own residual measure)."""
+    energy_error_sd: float
+    """Standard deviation of U - U_better over the draws (a constant difference does not matter)."""
+    kl_divergence: float
+    """Estimated KL divergence of the sampled posterior from the one corrected by the weights, nats."""
+    effective_fraction: float
+    """Effective sample size of the importance weights, relative to the number of draws."""
+    pareto_k: float
+    """PSIS k-hat, the tail index of the weights; NaN when they are too even to have a tail."""
+    means: dict[str, tuple[float, float]]
+    """Mean of every parameter: as sampled, and corrected by the Pareto-smoothed weights."""
+    sds: dict[str, tuple[float, float]]
+    """Standard deviation likewise."""
+
+    @property
+    def largest_shift(self) -> float:
+        """Largest change of a mean by the correction, in posterior standard deviations."""
+        shifts = [abs(a - b) / self.sds[n][0] for n, (a, b) in self.means.items() if self.sds[n][0]]
+        return max(shifts, default=0.0)
+
+    @property
+    def distorted(self) -> bool:
+        """Whether the correction is not small: KL, effective fraction or k-hat beyond its limit."""
+        return bool(
+            self.kl_divergence >= KL_LIMIT
+            or self.effective_fraction <= EFFECTIVE_LIMIT
+            # NaN: weights without a tail
+            or self.pareto_k >= SHAPE_LIMIT
+        )
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether the better solution was found at enough draws for agreement to mean something."""
+        return max(self.unsolved, self.left_out) <= UNSOLVED_LIMIT * self.draws
+
+    @property
+    def trustworthy(self) -> bool:
+        """Whether the correction is small, and the comparison conclusive."""
+        return self.conclusive and not self.distorted
+
+    @property
+    def verdict(self) -> str:
+        """One line for a person."""
+        if self.distorted:
+            shift = f"by about {self.largest_shift:.2f} posterior sd (KL {self.kl_divergence:.1e})"
+            heavy = self.pareto_k >= SHAPE_LIMIT
+            least = ", or more: a few weights dominate" if heavy else ""
+            return (
+                f"ALARM: {self.against} would move the posterior mean {shift}{least}. Run again "
+                f"with a tighter tolerance.{self._unsolved_note}"
+            )
+        if not self.conclusive:
+            return (
+                f"UNDECIDED:{self._unsolved_note} The energies that agree are not those of a nearly "
+                "exact solution. A network in single precision stalls at a loss near 1e-9: use "
+                "double precision or a numerical operator."
+            )
+        return (
+            f"GOOD: {self.against} would move no posterior mean by more than "
+            f"{max(self.largest_shift, 0.005):.2f} posterior sd (KL {self.kl_divergence:.1e})."
+            f"{self._unsolved_note}"
+        )
+
+    @property
+    def _unsolved_note(self) -> str:
+        if not max(self.unsolved, self.left_out):
+            return ""
+        left_out = f", {self.left_out} draws left out" if self.left_out else ""
+        return (
+            f" It did not reach its tolerance at {self.unsolved} of {self.draws} draws{left_out} "
+            f"(median loss {self.achieved_loss:.1e})."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**dataclasses.asdict(self), "verdict": self.verdict, "good": self.trustworthy}
+
+    def __str__(self) -> str:
+        lines = [
+            self.verdict,
+            f"  {self.draws} draws: sd of the energy error {self.energy_error_sd:.1e}, effective "
+            f"fraction {self.effective_fraction:.3f}, PSIS k-hat {_number(self.pareto_k)}, median "
+            f"loss {self.achieved_loss:.1e}",
+        ]
+        for name, (sampled, corrected) in self.means.items():
+            sd, corrected_sd = self.sds[name]
+            lines.append(
+                f"  {name}: {sampled:.5g} +- {sd:.3g} as sampled, {corrected:.5g} +- "
+                f"{corrected_sd:.3g} corrected"
+            )
+        return "\n".join(lines)
+
+
+def _number(k: float) -> str:
+    return "none" if np.isnan(k) else f"{k:.2f}"

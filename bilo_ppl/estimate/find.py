@@ -1,0 +1,221 @@
+"""`find_map`: point estimates by gradient descent on the samplers' potential energy."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+import optax
+
+from bilo_ppl._types import Key
+from bilo_ppl.estimate.descent import Descent
+from bilo_ppl.estimate.files import check_same, load_state
+from bilo_ppl.estimate.line_search import backtracking_lbfgs
+from bilo_ppl.estimate.loop import MapState, begin, resumed
+from bilo_ppl.estimate.objective import Objective
+from bilo_ppl.estimate.one_step import OneStep
+from bilo_ppl.estimate.result import Estimate, History, evaluate, message
+from bilo_ppl.estimate.start import Start, find_start
+from bilo_ppl.estimate.stopping import Best, Status, Stopping
+from bilo_ppl.solution_operators import AbstractSolutionOperator, FineTuned
+
+__all__ = ["find_map"]
+
+METHODS = ("nested", "simultaneous")
+MAX_MISSES = 10
+
+
+def find_map(
+    model: Callable,
+    key: Key,
+    *model_args: Any,
+    method: str = "nested",
+    optimizer: optax.GradientTransformation | None = None,
+    init: Mapping[str, Any] | None = None,
+    steps: int = 1000,
+    inner_steps: int = 1,
+    gradient_tolerance: float = 1e-3,
+    step_tolerance: float = 0.0,
+    patience: int | None = None,
+    improvement: float = 1e-4,
+    jacobian: bool = False,
+    resume: "Estimate | str | Path | None" = None,
+    progress: bool = True,
+    **model_kwargs: Any,
+) -> Estimate:
+    """The maximum of the posterior density (MAP) of a NumPyro model with a solution site.
+
+    The objective is the samplers' potential energy, ``U = -log p(values, data)``. By default it is the
+    density in the space of the model, whose maximum does not depend on how a site is transformed;
+    with ``jacobian`` it is that of the unconstrained position z, in which samplers move. Descent is in
+    z either way. With flat priors the estimate is that of maximum likelihood.
+
+    **Arguments**
+
+    - ``model``, ``model_args``, ``model_kwargs``: an ordinary NumPyro model and its arguments. Arrays
+      are traced: one compilation serves all data of one shape.
+    - ``key``: for sites that start at the median of prior draws.
+    - ``method``: "nested" solves every PDE to its operator's tolerance at every step, from the weights
+      of the step before; any solution operator will do (a numerical one makes it the discrete
+      adjoint method). "simultaneous" takes ``inner_steps`` inner steps instead, whose solver state
+      persists (Algorithm 1 of arXiv:2404.17789); the operator must be a `FineTuned`, whose solver
+      has the learning rate of the weights.
+    - ``optimizer``: any optax optimiser of z, by site: learning rates may differ between sites
+      (`optax.partition`). By default `backtracking_lbfgs` for "nested", which needs no learning rate,
+      and ``optax.adam(1e-2)`` for "simultaneous".
+    - ``init``: values of latent sites, in the space of the model; a field stands for its weights.
+      Other sites start at the first guess of `unknown_function`, at the operator's pretraining
+      theta of the same name, or at the prior's median.
+    - ``steps``: largest number of steps.
+    - ``gradient_tolerance``: converged where no entry of the gradient of U in z is larger (nats per
+      unit of z) and the PDE is solved; ``step_tolerance``: the same for the step in z.
+    - ``patience``: stop after so many steps in which U fell by less than ``improvement`` nats; by
+      default never for "simultaneous", else 100, or 8 with the default optimiser.
+    - ``resume``: an `Estimate`, or a file by `save_estimate`, of the same model, method and optimiser.
+
+    The result is the best solved point ("nested") or the last one ("simultaneous"), where the PDE is
+    solved once more to its tolerance. Ctrl-C keeps it; so does divergence, and the message says what to
+    change. Raises a ``ValueError`` before anything expensive for bad arguments, a first guess
+    outside the support, unknown names, negative noise, or a model without solution site.
+    """
+    _check(method, steps, inner_steps, gradient_tolerance, step_tolerance, patience, improvement)
+    if patience is None and method == "nested":
+        patience = 8 if optimizer is None else 100
+    optimizer = _default_optimizer(method) if optimizer is None else optimizer
+    start = find_start(model, key, model_args, model_kwargs, init or {})
+    objective = Objective(model, model_args, dict(model_kwargs), start.operators, jacobian)
+    stopping = Stopping(
+        gradient_tolerance,
+        step_tolerance,
+        patience,
+        improvement,
+        MAX_MISSES if method == "nested" else None,
+        optimizer is _LBFGS,
+        _inner_tolerance(start),
+    )
+    working = objective
+    if method == "simultaneous":
+        working = eqx.tree_at(lambda o: o.operators, objective, _one_steps(start, inner_steps))
+    state, history = _first_state(working, start, optimizer, resume)
+    descent = Descent(working, optimizer, stopping, state, history)
+    interrupted = descent.run(steps, progress)
+    return _result(objective, method, descent, interrupted, stopping.inner_tolerance)
+
+
+def _default_optimizer(method: str) -> optax.GradientTransformation:
+    return _LBFGS if method == "nested" else _ADAM
+
+
+# One object each: a new one would compile everything again.
+_LBFGS = backtracking_lbfgs()
+_ADAM = optax.adam(1e-2)
+
+
+def _check(method, steps, inner_steps, gradient, step, patience, improvement) -> None:
+    if method not in METHODS:
+        raise ValueError(f"find_map: method is {method!r}; it must be one of {METHODS}.")
+    for name, value, least in (
+        ("steps", steps, 1),
+        ("inner_steps", inner_steps, 1),
+        ("gradient_tolerance", gradient, 0),
+        ("step_tolerance", step, 0),
+        ("improvement", improvement, 0),
+        ("patience", 1 if patience is None else patience, 1),
+    ):
+        if not value >= least:
+            raise ValueError(f"find_map: {name} is {value}; the least is {least}.")
+
+
+def _inner_tolerance(start: Start) -> float:
+    tolerances = [o.solver.tolerance for o in start.operators.values() if isinstance(o, FineTuned)]
+    return max(tolerances, default=1.0)
+
+
+def _one_steps(start: Start, inner_steps: int) -> dict[str, OneStep]:
+    for name, operator in start.operators.items():
+        if not isinstance(operator, FineTuned):
+            raise ValueError(
+                f"find_map: the operator of {name!r} is a {type(operator).__name__}, which has no "
+                "weights to descend on; use method='nested'."
+            )
+    return {
+        name: OneStep(operator, dict(start.thetas[name]), inner_steps)
+        for name, operator in start.operators.items()
+        if isinstance(operator, FineTuned)
+    }
+
+
+def _first_state(
+    objective: Objective, start: Start, optimizer: Any, resume: Any
+) -> tuple[MapState, History | None]:
+    state = begin(start.z, _states(objective.operators), optimizer)
+    if resume is None:
+        return state, None
+    if isinstance(resume, Estimate):
+        check_same(state, resume.state)
+        return resumed(resume.state), resume.history
+    state, history = load_state(resume, state)
+    return resumed(state), history
+
+
+@eqx.filter_jit
+def _states(operators: Mapping[str, AbstractSolutionOperator]) -> dict[str, Any]:
+    return {name: operator.init_state() for name, operator in operators.items()}
+
+
+def _result(
+    objective: Objective, method: str, descent: Descent, interrupted: bool, tolerance: float
+) -> Estimate:
+    state = descent.state
+    history = descent.history
+    point = _chosen(state, method)
+    if point is None:
+        raise ValueError(_why_not_started(descent.objective, state))
+    states = point.operators
+    if method == "simultaneous":
+        states = {name: inner.weights for name, inner in states.items()}
+    energy, (states, found) = jax.device_get(evaluate(objective, point.z, states))
+    ended = Status(int(state.status))
+    status = ended.name.lower()
+    if ended == Status.RUNNING:
+        ended = status = "interrupted" if interrupted else "steps"
+    text = message(ended, state, method, tolerance)
+    if not found.info.converged:
+        text += (
+            f" At the estimate the PDE is solved to a loss of {float(found.info.loss):.1e} only, not "
+            "to its tolerance: allow more max_steps or a larger tolerance."
+        )
+    return Estimate(
+        values={name: np.asarray(value) for name, value in found.values.items()},
+        energy=float(energy),
+        data_loss=float(found.data_loss),
+        terms={name: float(value) for name, value in found.terms.items()},
+        inner=found.info,
+        status=status,
+        message=text,
+        history=history,
+        z=dict(point.z),
+        operator_states=dict(states),
+        objective=objective,
+        method=method,
+        state=state,
+    )
+
+
+def _chosen(state: MapState, method: str) -> Best | None:
+    """The point to report; None if not even the first one could be evaluated."""
+    if method == "nested" and np.isfinite(state.best.energy):
+        return state.best
+    return state.last if np.isfinite(state.last.energy) else None
+
+
+def _why_not_started(objective: Objective, state: MapState) -> str:
+    _, (_, found) = jax.device_get(evaluate(objective, state.z, state.operators))
+    bad = {n: float(v) for n, v in found.terms.items() if not np.isfinite(v)}
+    return (
+        f"find_map: U or its gradient is not finite at the first guess; terms that are not finite: "
+        f"{bad or 'none, so it is the gradient'}. The lower-level loss there is "
+        f"{float(found.info.loss):.1e}. Give another init, or look at the noise, the priors and the data."
+    )

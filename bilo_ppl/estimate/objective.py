@@ -1,0 +1,78 @@
+"""What a point estimate minimises: the samplers' potential energy, with or without the Jacobian."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from numpyro import handlers
+from numpyro.distributions import Unit, biject_to
+
+from bilo_ppl._types import Scalar
+from bilo_ppl.effects import replace_operator
+from bilo_ppl.potential import PotentialInfo, StatefulPotential
+
+__all__ = ["Evaluation", "Objective"]
+
+
+class Evaluation(NamedTuple):
+    """What one evaluation reports besides U and its gradient."""
+
+    info: PotentialInfo
+    """Inner steps, lower-level loss, convergence."""
+    terms: dict[str, Scalar]
+    """Negative log density of every site: priors, observations, factors."""
+    data_loss: Scalar
+    """Negative log likelihood: the observed sites, or, if there are none, the factors."""
+    values: dict[str, Any]
+    """Latent sites, in the space of the model."""
+
+
+def _constrained(z: Mapping[str, Any], site: Any) -> Any:
+    if site["type"] != "sample" or site["is_observed"] or site["name"] not in z:
+        return None
+    return biject_to(site["fn"].support)(z[site["name"]])
+
+
+class Objective(eqx.Module):
+    """``(z, state) -> (U, (state', evaluation))`` for unconstrained positions z by site.
+
+    U is ``-log p(values, data)``. With ``jacobian`` it is the density of z that is meant, as in the
+    samplers: the log determinant of the map from z to the values is added.
+    """
+
+    model: Any
+    args: tuple
+    kwargs: dict[str, Any]
+    operators: dict[str, Any]
+    """Operators by solution site, in the place of those that the model names."""
+    jacobian: bool
+
+    def __call__(self, z: Any, state: Any) -> tuple[Scalar, tuple[Any, Evaluation]]:
+        """U at z with solves from ``state``; solves that miss their tolerance stand."""
+        tape = handlers.trace(replace_operator(self.model, self.operators))
+        model, position = tape, z
+        if not self.jacobian:
+            # Substituted in the space of the model, a value has no Jacobian.
+            model = handlers.substitute(tape, substitute_fn=partial(_constrained, z))
+            position = {}
+        potential = StatefulPotential(model, self.args, self.kwargs, accept_unconverged=True)
+        energy, (state, info) = potential(position, state)
+        sites = {n: s for n, s in tape.trace.items() if s["type"] == "sample"}
+        terms = {name: -_log_density(site) for name, site in sites.items()}
+        data_loss = sum(terms[name] for name in data_sites(sites))
+        values = {name: jnp.asarray(sites[name]["value"]) for name in z}
+        return energy, (state, Evaluation(info, terms, jnp.asarray(data_loss), values))
+
+
+def data_sites(sites: Mapping[str, Any]) -> list[str]:
+    """Observed sites that are no factors; where there are none, the factors."""
+    observed = [name for name, site in sites.items() if site["is_observed"]]
+    data = [name for name in observed if not isinstance(sites[name]["fn"], Unit)]
+    return data or observed
+
+
+def _log_density(site: Any) -> Scalar:
+    log_prob = site["fn"].log_prob(site["value"])
+    return jnp.sum(log_prob if site["scale"] is None else site["scale"] * log_prob)

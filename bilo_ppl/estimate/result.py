@@ -1,0 +1,170 @@
+"""A point estimate: its values, how it came about, and the solution there."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro import handlers
+
+from bilo_ppl._types import Points, Theta
+from bilo_ppl.effects import find_solutions
+from bilo_ppl.estimate.loop import MapState
+from bilo_ppl.estimate.objective import Objective
+from bilo_ppl.estimate.stopping import Status
+from bilo_ppl.potential import PotentialInfo
+
+__all__ = ["Estimate", "History", "evaluate", "find_theta", "message"]
+
+
+class History(NamedTuple):
+    """The iteration, step by step: arrays with a leading axis of steps.
+
+    The point of a step is the one that it evaluated, before it moved on.
+    """
+
+    energy: np.ndarray
+    """U = -log density (of z, with the Jacobian, if that was asked for)."""
+    data_loss: np.ndarray
+    """Negative log likelihood."""
+    inner_loss: np.ndarray
+    """Lower-level loss of the weights that U was computed with."""
+    inner_steps: np.ndarray
+    inner_converged: np.ndarray
+    gradient: np.ndarray
+    """Largest entry of the gradient of U in z, in absolute value."""
+    values: dict[str, np.ndarray]
+    """Latent sites of at most 64 entries, in the space of the model."""
+    cpu_seconds: np.ndarray
+    """CPU time since the start, compilation included; within a block of steps, interpolated."""
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return len(self.energy)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """The result of `find_map`."""
+
+    values: dict[str, Any]
+    """The estimate: values of the latent sites, in the space of the model."""
+    energy: float
+    """U there, every PDE solved to the tolerance of its operator (see ``inner``)."""
+    data_loss: float
+    """Negative log likelihood there."""
+    terms: dict[str, float]
+    """Negative log density of every site: priors, observations, factors."""
+    inner: PotentialInfo
+    """The last solve: steps, lower-level loss, whether the tolerance was reached."""
+    status: str
+    """converged, stalled, no_progress, steps, interrupted, diverged, inner_diverged or unsolved."""
+    message: str
+    """What happened and, where something went wrong, what to change."""
+    history: History
+    z: dict[str, Any]
+    """The estimate in unconstrained space."""
+    operator_states: dict[str, Any]
+    """States of the solution operators there: where the next solve can start from."""
+    objective: Objective
+    method: str
+    state: MapState
+    """To go on from: ``find_map(..., resume=estimate)``."""
+
+    @property
+    def converged(self) -> bool:
+        """Whether a stopping rule of the descent was met, and the PDE is solved there."""
+        met = self.status in {"converged", "stalled", "no_progress"}
+        return met and bool(self.inner.converged)
+
+    def __str__(self) -> str:
+        shown = ", ".join(_shown(name, value) for name, value in self.values.items())
+        return f"{shown}; U = {self.energy:.6g}, data loss {self.data_loss:.6g}. {self.message}"
+
+    def theta(self, site: str | None = None) -> Theta:
+        """What the model passed to ``solution``: the PDE parameters, fields as callables."""
+        return find_theta(self.objective, self.values, self._site(site))
+
+    def solution(self, points: Points, site: str | None = None) -> Float[Array, "n ..."]:
+        """The solution u at points ``(n, d)``, with the weights of the estimate."""
+        name = self._site(site)
+        return _solution_at(
+            self.objective, self.values, self.operator_states, jnp.asarray(points), name
+        )
+
+    def _site(self, site: str | None) -> str:
+        names = list(self.objective.operators)
+        if site is None and len(names) == 1:
+            return names[0]
+        if site not in names:
+            raise ValueError(f"Estimate: {site!r} is no solution site; give one of {names}.")
+        return site
+
+
+def _shown(name: str, value: Any) -> str:
+    value = np.asarray(value)
+    return f"{name} = {value:.6g}" if value.ndim == 0 else f"{name} of shape {value.shape}"
+
+
+def find_theta(objective: Objective, values: Mapping[str, Any], site: str) -> Theta:
+    """Theta of a solution site at given values of the latent sites; nothing is solved."""
+    found = find_solutions(handlers.substitute(objective.model, data=dict(values)))
+    found(*objective.args, **objective.kwargs)
+    return found.sites[site][1]
+
+
+@eqx.filter_jit
+def _solution_at(
+    objective: Objective, values: Any, states: Any, points: Any, site: str
+) -> Float[Array, "n ..."]:
+    operator = objective.operators[site]
+    u, _, _ = operator.solve(find_theta(objective, values, site), states[site])
+    return jax.vmap(u)(points)
+
+
+@eqx.filter_jit
+def evaluate(objective: Objective, z: Any, states: Any) -> Any:
+    """U, the new operator states and the evaluation, in one compiled call."""
+    return objective(z, states)
+
+
+def message(status: Status | str, state: MapState, method: str, tolerance: float) -> str:
+    """One or two sentences for a person."""
+    steps = int(state.steps)
+    texts: dict[Any, Callable[[], str]] = {
+        Status.CONVERGED: lambda: f"Converged after {steps} steps.",
+        Status.STALLED: lambda: f"The steps have become too small to matter after {steps}.",
+        Status.NO_PROGRESS: lambda: (
+            f"U no longer falls; stopped after {steps} steps, {int(state.since)} of them without "
+            "progress."
+        ),
+        Status.DIVERGED: lambda: (
+            f"Diverged at step {steps}: U or its gradient is not finite, or has grown a hundred "
+            "times. Lower the learning rate of optimizer, or start nearer to the data; the last "
+            "good point is kept."
+        ),
+        Status.INNER_DIVERGED: lambda: (
+            f"The lower-level loss diverged at step {steps} (in the first steps it "
+            f"was at most {float(state.early_loss):.1e}). "
+            + (
+                "Lower the learning rate of the inner solver, or that of theta (optimizer), so that "
+                "the weights can follow."
+                if method == "simultaneous"
+                else "Lower the learning rate of optimizer, so that theta moves less in a step."
+            )
+            + " The last good point is kept."
+        ),
+        Status.UNSOLVED: lambda: (
+            f"Stopped at step {steps}: the inner solver missed its tolerance "
+            f"{tolerance:.0e} {int(state.misses)} times in a row. Allow more max_steps, a larger "
+            "tolerance or a larger rank, or lower the learning rate of theta."
+        ),
+        "steps": lambda: f"Stopped at the limit of {steps} steps.",
+        "interrupted": lambda: f"Interrupted after {steps} steps; the best point so far is kept.",
+    }
+    return texts[status]()

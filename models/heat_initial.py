@@ -1,0 +1,101 @@
+"""Heat equation with an unknown initial value f(x), a function.
+
+    u_t = 0.01 u_xx   for x and t in [0, 1],   u(0, t) = u(1, t) = 0,   u(x, 0) = f(x),
+
+from noisy values at t = 1 only. The truth is a hat, 2x up to x = 1/2 and 2 - 2x after it; the start is
+sin(pi x). f = softplus(N(x)) x (1 - x) with a small network N is positive and vanishes at the ends;
+the objective is the mean squared misfit plus 1e-2 times the mean of f'^2. The local operator sees
+f(x) as an auxiliary input.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+import bilo_ppl as bilo
+from bilo_ppl.fields import NetworkField, mean_squared_gradient
+from bilo_ppl.unknowns import penalty, unknown_function
+
+DIFFUSION = 0.01
+SIGMA = 0.001
+REGULARISATION = 1e-2
+SPACE = bilo.interval(0.0, 1.0)
+
+
+class HeatInitial(bilo.Problem):
+    """With ``nx`` times ``nt`` collocation points."""
+
+    nx: int = eqx.field(static=True, default=51)
+    nt: int = eqx.field(static=True, default=51)
+
+    parameters = ("f",)
+    components = 1
+    domain = bilo.space_time(SPACE, 1.0)
+
+    @property
+    def points(self):
+        return self.domain.grid(self.nx, self.nt)
+
+    def residual(self, u, x, theta):
+        return bilo.partial(u, 1)(x) - DIFFUSION * bilo.partial(u, 0, 0)(x)
+
+    def lift(self, x, raw, theta):
+        return theta["f"](x) + x[0] * (1 - x[0]) * x[1] * raw
+
+    def boundary(self, theta):
+        ends = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+        return ends, np.zeros(4)
+
+
+def _positive(x, raw):
+    """softplus(N) x (1 - x), with N measured from where that is sin(pi x)."""
+    near = jnp.minimum(x[0], 1 - x[0])
+    ratio = jnp.pi * jnp.sinc(near) / (1 - near)  # sin(pi x) / (x (1 - x)), also at the ends
+    return jax.nn.softplus(raw + jnp.log(jnp.expm1(ratio))) * x[0] * (1 - x[0])
+
+
+def hat(x):
+    """The true initial value."""
+    return 1 - 2 * jnp.abs(x[0] - 0.5)
+
+
+problem = HeatInitial()
+unknown = NetworkField(SPACE, width=64, depth=2, lift=_positive, key=jax.random.key(0))
+# Without output the network leaves the first guess, sin(pi x).
+first_guess = eqx.tree_at(lambda f: f.network.layers[-1].weight, unknown, replace_fn=jnp.zeros_like)
+start = {"f": first_guess}
+
+
+def model(operator, x, y=None, sigma=SIGMA, regularisation=REGULARISATION):
+    """Noisy values y (n,) of u at the points (x, t), of shape (n, 2)."""
+    f = unknown_function("f", start["f"])
+    u = bilo.solution("u", operator, {"f": f})
+    weight = regularisation * jnp.sum(jnp.broadcast_to(1 / sigma**2, len(x))) / 2
+    penalty("roughness", weight, mean_squared_gradient(f, SPACE.grid(101)))
+    numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
+
+
+def exact(x):
+    """The solution at the truth: the sine series of the hat."""
+    k = np.arange(1, 400, 2)
+    amplitudes = 8 / (np.pi * k) ** 2 * np.sin(k * np.pi / 2)
+    modes = jnp.exp(-DIFFUSION * (k * np.pi) ** 2 * x[1]) * jnp.sin(k * np.pi * x[0])
+    return jnp.sum(amplitudes * modes)
+
+
+def synthetic_data(seed, noise=SIGMA):
+    """Noisy values at 51 equidistant points at t = 1."""
+    x = np.stack([np.linspace(0, 1, 51), np.ones(51)], axis=1)
+    y = np.asarray(jax.vmap(exact)(x)) + noise * np.random.default_rng(seed).normal(size=len(x))
+    return {"x": x, "y": y, "sigma": noise or SIGMA}
+
+
+truth = {"f": hat}
+
+
+def reference(nodes=101):
+    """The method of lines with as many times as nodes."""
+    return bilo.MethodOfLines(problem, nodes, nodes, theta=start)
