@@ -81,7 +81,7 @@ class Profile:
 
 
 PROFILES = {
-    "quick": Profile(41, tuple(10.0**-i for i in range(1, 9)), 2, 100, (0.1,), 60.0),
+    "quick": Profile(31, tuple(10.0**-i for i in range(1, 9)), 2, 100, (0.1,), 30.0),
     "paper": Profile(
         121, tuple(10.0 ** -(i / 2) for i in range(2, 17)), 4, 500, (0.1, 0.02), 1200.0
     ),
@@ -306,7 +306,7 @@ def fitted_orders(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for key in dict.fromkeys((r["sigma"], r["method"], r["weights"]) for r in records):
         mine = [r for r in records if (r["sigma"], r["method"], r["weights"]) == key]
         solved = [r for r in mine if r["converged"] == 1 and "total_variation" in r]
-        entry = dict(zip(("sigma", "method", "weights"), key, strict=True))
+        entry: dict[str, Any] = dict(zip(("sigma", "method", "weights"), key, strict=True))
         for name in ("total_variation", "mean_error", "sd_error"):
             floor = min((r[name] for r in solved), default=0.0)
             used = [r for r in solved if 3 * floor < r[name] < 0.3]

@@ -14,6 +14,15 @@ from bilo_ppl.diagnostics import inner_report, inner_statistics, solution_draws,
 from bilo_ppl.distances import distances
 from bilo_ppl.domain import Box, interval, masked, space_time
 from bilo_ppl.effects import replace_operator, solution, warm_start
+from bilo_ppl.estimate import Estimate, Laplace, find_map, laplace, save_estimate
+from bilo_ppl.fields import (
+    KarhunenLoeve,
+    NetworkField,
+    field_weights,
+    fit_field,
+    mean_squared_gradient,
+    total_variation,
+)
 from bilo_ppl.lower_level import LowerLevel
 from bilo_ppl.mcmc import BiLOHMC, BiLONUTS
 from bilo_ppl.numerics import FiniteDifferences, Godunov, MethodOfLines
@@ -25,6 +34,7 @@ from bilo_ppl.reference import grid_posterior
 from bilo_ppl.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
 from bilo_ppl.solution_operators import AbstractSolutionOperator, FineTuned, SolveInfo
 from bilo_ppl.solvers import LevenbergMarquardt, OptaxSolver
+from bilo_ppl.unknowns import penalty, unknown_function
 
 __version__ = "0.1.0"
 
@@ -36,14 +46,18 @@ __all__ = [
     "BiLONUTS",
     "Box",
     "Certificate",
+    "Estimate",
     "FineTuned",
     "FiniteDifferences",
     "Godunov",
     "ImplicitDifferentiation",
+    "KarhunenLoeve",
+    "Laplace",
     "LevenbergMarquardt",
     "LocalOperator",
     "LowerLevel",
     "MethodOfLines",
+    "NetworkField",
     "OptaxSolver",
     "PartialDerivative",
     "Problem",
@@ -54,22 +68,31 @@ __all__ = [
     "certify",
     "distances",
     "divergence",
+    "field_weights",
+    "find_map",
+    "fit_field",
     "grad",
     "grid_posterior",
     "inner_report",
     "inner_statistics",
     "interval",
+    "laplace",
     "laplacian",
     "load_operator",
     "masked",
+    "mean_squared_gradient",
     "partial",
+    "penalty",
     "pretrain",
     "replace_operator",
+    "save_estimate",
     "save_operator",
     "solution",
     "solution_draws",
     "space_time",
     "summary",
     "to_arviz",
+    "total_variation",
+    "unknown_function",
     "warm_start",
 ]

@@ -10,6 +10,9 @@ __all__ = ["Certificate"]
 KL_LIMIT, EFFECTIVE_LIMIT, SHAPE_LIMIT = 0.01, 0.95, 0.7
 """Beyond these the correction is not small; 0.7 is the limit of PSIS."""
 
+ERROR_LIMIT = 0.05
+"""Error of the energy (sd) below which a heavy tail does no harm: k-hat knows no scale."""
+
 UNSOLVED_LIMIT = 0.1
 """Fraction of draws without a better solution beyond which agreement shows nothing."""
 
@@ -54,9 +57,13 @@ class Certificate:
         return bool(
             self.kl_divergence >= KL_LIMIT
             or self.effective_fraction <= EFFECTIVE_LIMIT
-            # NaN: weights without a tail
-            or self.pareto_k >= SHAPE_LIMIT
+            or self._heavy
         )
+
+    @property
+    def _heavy(self) -> bool:
+        """Whether a few weights dominate; NaN is a set of weights without a tail."""
+        return self.pareto_k >= SHAPE_LIMIT and self.energy_error_sd >= ERROR_LIMIT
 
     @property
     def conclusive(self) -> bool:
@@ -73,8 +80,7 @@ class Certificate:
         """One line for a person."""
         if self.distorted:
             shift = f"by about {self.largest_shift:.2f} posterior sd (KL {self.kl_divergence:.1e})"
-            heavy = self.pareto_k >= SHAPE_LIMIT
-            least = ", or more: a few weights dominate" if heavy else ""
+            least = ", or more: a few weights dominate" if self._heavy else ""
             return (
                 f"ALARM: {self.against} would move the posterior mean {shift}{least}. Run again "
                 f"with a tighter tolerance.{self._unsolved_note}"

@@ -48,7 +48,7 @@ class Site(NamedTuple):
 
     def theta(self, values: Mapping[str, Any]) -> Theta:
         """What the site is asked to solve, given constrained values of the latent sites."""
-        found = find_solutions(handlers.substitute(self.model, data=values))
+        found = find_solutions(handlers.substitute(self.model, data=dict(values)))
         found(*self.args, **self.kwargs)
         return dict(found.sites[self.name][1])
 

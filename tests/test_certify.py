@@ -84,6 +84,18 @@ def test_a_small_error_is_good_and_a_constant_one_does_not_matter(samples):
     assert "none" in str(constant)
 
 
+@pytest.mark.parametrize(("scale", "good"), [(1e-4, True), (0.02, False)])
+def test_a_heavy_tail_is_an_alarm_unless_the_errors_are_negligible(samples, scale, good):
+    energies = -dist.Normal(MEAN, SD).log_prob(samples["D"])
+    energies = np.asarray(energies) + np.log1p(
+        scale * np.random.default_rng(4).pareto(1.0, size=energies.shape)
+    )
+    found = check(samples, EXACT, energies=energies, subset=1000)
+    assert found.pareto_k > 0.7
+    assert found.trustworthy == good
+    assert ("a few weights dominate" in found.verdict) != good
+
+
 def test_energies_of_the_sampler_are_what_is_certified(samples):
     """The draws of a stateful chain have the energies of its path, not those of pure solves."""
     energies = -dist.Normal(MEAN, SD).log_prob(samples["D"]) + 3.0 * samples["D"]

@@ -225,16 +225,21 @@ def test_the_network_of_gene_expression_may_have_the_kink():
     assert float(row[0]) == pytest.approx((150.0 - 200.0) / 200, abs=1e-6)
 
 
-def test_variants_of_the_data():
+def test_fisher_kpp_data_may_be_final_and_without_noise():
     final = fisher_kpp.synthetic_data(0, noise=0.0, times=1)
     assert (final["x"][:, 1] == 1).all()
     assert final["x"].shape == (11, 2)
     assert final["sigma"] > 0
+
+
+@pytest.mark.slow
+def test_the_shock_of_burgers_is_odd():
     shock = burgers.synthetic_data(0, noise=0.0, truth="shock", count=11)
     assert shock["x"].shape == (11, 2)
     np.testing.assert_allclose(shock["y"], -shock["y"][::-1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_bayesian_model_of_the_diffusion_has_a_density():
     operator = variable_poisson.reference(nodes=51)
     data = variable_poisson.synthetic_data(0)

@@ -85,7 +85,8 @@ def test_starts_at_the_prior_differ_too():
     assert np.ptp(made.state.z["D"]) > 0.1
 
 
-def test_a_chain_without_a_valid_start_is_named():
+@pytest.mark.parametrize("kind", [NUTS, bilo.BiLONUTS])
+def test_a_chain_without_a_valid_start_is_named(kind):
     class Nowhere(ClosedForm):
         def solve(self, theta, state):
             u, state, info = super().solve(theta, state)
@@ -96,16 +97,10 @@ def test_a_chain_without_a_valid_start_is_named():
         u = bilo.solution("u", Nowhere(), {"D": D})
         numpyro.sample("y", dist.Normal(jax.vmap(u)(x), SIGMA), obs=y)
 
-    kernel = bilo.BiLONUTS(narrow, init_strategy=near({"D": 0.9}))
-    options = {"chain_method": "sequential", "warmup": 10, "block": 10}
-    messages = []
-    while not messages or ("chain cannot start" in messages[-1] and len(messages) < 8):
-        made = BlockSampler(kernel, (X, Y), chains=5, **options)
-        with pytest.raises((RuntimeError, ValueError)) as error:
-            made.start(jax.random.key(len(messages)))
-        messages.append(str(error.value))
-    assert "no start with a finite potential energy near {'D': -0." in messages[-1]
-    assert messages[-1].endswith("chain 0 did.")
+    kernel = kind(narrow, init_strategy=near({"D": 0.9}))
+    made = BlockSampler(kernel, (X, Y), chains=8, chain_method="sequential", warmup=10, block=10)
+    with pytest.raises(ValueError, match=r"the chain cannot start at .*D.* \(.*chain \d"):
+        made.start(jax.random.key(0))
 
 
 @pytest.mark.parametrize("kind", [NUTS, bilo.BiLONUTS])

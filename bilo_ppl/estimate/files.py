@@ -4,6 +4,7 @@ The file is one line of JSON followed by Equinox's serialised leaves.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from bilo_ppl.diagnostics._files import replacing
 from bilo_ppl.estimate.loop import MapState
 from bilo_ppl.estimate.result import Estimate, History
 
@@ -33,9 +33,11 @@ def save_estimate(path: str | Path, estimate: Estimate) -> None:
         "state": _leaves(estimate.state),
         "recorded": _leaves(history),
     }
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    temporary = Path(f"{path}.part")
+    with temporary.open("wb") as file:
         file.write((json.dumps(header) + "\n").encode())
         eqx.tree_serialise_leaves(file, (estimate.state, history))
+    os.replace(temporary, path)
 
 
 def load_state(path: str | Path, like: MapState) -> tuple[MapState, History]:

@@ -28,7 +28,7 @@ class _State(NamedTuple):
 
 
 def backtracking_lbfgs(
-    memory: int = 10, max_step: float = 1.0
+    memory: int = 10, max_step: float = 0.5, first_step: float = 0.1
 ) -> optax.GradientTransformationExtraArgs:
     """Limited-memory BFGS; the step proposed is tried at the next call, and shortened if refused.
 
@@ -36,7 +36,9 @@ def backtracking_lbfgs(
     another PDE solve to compile. Here a call either accepts the point that it is given (Armijo's
     condition) and proposes a quasi-Newton step from it, or goes back towards the last accepted point
     (quadratic interpolation). A value that is not finite is refused. No entry moves by more than
-    ``max_step`` at once. Nocedal and Wright, *Numerical Optimization*, 2006, algorithms 3.1 and 7.4.
+    ``max_step`` at once, or by ``first_step`` along steepest descent, whose length means nothing: a
+    leap is dear where a network has to follow. Nocedal and Wright, *Numerical Optimization*, 2006,
+    algorithms 3.1 and 7.4.
     """
     preconditioner = optax.scale_by_lbfgs(memory_size=memory)
 
@@ -52,8 +54,9 @@ def backtracking_lbfgs(
         predicted = jnp.asarray(optax.tree.vdot(state.slope, moved))
         accepted = jnp.isinf(state.value) | (value <= state.value + SUFFICIENT * predicted)
         accepted &= jnp.isfinite(value)
-        forward, remembered = _direction(preconditioner, updates, state.memory, params)
-        forward = _capped(forward, max_step)
+        forward, remembered, steepest = _direction(preconditioner, updates, state.memory, params)
+        blind = steepest | jnp.isinf(state.value)
+        forward = _capped(forward, jnp.where(blind, first_step, max_step))
         shrink = _interpolated(state.value, value, predicted)
         back = jax.tree.map(lambda m: (shrink - 1) * m, moved)
         here = _State(params, value, updates, remembered)
@@ -62,17 +65,23 @@ def backtracking_lbfgs(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _direction(preconditioner: Any, gradient: Any, memory: Any, params: Any) -> tuple[Any, Any]:
-    """The quasi-Newton direction; steepest descent, and a new memory, where it would ascend."""
+def _direction(
+    preconditioner: Any, gradient: Any, memory: Any, params: Any
+) -> tuple[Any, Any, Any]:
+    """The quasi-Newton direction; steepest descent, and a new memory, where it would ascend.
+
+    The last value says whether it is steepest descent.
+    """
     scaled, remembered = preconditioner.update(gradient, memory, params)
     direction = jax.tree.map(jnp.negative, scaled)
     descends = jnp.asarray(optax.tree.vdot(direction, gradient)) < 0
     scaled, fresh = preconditioner.update(gradient, preconditioner.init(params), params)
     steepest = jax.tree.map(jnp.negative, scaled)
-    return _choose(descends, direction, steepest), _choose(descends, remembered, fresh)
+    memory = _choose(descends, remembered, fresh)
+    return _choose(descends, direction, steepest), memory, ~descends
 
 
-def _capped(step: Any, limit: float) -> Any:
+def _capped(step: Any, limit: Any) -> Any:
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(step)]))
     factor = jnp.minimum(1, limit / jnp.maximum(largest, limit * 1e-9))
     return jax.tree.map(lambda leaf: factor * leaf, step)

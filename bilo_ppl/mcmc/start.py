@@ -10,7 +10,7 @@ from jax.core import Tracer
 from bilo_ppl import effects
 from bilo_ppl.mcmc._numpyro import constrain_fn, initialize_model
 
-__all__ = ["Start", "check_start", "find_start"]
+__all__ = ["Start", "check_start", "find_start", "priors_only"]
 
 
 class Start(NamedTuple):
@@ -22,10 +22,11 @@ class Start(NamedTuple):
     """``(*model_args, **model_kwargs) -> (z -> values at the sites)``."""
 
 
-class _priors_only(effects.without_solving):  # noqa: N801
+class priors_only(effects.without_solving):  # noqa: N801
     """Leave out solves and likelihoods."""
 
     def process_message(self, msg: Any) -> None:
+        """Put u = 0, and hide observed sites."""
         super().process_message(msg)
         if msg["type"] == "sample" and msg["is_observed"]:
             msg["fn"] = msg["fn"].mask(False)
@@ -43,7 +44,7 @@ def find_start(
     NumPyro would try up to a hundred positions, each with an inner solve that may run to its limit
     far from where the operator was trained. Here the search looks at the priors alone.
     """
-    with _priors_only():
+    with priors_only():
         info = initialize_model(
             rng_key,
             model,
@@ -76,7 +77,7 @@ def check_start(
     chain = int(np.argmin(finite))
     if np.ndim(state.potential_energy):
         state = jax.tree.map(lambda leaf: leaf[chain], state)
-    with _priors_only():
+    with priors_only():
         sites = constrain_fn(model, model_args, dict(model_kwargs), state.z)
     where = ", ".join(f"{name} = {np.array2string(np.asarray(v))}" for name, v in sites.items())
     raise ValueError(

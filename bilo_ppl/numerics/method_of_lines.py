@@ -148,7 +148,8 @@ class MethodOfLines(AbstractSolutionOperator):
     def solve(self, theta: Theta, state: Any) -> tuple[GridField2D, Any, SolveInfo]:
         """The solution at ``theta`` on the space-time grid.
 
-        ``steps`` counts Newton steps, the loss is the mean squared residual of all stages.
+        ``steps`` counts Newton steps; the loss is the mean squared residual that the last Newton step
+        of each stage started from, an upper bound of what is left.
         ``converged`` is false where Newton's method failed in some stage; from then on the values
         stay what they were.
         """

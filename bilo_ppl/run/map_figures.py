@@ -19,6 +19,7 @@ from bilo_ppl.plots import COLOURS, INK, save_figure
 from bilo_ppl.problem import Problem
 from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.map_scores import numerical_solution
+from bilo_ppl.sensitivity import ResidualGradient
 from bilo_ppl.solution_operators import AbstractSolutionOperator, FineTuned
 
 __all__ = ["figures"]
@@ -53,7 +54,9 @@ def _figures(plan, operator, estimate, reference) -> Iterator[tuple[str, Figure]
         yield "trajectory", _trajectory(plan, estimate, reference, scalars, site)
     theta = plan.file.start
     numbers = [n for n, v in theta.items() if not callable(v) and np.ndim(v) == 0]
-    if isinstance(operator, FineTuned) and numbers and plan.file.problem.components == 1:
+    # Only the residual gradient teaches the network how u depends on theta at fixed weights.
+    local = isinstance(operator, FineTuned) and isinstance(operator.sensitivity, ResidualGradient)
+    if local and numbers and plan.file.problem.components == 1:
         yield "local_operator", _local(plan, operator, reference, numbers)
 
 
@@ -79,7 +82,7 @@ def section(problem: Problem, count: int = LINE) -> tuple[np.ndarray, str]:
         points[:, 1:-1] = (lower + upper)[1:-1] / 2
     points[:, 0] = np.linspace(lower[0], upper[0], count)
     rest = ", ".join(f"{v:g}" for v in points[0, 1:])
-    return points, f"at the coordinates {rest}" if rest else ""
+    return points, f"at (x, {rest})" if rest else ""
 
 
 def _descent(estimate: Estimate) -> Figure:

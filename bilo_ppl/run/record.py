@@ -43,9 +43,9 @@ class _Compiler:
         self.seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._add)
 
-    def _add(self, event: str, duration: float, **_: Any) -> None:
+    def _add(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == self.EVENT:
-            self.seconds += duration
+            self.seconds += duration_secs
 
 
 @functools.cache

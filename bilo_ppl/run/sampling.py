@@ -1,6 +1,5 @@
 """Chains in blocks: progress between them, and an interrupt that loses no finished one."""
 
-import copy
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from bilo_ppl._types import Key, Theta
 from bilo_ppl.effects import warm_start
 from bilo_ppl.mcmc import BiLOHMC, BiLONUTS
 from bilo_ppl.run.settings import RunSettings
+from bilo_ppl.run.starts import first_states
 
 __all__ = ["BlockSampler", "Draws", "make_kernel"]
 
@@ -127,33 +127,9 @@ class BlockSampler:
         Raises a ``ValueError`` or ``RuntimeError`` where the kernel finds no valid start.
         """
         keys = jax.random.split(key, self.chains)
-        options = {"num_warmup": self.warmup, "init_params": None}
-        options |= {"model_args": self.args, "model_kwargs": {}}
-        if self.method == "vectorized" and self.chains > 1:
-            self.state = self.kernel.init(keys, **options)
-        else:
-            states = jax.tree.map(
-                lambda leaf: jnp.stack([leaf]), self.kernel.init(keys[0], **options)
-            )
-            if self.chains > 1:
-                states = self._with_more(states, keys[1:], options)
-            self.state = states
+        vectorized = self.method == "vectorized" and self.chains > 1
+        self.state = first_states(self.kernel, self.args, keys, self.warmup, vectorized)
         self._run = self._compiled()
-
-    def _with_more(self, first: Any, keys: Any, options: dict[str, Any]) -> Any:
-        """The first state and those of the other chains, compiled once for all of these."""
-        # A traced init leaves tracers behind: on a copy, they harm nobody.
-        kernel = copy.copy(self.kernel)
-        others = jax.jit(lambda keys: jax.lax.map(lambda k: kernel.init(k, **options), keys))(keys)
-        energies = np.asarray(others.potential_energy)
-        if not np.isfinite(energies).all():
-            chain = int(np.argmin(np.isfinite(energies)))
-            raise RuntimeError(
-                f"chain {chain + 1} found no start with a finite potential energy near "
-                f"{jax.tree.map(lambda leaf: leaf[chain].tolist(), others.z)} (unconstrained); "
-                "chain 0 did."
-            )
-        return jax.tree.map(_appended, first, others)
 
     def _compiled(self) -> Callable:
         if self.method == "vectorized" and self.chains > 1:
@@ -215,10 +191,6 @@ class BlockSampler:
         joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self.draws)
         joined["z"] = jax.device_get(jax.jit(constrain)(joined["z"]))
         return Draws(self.kernel, self.args, joined)
-
-
-def _appended(first: Any, others: Any) -> Any:
-    return jnp.concatenate([first, others])
 
 
 def _first(length: int, leaf: Any) -> np.ndarray:
