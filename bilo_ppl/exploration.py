@@ -34,6 +34,12 @@ __all__ = ["Explorer", "Site", "prior_thetas", "relaxed"]
 UNKNOWN = 1e30
 """Potential of a start that has not been evaluated: the first finite trajectory is accepted."""
 
+LOOSEST = 1e-4
+"""Largest tolerance of an exploring solve: energies that are wrong by more would trap the chain."""
+
+LEAST_MOVES = 5
+"""A chain with fewer distinct positions has not explored anything."""
+
 LEAPFROGS = 4
 """Leapfrog steps of a transition: the step size adapts, the cost of a transition does not vary."""
 
@@ -67,7 +73,7 @@ def prior_thetas(site: Site, key: Key, count: int) -> Theta:
 def relaxed(operator: FineTuned) -> FineTuned:
     """The operator for finding a region: residual rows only, a looser tolerance, few steps."""
     limit = operator.solver.tolerance
-    tolerance = max(limit, min(100 * limit, 1e-3))
+    tolerance = max(limit, min(100 * limit, LOOSEST))
     solver = LevenbergMarquardt(tolerance=tolerance, max_steps=8)
     return FineTuned(operator.operator, solver, ImplicitDifferentiation(), operator.row_weights)
 
@@ -132,24 +138,31 @@ class Explorer:
     def __call__(self, operator: FineTuned, temperature: float) -> Float[np.ndarray, "n dim"]:
         """Unconstrained positions visited at a temperature, the warm-up's left out.
 
-        Raises a ``ValueError`` if the chain could not leave its start.
+        Raises a ``ValueError`` if the chain hardly moved.
         """
         arrays = eqx.partition(relaxed(operator), eqx.is_array)[0]
         warming_up = int(self.state.i) == 0
         state = _retempered(self.state, temperature / self.temperature)
-        state = state._replace(solver_state={self.site.name: operator.init_state()})
+        # Another operator, other energies: one kept from the old could be too low ever to leave.
+        state = state._replace(
+            potential_energy=jnp.full_like(state.potential_energy, UNKNOWN),
+            z_grad=jax.tree.map(jnp.zeros_like, state.z_grad),
+            solver_state={self.site.name: operator.init_state()},
+        )
         self.temperature = temperature
         self.state, (visited, known) = self._run(state, arrays, temperature)
         flat = np.asarray(jax.vmap(lambda z: ravel_pytree(z)[0])(visited))
         kept = flat[self.draws // 2 if warming_up else 0 :]
         kept = kept[np.asarray(known)[len(flat) - len(kept) :]]
-        if not len(kept):
+        moves = len(np.unique(kept, axis=0))
+        if moves < LEAST_MOVES:
+            limits = relaxed(operator).solver
             raise ValueError(
-                f"adapt: the chain could not leave its start in {self.draws} transitions: no solve "
-                f"near the pretrained theta reached a loss of {relaxed(operator).solver.tolerance:.0e} "
-                f"in {relaxed(operator).solver.max_steps} inner steps, or the potential is not finite "
-                "there. Pretrain nearer to the posterior or to a smaller loss, choose a larger "
-                "rank, or look at the priors and the data."
+                f"adapt: the chain could not leave its start, or stayed where it was, in {self.draws} "
+                f"transitions ({moves} distinct positions): nearly no solve reached a loss of "
+                f"{limits.tolerance:.0e} in {limits.max_steps} inner steps, or the potential is not "
+                "finite. Pretrain nearer to the posterior or to a smaller loss, choose a larger rank, or "
+                "look at the priors and the data."
             )
         return kept
 
@@ -173,15 +186,13 @@ def _unknown(z: Any, solver_state: Any):
 
 
 def _retempered(state: BiLOState, ratio: float) -> BiLOState:
-    """The state of a chain whose temperature is multiplied by ``ratio``, in its units of length."""
+    """The state of a chain with units of length for a temperature multiplied by ``ratio``."""
     adapted = state.adapt_state
 
     def scaled(tree, factor):
         return jax.tree.map(lambda leaf: leaf * factor, tree)
 
     return state._replace(
-        potential_energy=state.potential_energy / ratio,
-        z_grad=scaled(state.z_grad, 1 / ratio),
         adapt_state=adapted._replace(
             inverse_mass_matrix=scaled(adapted.inverse_mass_matrix, ratio),
             mass_matrix_sqrt=scaled(adapted.mass_matrix_sqrt, ratio**-0.5),

@@ -140,7 +140,7 @@ def test_a_chain_that_cannot_leave_its_start_says_why(fine):
     out_of_reach = eqx.tree_at(
         lambda f: f.solver, fine, bilo.LevenbergMarquardt(tolerance=1e-22, max_steps=6)
     )
-    with pytest.raises(ValueError, match="could not leave its start in 20 transitions: no solve"):
+    with pytest.raises(ValueError, match=r"could not leave its start.* in 20 transitions"):
         adapted_to(out_of_reach, draws=20)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import bilo_ppl as bilo
 from bilo_ppl.estimate import descent, find_map, laplace, save_estimate
+from bilo_ppl.estimate.line_search import backtracking_lbfgs
 from bilo_ppl.fields import KarhunenLoeve, field_weights
 from bilo_ppl.solution_operators import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.unknowns import unknown_function
@@ -156,6 +157,45 @@ def test_the_first_block_compiles_once_and_other_data_of_the_same_shape_nothing(
     found = estimate(data=(X, other, SIGMA))
     assert len(TRACED) == traced
     np.testing.assert_allclose(found.values["D"], mode(lambda D: density(D, other)), atol=2e-5)
+
+
+# The default optimiser.
+
+
+def minimised(function, z, steps, **options):
+    """Values along the way, and the end."""
+    optimiser = backtracking_lbfgs(**options)
+    state, values = optimiser.init(z), []
+
+    @jax.jit
+    def step(z, state):
+        value, slope = jax.value_and_grad(function)(z)
+        update, state = optimiser.update(slope, state, z, value=value)
+        return optax.apply_updates(z, update), state, value
+
+    for _ in range(steps):
+        z, state, value = step(z, state)
+        values.append(float(value))
+    return values, z
+
+
+def test_lbfgs_with_backtracking_minimises_rosenbrocks_function():
+    def rosenbrock(z):
+        return (1 - z[0]) ** 2 + 100 * (z[1] - z[0] ** 2) ** 2
+
+    values, z = minimised(rosenbrock, jnp.array([-1.2, 1.0]), 60)
+    np.testing.assert_allclose(z, 1.0, atol=1e-6)
+    assert values[0] == pytest.approx(24.2)
+
+
+def test_lbfgs_comes_back_from_where_there_is_no_value_and_keeps_its_steps_short():
+    values, z = minimised(lambda z: 10 * z - jnp.log(z), jnp.array(0.9), 30, first_step=5.0)
+    assert np.isnan(values[1])
+    np.testing.assert_allclose(z, 0.1, atol=1e-6)
+    _, once = minimised(lambda z: 100 * z**2, jnp.array(1.5), 1)
+    np.testing.assert_allclose(once, 1.4)
+    with pytest.raises(ValueError, match="needs the parameters and the value"):
+        backtracking_lbfgs().update(1.0, backtracking_lbfgs().init(jnp.array(1.0)))
 
 
 # Stopping.

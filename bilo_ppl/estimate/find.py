@@ -72,7 +72,7 @@ def find_map(
     - ``gradient_tolerance``: converged where no entry of the gradient of U in z is larger (nats per
       unit of z) and the PDE is solved; ``step_tolerance``: the same for the step in z.
     - ``patience``: stop after so many steps in which U fell by less than ``improvement`` nats; by
-      default never for "simultaneous", else 100, or 8 with the default optimiser.
+      default never for "simultaneous", else 100, or 12 with the default optimiser.
     - ``resume``: an `Estimate`, or a file by `save_estimate`, of the same model, method and optimiser.
 
     The result is the best solved point ("nested") or the last one ("simultaneous"), where the PDE is
@@ -82,7 +82,7 @@ def find_map(
     """
     _check(method, steps, inner_steps, gradient_tolerance, step_tolerance, patience, improvement)
     if patience is None and method == "nested":
-        patience = 8 if optimizer is None else 100
+        patience = 12 if optimizer is None else 100
     optimizer = _default_optimizer(method) if optimizer is None else optimizer
     start = find_start(model, key, model_args, model_kwargs, init or {})
     objective = Objective(model, model_args, dict(model_kwargs), start.operators, jacobian)

@@ -128,7 +128,8 @@ class BlockSampler:
         """
         keys = jax.random.split(key, self.chains)
         vectorized = self.method == "vectorized" and self.chains > 1
-        self.state = first_states(self.kernel, self.args, keys, self.warmup, vectorized)
+        state = first_states(self.kernel, self.args, keys, self.warmup, vectorized)
+        self.state = jax.tree.map(_strong, state)
         self._run = self._compiled()
 
     def _compiled(self) -> Callable:
@@ -154,7 +155,8 @@ class BlockSampler:
 
         shapes = jax.eval_shape(self._kept, state)
         kept = jax.tree.map(lambda leaf: jnp.zeros((self.block, *leaf.shape), leaf.dtype), shapes)
-        return jax.lax.fori_loop(0, length, body, (state, kept))
+        state, kept = jax.lax.fori_loop(0, length, body, (state, kept))
+        return jax.tree.map(_strong, state), kept
 
     def _kept(self, state: Any) -> dict[str, Any]:
         names = [n for n in (*_FIELDS, *_INNER_FIELDS) if n in state._fields]
@@ -191,6 +193,13 @@ class BlockSampler:
         joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self.draws)
         joined["z"] = jax.device_get(jax.jit(constrain)(joined["z"]))
         return Draws(self.kernel, self.args, joined)
+
+
+def _strong(leaf: Any) -> Any:
+    """The array with a type that does not give way: a state of weak types would be compiled anew."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    return jax.lax.convert_element_type(leaf, leaf.dtype)
 
 
 def _first(length: int, leaf: Any) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Levenberg-Marquardt: damped Gauss-Newton steps on the lower level's rows.
 
 One linearisation a step (`bilo_ppl.gauss_newton`: QR, or conjugate gradients for large systems); the
-damping is then searched with forward passes and solves only. Nielsen's rule (Madsen, Nielsen, Tingleff, *Methods for
-Non-Linear Least Squares Problems*, 2004) sets the damping from the gain ratio.
+damping is then searched with forward passes and solves only. Nielsen's rule (Madsen, Nielsen,
+Tingleff, *Methods for Non-Linear Least Squares Problems*, 2004) sets it from the gain ratio.
 """
 
 from typing import NamedTuple
