@@ -31,7 +31,7 @@ MARGIN = 100
 """How far below the tolerance a consolidation aims: what is left of the loss is what the posterior is
 wrong by, and it is nearly free here."""
 
-LEAST_GAIN = 0.03
+LEAST_GAIN = 0.1
 """A chunk of steps that lowers the loss by a smaller part than this is the last."""
 
 

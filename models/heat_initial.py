@@ -52,7 +52,7 @@ class HeatInitial(bilo.Problem):
 
 def _positive(x, raw):
     """softplus(N) x (1 - x), with N measured from where that is sin(pi x)."""
-    near = jnp.minimum(x[0], 1 - x[0])
+    near = jnp.where(x[0] < 0.5, x[0], 1 - x[0])  # with all derivatives, also at 1/2
     ratio = jnp.pi * jnp.sinc(near) / (1 - near)  # sin(pi x) / (x (1 - x)), also at the ends
     return jax.nn.softplus(raw + jnp.log(jnp.expm1(ratio))) * x[0] * (1 - x[0])
 

@@ -10,6 +10,7 @@ from numpyro.infer.util import log_density
 from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 
+from bilo_ppl.calculus import partial
 from bilo_ppl.effects import find_solutions
 from bilo_ppl.fields import field_weights
 from bilo_ppl.model_file import load_model
@@ -254,3 +255,17 @@ def test_the_bayesian_model_of_the_diffusion_has_a_density():
     at, way = 0.3 * rng.normal(size=(2, 10))
     numeric = float(density(at + 1e-6 * way)[0] - density(at - 1e-6 * way)[0]) / 2e-6
     assert float(density(at)[1] @ way) == pytest.approx(numeric, rel=1e-5)
+
+
+def test_heat_initial_first_guess_has_all_derivatives():
+    """Also at the middle, where its two halves meet, and at the ends."""
+    points = heat_initial.SPACE.grid(11)
+    curvature = jax.vmap(partial(heat_initial.start["f"], 0, 0))(points)
+    np.testing.assert_allclose(curvature, -(np.pi**2) * np.sin(np.pi * points[:, 0]), atol=1e-4)
+
+
+def test_fisher_kpp_leaves_out_two_corners():
+    points = {tuple(p) for p in fisher_kpp.FisherKPP(5, 4).points}
+    assert len(points) == 18
+    assert not points & {(0.0, 0.0), (1.0, 0.0)}
+    assert {(0.0, 1.0), (0.5, 0.0)} <= points

@@ -85,7 +85,7 @@ class _State(NamedTuple):
     steps: Count
     """Newton steps so far."""
     squares: Scalar
-    """Sum of the mean squared residuals that the last steps started from."""
+    """Sum of the mean squared residuals of the stages so far."""
 
 
 class MethodOfLines(AbstractSolutionOperator):
@@ -148,8 +148,7 @@ class MethodOfLines(AbstractSolutionOperator):
     def solve(self, theta: Theta, state: Any) -> tuple[GridField2D, Any, SolveInfo]:
         """The solution at ``theta`` on the space-time grid.
 
-        ``steps`` counts Newton steps; the loss is the mean squared residual that the last Newton step
-        of each stage started from, an upper bound of what is left.
+        ``steps`` counts Newton steps, the loss is the mean squared residual of all stages.
         ``converged`` is false where Newton's method failed in some stage; from then on the values
         stay what they were.
         """
@@ -218,6 +217,6 @@ class MethodOfLines(AbstractSolutionOperator):
         near, bands, update, steps = jax.lax.while_loop(unfinished, newton, start)
         solved = is_small(update, near) & jnp.all(jnp.isfinite(bands))
         near, bands = jnp.where(solved, near, guess), jnp.where(solved, bands, identity)
-        residuals = stage.residuals(near)
-        squares = jnp.mean(jax.lax.stop_gradient(residuals) ** 2)
-        return near - solve_tridiagonal(bands, residuals), squares, steps, solved
+        value = near - solve_tridiagonal(bands, stage.residuals(near))
+        squares = jnp.mean(fixed.residuals(jax.lax.stop_gradient(value)) ** 2)
+        return value, squares, steps, solved
