@@ -28,6 +28,8 @@ class Certificate:
     unsolved: int
     """Draws at which the better solve did not reach its tolerance. A network's energy is used all the
     same, since it is nearer to exact than the draw's; a numerical operator's is left out."""
+    unchanged: int
+    """Draws whose solution met the tighter tolerance already: the same solution, compared with itself."""
     left_out: int
     """Draws without a weight: not solved numerically, or an energy that is not finite."""
     achieved_loss: float
@@ -94,8 +96,14 @@ class Certificate:
         return (
             f"GOOD: {self.against} would move no posterior mean by more than "
             f"{max(self.largest_shift, 0.005):.2f} posterior sd (KL {self.kl_divergence:.1e})."
-            f"{self._unsolved_note}"
+            f"{self._unchanged_note}{self._unsolved_note}"
         )
+
+    @property
+    def _unchanged_note(self) -> str:
+        if not self.unchanged:
+            return ""
+        return f" {self.unchanged} of {self.draws} draws were as accurate already."
 
     @property
     def _unsolved_note(self) -> str:
@@ -115,8 +123,8 @@ class Certificate:
         lines = [
             self.verdict,
             f"  {self.draws} draws: sd of the energy error {self.energy_error_sd:.1e}, effective "
-            f"fraction {self.effective_fraction:.3f}, PSIS k-hat {_number(self.pareto_k)}, median "
-            f"loss {self.achieved_loss:.1e}",
+            f"fraction {self.effective_fraction:.3f}, PSIS k-hat {self._shape}, median loss "
+            f"{self.achieved_loss:.1e}",
         ]
         for name, (sampled, corrected) in self.means.items():
             sd, corrected_sd = self.sds[name]
@@ -126,6 +134,9 @@ class Certificate:
             )
         return "\n".join(lines)
 
-
-def _number(k: float) -> str:
-    return "none" if np.isnan(k) else f"{k:.2f}"
+    @property
+    def _shape(self) -> str:
+        if np.isnan(self.pareto_k):
+            return "none"
+        harmless = self.pareto_k >= SHAPE_LIMIT and not self._heavy
+        return f"{self.pareto_k:.2f}" + (" (a tail of negligible errors)" if harmless else "")

@@ -6,7 +6,7 @@ give importance weights, and their statistics say what the better solution would
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -66,13 +66,12 @@ def certify(
         given = reference if isinstance(reference, Mapping) else dict.fromkeys(operators, reference)
         against, operators = "the numerical operator", dict(given)
     if energies is None:
-        sampled, _, _ = _energies(model, draws, model_args, model_kwargs, {}, accept=False)
+        sampled = _energies(model, draws, model_args, model_kwargs, {}, accept=False).energy
     else:
         sampled = _picked_energies(energies, samples, picked)
-    better, converged, loss = _energies(
-        model, draws, model_args, model_kwargs, operators, accept=reference is None
-    )
-    return _certificate(flat, picked, sampled - better, converged, loss, against)
+    better = _energies(model, draws, model_args, model_kwargs, operators, accept=reference is None)
+    unchanged = int((better.steps == 0).sum()) if reference is None else 0
+    return _certificate(flat, picked, sampled, better, unchanged, against)
 
 
 def _look(model, draw, args, kwargs) -> tuple[list[str], dict[str, AbstractSolutionOperator]]:
@@ -112,8 +111,17 @@ def _tightened(
     return eqx.tree_at(lambda o: (o.operator.network, o.operator.embedding), tight, precise)
 
 
-def _energies(model, draws, args, kwargs, operators, accept: bool) -> tuple[np.ndarray, ...]:
-    """Potential energy at every draw, whether its solves converged, and their largest loss.
+class _Energies(NamedTuple):
+    """Potential energy at every draw, and what its solves report."""
+
+    energy: Any
+    converged: Any
+    loss: Any
+    steps: Any
+
+
+def _energies(model, draws, args, kwargs, operators, accept: bool) -> _Energies:
+    """Potential energies, all solves converged, their largest loss, the sum of their steps.
 
     Where a solve did not converge the energy is NaN, unless ``accept``.
     """
@@ -127,11 +135,10 @@ def _energies(model, draws, args, kwargs, operators, accept: bool) -> tuple[np.n
         infos = list(collector.infos.values())
         converged = jnp.all(jnp.stack([info.converged for info in infos]))
         loss = jnp.max(jnp.stack([info.loss for info in infos]))
-        return jnp.where(converged | accept, value, jnp.nan), converged, loss
+        steps = sum(info.steps for info in infos)
+        return _Energies(jnp.where(converged | accept, value, jnp.nan), converged, loss, steps)
 
-    evaluate = jax.jit(lambda d: jax.lax.map(energy, d))
-    value, converged, loss = evaluate(draws)
-    return np.asarray(value, float), np.asarray(converged, bool), np.asarray(loss, float)
+    return jax.tree.map(np.asarray, jax.jit(lambda d: jax.lax.map(energy, d))(draws))
 
 
 def _picked_energies(energies: Any, samples: Mapping[str, Any], picked: np.ndarray) -> np.ndarray:
@@ -147,12 +154,13 @@ def _picked_energies(energies: Any, samples: Mapping[str, Any], picked: np.ndarr
 def _certificate(
     flat: Mapping[str, np.ndarray],
     picked: np.ndarray,
-    log_ratio: Float[np.ndarray, " n"],
-    converged: np.ndarray,
-    loss: np.ndarray,
+    sampled: Float[np.ndarray, " n"],
+    better: _Energies,
+    unchanged: int,
     against: str,
 ) -> Certificate:
-    """What the weights exp(log_ratio) of the picked draws say."""
+    """What the weights exp(U - U_better) of the picked draws say."""
+    log_ratio = np.asarray(sampled - better.energy, dtype=float)
     finite = np.isfinite(log_ratio)
     if not finite.any():
         raise ValueError(
@@ -169,9 +177,10 @@ def _certificate(
     return Certificate(
         against=against,
         draws=len(picked),
-        unsolved=int((~converged).sum()),
+        unsolved=int((~better.converged).sum()),
+        unchanged=unchanged,
         left_out=int((~finite).sum()),
-        achieved_loss=float(np.median(loss)),
+        achieved_loss=float(np.median(better.loss)),
         energy_error_sd=float(log_ratio[finite].std()),
         kl_divergence=found.kl_divergence,
         effective_fraction=found.effective_fraction,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import jax
+from threadpoolctl import threadpool_limits
 
 from bilo_ppl.run.map_settings import METHODS, OPTIMIZERS, MapSettings
 from bilo_ppl.run.record import version
@@ -24,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # An application may choose: numerics and statistics in double precision, networks in their own.
     jax.config.update("jax_enable_x64", True)
     _compile_faster()
+    # The matrices are small: threads of LAPACK only wait for each other, at full load.
+    threadpool_limits(limits=1, user_api="blas")
     try:
         if arguments.command == "map":
             from bilo_ppl.run.mapping import estimate_model

@@ -1,5 +1,6 @@
 """Certificates with closed-form operators, whose energy errors are known, and with a small network."""
 
+import dataclasses
 import json
 
 import jax
@@ -94,6 +95,7 @@ def test_a_heavy_tail_is_an_alarm_unless_the_errors_are_negligible(samples, scal
     assert found.pareto_k > 0.7
     assert found.trustworthy == good
     assert ("a few weights dominate" in found.verdict) != good
+    assert ("a tail of negligible errors" in str(found)) == good
 
 
 def test_energies_of_the_sampler_are_what_is_certified(samples):
@@ -188,6 +190,9 @@ def test_the_alarm_is_raised_by_a_loose_run_and_by_no_other(pair):
         assert "ALARM" in str(certificate)
     assert good["tighter"].trustworthy, str(good["tighter"])
     assert good["tighter"].unsolved == 0
+    assert good["tighter"].unchanged <= 6, "draws were compared with better ones"
+    same = dataclasses.replace(good["tighter"], unchanged=60)
+    assert same.verdict.endswith("60 of 60 draws were as accurate already.")
 
 
 def test_the_ways_agree_and_say_what_was_compared(pair):

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.effects import warm_start
+from bilo_ppl.fields import field_weights
 from bilo_ppl.mcmc import BiLOHMC, BiLONUTS
 from bilo_ppl.run.settings import RunSettings
 from bilo_ppl.run.starts import first_states
@@ -83,7 +84,9 @@ def near(values: Mapping[str, Any], site: Any = None) -> Any:
     if site["type"] != "sample" or site["is_observed"] or site["name"] not in values:
         return init_to_uniform(site)
     transform = biject_to(site["fn"].support)
-    z = transform.inv(jnp.asarray(values[site["name"]], jnp.result_type(float)))
+    value = values[site["name"]]
+    value = field_weights(value) if callable(value) else value
+    z = transform.inv(jnp.asarray(value, jnp.result_type(float)))
     key = site["kwargs"].get("rng_key")
     return transform(z if key is None else z + JITTER * jax.random.normal(key, z.shape))
 
