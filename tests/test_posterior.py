@@ -147,7 +147,7 @@ def test_certificate_is_quiet_on_a_good_run_and_alarms_on_a_loose_one():
 
 @pytest.mark.slow
 def test_levenberg_marquardt_needs_few_steps_from_the_pretrained_weights():
-    # Pretrained well below the tolerance, as benchmarks/derivatives.py does.
+    # Pretrained well below the tolerance.
     local, _ = bilo.pretrain(
         nonlinear_poisson.problem,
         nonlinear_poisson.start,
