@@ -116,8 +116,8 @@ def methods(profile: str) -> list[Method]:
 class Study:
     """One case: the reference derivatives, and operators pretrained once for each precision."""
 
-    def __init__(self, case: Case, nodes: int = NODES, **architecture: Any):
-        self.case, self.architecture = case, architecture
+    def __init__(self, case: Case, nodes: int = NODES, **pretraining: Any):
+        self.case, self.pretraining = case, pretraining
         self.reference = case.reference(nodes)
         self.y = case.data(self.reference)
         self.exact = self._derivatives(self.reference)
@@ -149,7 +149,7 @@ class Study:
                 fourier=method.fourier,
                 fourier_scale=FOURIER_SCALE,
                 dtype=method.dtype,
-                **self.architecture,
+                **self.pretraining,
             )
             print(f"{self.case.name}: pretraining, {result.report}", file=sys.stderr)
             self.pretrained[network] = result.operator

@@ -88,8 +88,8 @@ def line(entry: dict[str, Any]) -> str:
 def fitted_orders(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Slopes of log error against log tolerance, of each method and way, for each error.
 
-    Only tolerances that every point reached, at which the error is below 0.3 (the posterior is
-    about in its place) and above three times the smallest (the floor of the network).
+    Only tolerances that every point reached and at which the error is below 0.3: above it the
+    posterior is not even near its place.
     """
     orders = []
     for key in dict.fromkeys((r["sigma"], r["method"], r["weights"]) for r in records):
@@ -97,8 +97,7 @@ def fitted_orders(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         solved = [r for r in mine if r["converged"] == 1 and "total_variation" in r]
         entry: dict[str, Any] = dict(zip(("sigma", "method", "weights"), key, strict=True))
         for name in ("total_variation", "mean_error", "sd_error"):
-            floor = min((r[name] for r in solved), default=0.0)
-            used = [r for r in solved if 3 * floor < r[name] < 0.3]
+            used = [r for r in solved if r[name] < 0.3]
             x, y = (np.log([r[k] for r in used]) for k in ("tolerance", name))
             if len(used) >= 3:
                 entry[f"order_{name}"] = float(np.polyfit(x, y, 1)[0])

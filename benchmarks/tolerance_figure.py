@@ -39,7 +39,10 @@ def draw(path: pathlib.Path) -> None:
     )
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    figure.suptitle(f"Nonlinear Poisson posterior (noise {sigma}) under an inner tolerance")
+    figure.suptitle(
+        f"Nonlinear Poisson posterior (noise {sigma}) under an inner tolerance"
+        " (hollow: not all solves reached it)"
+    )
     figure.savefig(path.with_suffix(".png"), dpi=150)
     plt.close(figure)
 

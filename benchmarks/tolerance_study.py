@@ -195,7 +195,9 @@ class Chain:
         )
         self.first = self.kernel.init(jax.random.key(0), 0, model_args=(arrays,))
         self.block = jax.jit(self._block)
-        jax.block_until_ready(self.block(self.first, arrays))
+        # Twice: the first state and one that a block returns need not be of the same (weak) types.
+        state, _ = self.block(self.first, arrays)
+        jax.block_until_ready(self.block(state, arrays))
 
     def _block(self, state: Any, arrays: Any) -> tuple[Any, Any]:
         """Ten draws; the numbers reported of each."""
