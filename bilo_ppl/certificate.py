@@ -13,8 +13,9 @@ KL_LIMIT, EFFECTIVE_LIMIT, SHAPE_LIMIT = 0.01, 0.95, 0.7
 ERROR_LIMIT = 0.05
 """Error of the energy (sd) below which a heavy tail does no harm: k-hat knows no scale."""
 
-UNSOLVED_LIMIT = 0.1
-"""Fraction of draws without a better solution beyond which agreement shows nothing."""
+UNSOLVED_LIMIT, LEFT_OUT_LIMIT = 0.5, 0.1
+"""Fractions of draws beyond which agreement shows nothing: those whose better solution fell short of
+its tolerance, and those that have none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Certificate:
     @property
     def conclusive(self) -> bool:
         """Whether the better solution was found at enough draws for agreement to mean something."""
-        return max(self.unsolved, self.left_out) <= UNSOLVED_LIMIT * self.draws
+        few = self.unsolved <= UNSOLVED_LIMIT * self.draws
+        return few and self.left_out <= LEFT_OUT_LIMIT * self.draws
 
     @property
     def trustworthy(self) -> bool:
@@ -90,8 +92,8 @@ class Certificate:
         if not self.conclusive:
             return (
                 f"UNDECIDED:{self._unsolved_note} The energies that agree are not those of a nearly "
-                "exact solution. A network in single precision stalls at a loss near 1e-9: use "
-                "double precision or a numerical operator."
+                "exact solution. More steps (max_steps), double precision or a numerical operator "
+                "may decide."
             )
         return (
             f"GOOD: {self.against} would move no posterior mean by more than "

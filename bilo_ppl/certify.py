@@ -102,7 +102,7 @@ def _tightened(
     tight = eqx.tree_at(
         lambda o: (o.solver, o.sensitivity), operator, (solver, PartialDerivative())
     )
-    # The rounding of a network in single precision stalls its loss near 1e-9.
+    # Rounding in single precision stalls the loss near 1e-9, and is an error of its own.
     floating = jnp.result_type(float)
     parts = tight.operator.network, tight.operator.embedding
     precise = jax.tree.map(

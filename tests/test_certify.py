@@ -191,6 +191,9 @@ def test_the_alarm_is_raised_by_a_loose_run_and_by_no_other(pair):
     assert good["tighter"].trustworthy, str(good["tighter"])
     assert good["tighter"].unsolved == 0
     assert good["tighter"].unchanged <= 6, "draws were compared with better ones"
+    short = dataclasses.replace(good["tighter"], unsolved=31)
+    assert short.verdict.startswith("UNDECIDED: It did not reach its tolerance at 31 of 60 draws")
+    assert dataclasses.replace(short, unsolved=30).trustworthy
     same = dataclasses.replace(good["tighter"], unchanged=60)
     assert same.verdict.endswith("60 of 60 draws were as accurate already.")
 
