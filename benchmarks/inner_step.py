@@ -115,7 +115,6 @@ def step_row(points: int, width: int, rank: int, warm_steps: int, dense_limit: f
         after, seconds = timed(lambda step=step: step(state))
         row[f"{name}_ms"] = 1e3 * seconds
         row[f"{name}_loss"] = float(after.loss)
-    row["used"] = "dense" if cost <= gauss_newton.DENSE_UP_TO else "matrix_free"
     return row
 
 

@@ -7,7 +7,7 @@ defines is compared with that of the numerical operator by quadrature. Two ways 
 "fresh" starts every solve from the stored weights at k = 0.6, so that U_eps is a function of k;
 "carried" walks the grid outwards from there with the weights of the neighbour, as the chain of
 `BiLOHMC` does. Short chains of that kernel give the CPU time of sampling. Prints a table with the
-fitted orders (error ~ tolerance^order) and writes tolerance.json, tolerance.png and tolerance.svg.
+fitted orders (error ~ tolerance^order) and writes tolerance.json and tolerance.png.
 """
 
 import os
