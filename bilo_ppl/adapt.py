@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from numpyro import handlers
@@ -136,7 +137,7 @@ def adapt(
         if fits and time.process_time() - start > max_cpu_seconds:
             break
         more = source.to_fit(operator, count)
-        chosen = more if chosen is None else joined(chosen, more)
+        chosen = joined(_home(operator, more) if chosen is None else chosen, more)
         operator, fit = consolidate(
             operator,
             chosen,
@@ -195,6 +196,21 @@ def _the_operator(model, key, args, kwargs, site) -> tuple[Site, FineTuned]:
             "operator has weights to adapt."
         )
     return Site(model, args, kwargs, name), operator
+
+
+def _home(operator: FineTuned, thetas: Theta) -> Theta:
+    """The theta of pretraining as a batch, like ``thetas``; nothing if it is not known.
+
+    Fitted with the rest, it stays a theta at which a sampler can start. Of a field the operator knows
+    no more than a typical value.
+    """
+    centre = operator.operator.embedding.centre
+    known = {
+        n: jnp.shape(centre.get(n)) == v.shape[1:] for n, v in thetas.items() if hasattr(v, "shape")
+    }
+    if len(known) < len(thetas) or not all(known.values()):
+        return rows_of(thetas, slice(0))
+    return {name: jnp.asarray(centre[name], v.dtype)[None] for name, v in thetas.items()}
 
 
 def _wanted(thetas: Theta, count: int | None) -> int:

@@ -31,6 +31,9 @@ MARGIN = 100
 """How far below the tolerance a consolidation aims: what is left of the loss is what the posterior is
 wrong by, and it is nearly free here."""
 
+STAGES = (0.25, 0.5, 0.75, 1.0)
+"""Parts of the way from one theta to all of them: see `consolidate`."""
+
 LEAST_GAIN = 0.1
 """A chunk of steps that lowers the loss by a smaller part than this is the last."""
 
@@ -117,17 +120,22 @@ def consolidate(
 ) -> tuple[FineTuned, FitReport]:
     """Fit increments of ``rank`` (0: all weights) to the rows of all thetas, then merge them.
 
-    The result has the rank that the operator had before, its increments starting from zero.
+    A nonlinear PDE may have several solutions, and one leap to distant thetas may land on another
+    branch than the operator was on. So the thetas set out from the first of them, which should be near
+    to what the operator solves, and move to their places in a few stages. The result has the rank that
+    the operator had before, its increments starting from zero.
     """
     local = operator.operator.with_lora(rank, key=key)
     wide = eqx.tree_at(lambda o: o.operator, operator, local)
     solver: AbstractInnerSolver = LevenbergMarquardt(
         tolerance=operator.solver.tolerance / MARGIN, max_steps=steps
     )
+    first = rows_of(thetas, 0)
     weights, report = fit(
         solver,
-        lambda: wide.lower_level.at_many(thetas),
+        wide.lower_level.at_many,
         local.weights,
+        stages=[_towards(first, thetas, part) for part in STAGES],
         progress=progress,
         label=f"consolidate {count_of(thetas)} thetas",
         least_gain=LEAST_GAIN,
@@ -135,3 +143,8 @@ def consolidate(
     fine_rank = operator.operator.rank
     merged = local.with_weights(weights).with_lora(fine_rank, key=jax.random.fold_in(key, 1))
     return eqx.tree_at(lambda o: o.operator, operator, merged), report
+
+
+def _towards(first: Theta, thetas: Theta, part: float) -> Theta:
+    """The thetas at ``part`` of their distances from ``first``."""
+    return jax.tree.map(lambda one, all_: one + part * (all_ - one), first, thetas)

@@ -130,27 +130,20 @@ class LocalOperator(eqx.Module):
         if bad:
             raise ValueError(f"LocalOperator: scales must be positive, but are {bad}.")
         self.problem = problem
-        key_network, key_embedding = jax.random.split(key)
-        point = jnp.asarray(problem.points[0], dtype)
-        self.network = MLP(
-            problem.inputs(point, theta).size,
-            problem.components,
-            width=width,
-            depth=depth,
-            fourier=fourier,
-            fourier_scale=fourier_scale,
-            residual=residual,
-            key=key_network,
-            dtype=dtype,
-        )
-        self.embedding = ThetaEmbedding(
+        self.network, self.embedding = _initialised(
+            problem,
             theta,
             problem.parameters if embedded is None else tuple(embedded),
-            problem.points,
-            scales or {},
-            width=width,
-            key=key_embedding,
-            dtype=dtype,
+            dict(scales or {}),
+            key,
+            {
+                "width": width,
+                "depth": depth,
+                "fourier": fourier,
+                "fourier_scale": fourier_scale,
+                "residual": residual,
+            },
+            np.dtype(dtype),
         )
 
     @property
@@ -198,3 +191,29 @@ class LocalOperator(eqx.Module):
         if rank:
             network = add_lora(network, rank, key=key)
         return eqx.tree_at(lambda o: o.network, self, network)
+
+
+@eqx.filter_jit
+def _initialised(
+    problem: Problem,
+    theta: Theta,
+    embedded: tuple[str, ...],
+    scales: Mapping[str, Any],
+    key: Key,
+    shape: Mapping[str, Any],
+    dtype: Any,
+) -> tuple[MLP, ThetaEmbedding]:
+    """Random weights and embedding, in one compilation instead of one for every operation."""
+    key_network, key_embedding = jax.random.split(key)
+    size_in = problem.inputs(jnp.asarray(problem.points[0], dtype), theta).size
+    network = MLP(size_in, problem.components, **shape, key=key_network, dtype=dtype)
+    embedding = ThetaEmbedding(
+        theta,
+        embedded,
+        problem.points,
+        scales,
+        width=shape["width"],
+        key=key_embedding,
+        dtype=dtype,
+    )
+    return network, embedding

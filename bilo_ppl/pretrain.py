@@ -1,8 +1,9 @@
 """Pretraining: the local operator at a first guess of theta, from random weights."""
 
+import itertools
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -78,7 +79,7 @@ def pretrain(
     theta = theta_as(theta, operator.dtype)
     lower_level = LowerLevel(operator, sensitivity or ResidualGradient(), dict(row_weights or {}))
 
-    def rows() -> LeastSquares:
+    def rows(_: Any) -> LeastSquares:
         base = lower_level.at(theta)
         if data is None:
             return base
@@ -128,53 +129,68 @@ class _Progress(NamedTuple):
 
 def fit(
     solver: AbstractInnerSolver,
-    rows: Any,
+    rows: Callable[[Any], LeastSquares],
     weights: Weights,
     *,
     progress: bool,
     label: str,
+    stages: Sequence[Any] = (None,),
     chunks: int = 20,
     least_gain: float = 0.0,
 ) -> tuple[Weights, FitReport]:
     """Run a solver in chunks with a progress bar; the best weights survive Ctrl-C.
 
-    ``rows`` is a function without arguments that makes the `LeastSquares` problem (it is called inside
-    a compiled function, so that the problem's arrays are not copied between chunks). A chunk that
+    ``rows(stage)`` makes the `LeastSquares` problem (inside a compiled function, so that the problem's
+    arrays are not copied between chunks). The last of ``stages`` is the problem to solve; those before
+    it, of the same structure, lead there and get a chunk of steps each. In the last one a chunk that
     lowers the loss by a smaller part than ``least_gain`` is the last.
     """
     start = time.process_time()
     chunk = max(1, -(-solver.max_steps // chunks))
 
     @eqx.filter_jit
-    def run(weights, state, first):
-        problem = rows()
-        # One compilation serves the start and every chunk.
+    def run(weights, state, first, stage):
+        problem = rows(stage)
+        # One compilation serves the start and every chunk of every stage.
         state = jax.lax.cond(first, lambda: solver.init(problem, weights), lambda: state)
         upto = jnp.where(first, state.steps, state.steps + chunk)
         state = advance(solver, problem, state, upto)
         return _Progress(state, problem.terms(state.weights), solver.terminate(state))
 
-    blank = eqx.filter_eval_shape(lambda: solver.init(rows(), weights))
+    blank = eqx.filter_eval_shape(lambda: solver.init(rows(stages[-1]), weights))
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank)
-    now = run(weights, blank, jnp.array(True))
-    history = [(max(int(now.state.steps), 0), float(now.state.loss))]
+
+    def progressing(weights, stage):
+        now = run(weights, blank, jnp.array(True), stage)
+        yield now
+        while not bool(now.done):
+            now = run(weights, now.state, jnp.array(False), stage)
+            yield now
+
+    taken, history = 0, []
+    now: Any = None
     bar = tqdm(total=solver.max_steps, desc=label, disable=not progress, file=sys.stderr)
     try:
-        while not bool(now.done):
-            now = run(weights, now.state, jnp.array(False))
-            history.append((int(now.state.steps), float(now.state.loss)))
-            bar.update(history[-1][0] - history[-2][0])
+        for stage in stages[:-1]:
+            *_, now = itertools.islice(progressing(weights, stage), 2)
+            weights = now.state.weights
+            taken += max(int(now.state.steps), 0)
+        for now in progressing(weights, stages[-1]):
+            history.append((taken + max(int(now.state.steps), 0), float(now.state.loss)))
+            bar.update(history[-1][0] - bar.n)
             bar.set_postfix_str(f"loss {history[-1][1]:.2e}")
-            if history[-1][1] > (1 - least_gain) * history[-2][1]:
+            if len(history) > 1 and history[-1][1] > (1 - least_gain) * history[-2][1]:
                 break
     except KeyboardInterrupt:
+        if not history:
+            raise
         bar.write(f"{label}: interrupted at step {history[-1][0]}, loss {history[-1][1]:.2e}.")
     bar.close()
     loss = float(now.state.loss)
     report = FitReport(
         loss=loss,
         terms={name: float(value) for name, value in now.terms.items()},
-        steps=max(int(now.state.steps), 0),
+        steps=history[-1][0],
         converged=loss <= solver.tolerance,
         tolerance=solver.tolerance,
         cpu_seconds=time.process_time() - start,

@@ -137,9 +137,16 @@ def check_problem(problem: Problem, theta: Theta) -> None:
     dtype = jnp.result_type(float)
     theta = theta_as(theta, dtype)
     xs = jnp.asarray(points, dtype)
-    u = _trial_fields(problem, theta)[0]
-    _check_values(name, "lift", jax.vmap(u)(xs), points, problem.components)
-    residuals = jax.vmap(lambda x: problem.residual(u, x, theta))(xs)
+    arrays, static = eqx.partition(theta, eqx.is_array)
+
+    @jax.jit
+    def values(arrays):
+        theta = eqx.combine(arrays, static)
+        u = _trial_fields(problem, theta)[0]
+        return jax.vmap(u)(xs), jax.vmap(lambda x: problem.residual(u, x, theta))(xs)
+
+    lifted, residuals = values(arrays)
+    _check_values(name, "lift", lifted, points, problem.components)
     _check_values(name, "residual", residuals, points, None)
     _check_boundary(problem, theta, dtype)
 
@@ -172,8 +179,13 @@ def _check_boundary(problem: Problem, theta: Theta, dtype: Any) -> None:
     xs, values = jnp.asarray(stated[0], dtype), np.asarray(stated[1])
     if not np.isfinite(values).all():
         raise ValueError(f"{type(problem).__name__}.boundary: its values are not finite.")
-    for u in _trial_fields(problem, theta):
-        lifted = np.asarray(jax.vmap(u)(xs))
+    arrays, static = eqx.partition(theta, eqx.is_array)
+
+    @jax.jit
+    def trials(arrays):
+        return [jax.vmap(u)(xs) for u in _trial_fields(problem, eqx.combine(arrays, static))]
+
+    for lifted in map(np.asarray, trials(arrays)):
         if lifted.shape != values.shape:
             raise ValueError(
                 f"{type(problem).__name__}.boundary: values of shape {values.shape} for {len(xs)} "
