@@ -9,21 +9,15 @@ the misfit passes on, and that of the sensitivity; the second alone is measured 
 reference's misfit. Prints a table of the worst relative errors over the thetas and writes JSON.
 """
 
-import os
+import pathlib
+import sys
 
-# One thread, and the faster-compiling code generator, before JAX starts.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_cpu_use_fusion_emitters=false"
-)
-if __name__ == "__main__" and hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import benchmarks.one_thread  # noqa: F401, I001  # before JAX
 
 import argparse
 import dataclasses
 import json
-import pathlib
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -33,8 +27,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import bilo_ppl as bilo
 from benchmarks.hypergradient_cases import Case, field_cases, scalar_cases

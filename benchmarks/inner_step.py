@@ -10,19 +10,14 @@ Three tables on the nonlinear Poisson problem, one thread, CPU seconds after com
 3. a whole solve from k = 0.6 to 0.65, tolerance 1e-6: ours, Optimistix's Levenberg-Marquardt, and Adam.
 """
 
-import os
+import pathlib
+import sys
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_cpu_use_fusion_emitters=false"
-)
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import benchmarks.one_thread  # noqa: F401, I001  # before JAX
 
 import argparse
 import json
-import pathlib
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,8 +29,6 @@ import lineax as lx
 import optax
 import optimistix as optx
 from jax.flatten_util import ravel_pytree
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import bilo_ppl as bilo
 from bilo_ppl import gauss_newton

@@ -7,23 +7,17 @@ method's own; times are CPU seconds of that process. Prints a table and writes o
 method. Compilation of the sampler is a stage of its own: part of the whole run, not of the sampling.
 """
 
-import os
+import pathlib
+import sys
 
-# One thread, and the faster-compiling code generator, before JAX starts.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_cpu_use_fusion_emitters=false"
-)
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import benchmarks.one_thread  # noqa: F401, I001  # before JAX
 
 import argparse
 import dataclasses
 import json
-import pathlib
 import resource
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -32,8 +26,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from numpyro.infer import HMC, NUTS, init_to_value
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import bilo_ppl as bilo
 from bilo_ppl.diagnostics.results import chain_diagnostics

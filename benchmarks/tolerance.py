@@ -10,28 +10,20 @@ defines is compared with that of the numerical operator by quadrature. Two ways 
 fitted orders (error ~ tolerance^order) and writes tolerance.json and tolerance.png.
 """
 
-import os
+import pathlib
+import sys
 
-# One thread, and the faster-compiling code generator, before JAX starts.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_cpu_use_fusion_emitters=false"
-)
-if __name__ == "__main__" and hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import benchmarks.one_thread  # noqa: F401, I001  # before JAX
 
 import argparse
 import dataclasses
 import json
-import pathlib
-import sys
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import bilo_ppl as bilo
 from benchmarks.tolerance_figure import draw

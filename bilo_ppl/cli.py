@@ -44,11 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _compile_faster() -> None:
-    """Turn off a code generator of XLA for CPUs that doubles compile times here, unless told to."""
-    name = "xla_cpu_use_fusion_emitters"
+    """XLA flags that halve the time of compilation on CPUs and cost no speed here, unless given."""
     flags = os.environ.get("XLA_FLAGS", "")
-    if name not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --{name}=false".strip()
+    for name, value in (
+        ("xla_cpu_use_fusion_emitters", "false"),
+        ("xla_backend_optimization_level", "1"),
+    ):
+        if name not in flags:
+            flags = f"{flags} --{name}={value}".strip()
+    os.environ["XLA_FLAGS"] = flags
 
 
 def _stop(reason: object, status: int) -> int:

@@ -18,6 +18,7 @@ from numpyro import handlers
 from numpyro.infer import init_to_value
 from numpyro.infer.util import constrain_fn
 
+from bilo_ppl._compile import RUNS_ONCE
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.effects import find_solutions, replace_operator, without_solving
 from bilo_ppl.mcmc._numpyro import euclidean_kinetic_energy
@@ -67,7 +68,7 @@ def prior_thetas(site: Site, key: Key, count: int) -> Theta:
         found(*site.args, **site.kwargs)
         return dict(found.sites[site.name][1])
 
-    return jax.jit(jax.vmap(one))(jax.random.split(key, count))
+    return jax.jit(jax.vmap(one), compiler_options=RUNS_ONCE)(jax.random.split(key, count))
 
 
 def relaxed(operator: FineTuned) -> FineTuned:
@@ -176,7 +177,7 @@ class Explorer:
                 values = constrain_fn(site.model, site.args, dict(site.kwargs), z)
             return site.theta(values)
 
-        return jax.jit(jax.vmap(theta_at))(jnp.asarray(positions))
+        return jax.jit(jax.vmap(theta_at), compiler_options=RUNS_ONCE)(jnp.asarray(positions))
 
 
 def _unknown(z: Any, solver_state: Any):

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
 
+from bilo_ppl._compile import RUNS_ONCE
 from bilo_ppl._types import Points, Theta
 from bilo_ppl.effects import find_solutions
 from bilo_ppl.estimate.loop import MapState
@@ -118,7 +119,7 @@ def find_theta(objective: Objective, values: Mapping[str, Any], site: str) -> Th
     return found.sites[site][1]
 
 
-@eqx.filter_jit
+@eqx.filter_jit(compiler_options=RUNS_ONCE)
 def _solution_at(
     objective: Objective, values: Any, states: Any, points: Any, site: str
 ) -> Float[Array, "n ..."]:
@@ -127,7 +128,7 @@ def _solution_at(
     return jax.vmap(u)(points)
 
 
-@eqx.filter_jit
+@eqx.filter_jit(compiler_options=RUNS_ONCE)
 def evaluate(objective: Objective, z: Any, states: Any) -> Any:
     """U, the new operator states and the evaluation, in one compiled call."""
     return objective(z, states)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.util import potential_energy
 
+from bilo_ppl._compile import RUNS_ONCE
 from bilo_ppl.mcmc import BiLOHMC, BiLONUTS
 from bilo_ppl.mcmc.start import priors_only
 
@@ -35,7 +36,10 @@ def first_states(kernel: Any, args: tuple, keys: Any, warmup: int, vectorized: b
     def potential(z):
         return potential_energy(kernel.model, args, {}, z)
 
-    energy, gradient = jax.jit(lambda z: jax.lax.map(jax.value_and_grad(potential), z))(states.z)
+    evaluate = jax.jit(
+        lambda z: jax.lax.map(jax.value_and_grad(potential), z), compiler_options=RUNS_ONCE
+    )
+    energy, gradient = evaluate(states.z)
     _check(states.z, energy, gradient)
     return states._replace(
         potential_energy=energy.astype(states.potential_energy.dtype), z_grad=gradient
