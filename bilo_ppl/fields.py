@@ -28,6 +28,7 @@ __all__ = [
     "NetworkField",
     "field_weights",
     "fit_field",
+    "gradients",
     "mean_squared_gradient",
     "total_variation",
     "with_field_weights",
@@ -202,6 +203,11 @@ def fit_field(
     return eqx.combine(found.value, fixed)
 
 
+def gradients(field: Field, points: Points) -> Float[Array, "n d"]:
+    """The gradient of a field at points ``(n, d)``."""
+    return jax.vmap(grad(field))(jnp.asarray(points, jnp.result_type(float)))
+
+
 def mean_squared_gradient(field: Field, points: Points) -> Scalar:
     """Mean of ``|grad f|^2`` over points ``(n, d)``: for a uniform grid, its mean over the domain."""
     return jnp.mean(_squared_gradient(field, points))
@@ -217,5 +223,4 @@ def total_variation(field: Field, points: Points, smoothing: float = 1e-6) -> Sc
 
 
 def _squared_gradient(field: Field, points: Points) -> Float[Array, " n"]:
-    xs = jnp.asarray(points, jnp.result_type(float))
-    return jax.vmap(lambda x: jnp.sum(grad(field)(x) ** 2))(xs)
+    return jnp.sum(gradients(field, points) ** 2, axis=1)

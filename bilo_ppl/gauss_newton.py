@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from bilo_ppl._types import Rows, Scalar, Weights
 from bilo_ppl.least_squares import LeastSquares
 
-__all__ = ["AbstractLinearised", "Dense", "MatrixFree", "linearise"]
+__all__ = ["AbstractLinearised", "Dense", "MatrixFree", "is_large", "linearise"]
 
 DENSE_UP_TO = 5e9
 """Largest k^2 m at which a k x m Jacobian (k <= m) is factored; above it, conjugate gradients.
@@ -140,10 +140,15 @@ class MatrixFree(AbstractLinearised):
         return self.push(step)
 
 
-def linearise(problem: LeastSquares, weights: Weights) -> AbstractLinearised:
-    """The rows near ``weights``, by the cheaper of the two representations for their sizes."""
+def is_large(problem: LeastSquares, weights: Weights) -> bool:
+    """Whether the Jacobian is too large for a factorisation to be the cheaper way."""
     count = jax.eval_shape(problem.rows, weights).size
     p = sum(leaf.size for leaf in jax.tree.leaves(weights))
-    if min(count, p) ** 2 * max(count, p) > DENSE_UP_TO:
+    return min(count, p) ** 2 * max(count, p) > DENSE_UP_TO
+
+
+def linearise(problem: LeastSquares, weights: Weights) -> AbstractLinearised:
+    """The rows near ``weights``, by the cheaper of the two representations for their sizes."""
+    if is_large(problem, weights):
         return MatrixFree(problem, weights)
     return Dense(problem.jacobian(weights))

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from bilo_ppl._types import Rows, Theta, Weights
-from bilo_ppl.gauss_newton import linearise
+from bilo_ppl.gauss_newton import is_large, linearise
 from bilo_ppl.lower_level import AbstractSensitivity, LowerLevel
 from bilo_ppl.operator import LocalOperator
 from bilo_ppl.problem import theta_as
@@ -123,8 +123,24 @@ class ImplicitDifferentiation(_ResidualOnly):
         """The same weights with derivative -J^+ d rows / d theta; none is computed unless asked."""
         dtype = lower_level.operator.dtype
         damping = 10 * float(jnp.finfo(dtype).eps) if self.damping is None else self.damping
-        weights = jax.lax.stop_gradient(weights)
-        return _implicit_weights(weights, theta_as(theta, dtype), lower_level, damping)
+        weights, theta = jax.lax.stop_gradient(weights), theta_as(theta, dtype)
+        if is_large(lower_level.at(theta), weights):
+            return _corrected(weights, theta, lower_level, damping)
+        return _implicit_weights(weights, theta, lower_level, damping)
+
+
+def _corrected(weights: Weights, theta: Theta, lower_level: LowerLevel, damping: float) -> Weights:
+    """The same weights by a Gauss-Newton step for rows that are zero, but not their derivative.
+
+    JAX's conjugate gradients cannot be transposed inside a custom rule; the price is a linearisation
+    also where no derivative is asked for.
+    """
+    arrays, static = eqx.partition(theta, eqx.is_array)
+    fixed = eqx.combine(jax.lax.stop_gradient(arrays), static)
+    rows = lower_level.at(theta).rows(weights)
+    system = linearise(lower_level.at(fixed), weights)
+    flat, unravel = ravel_pytree(weights)
+    return unravel(flat - system.solve(damping, rows - jax.lax.stop_gradient(rows)))
 
 
 @eqx.filter_custom_jvp

@@ -19,8 +19,8 @@ import numpyro
 import numpyro.distributions as dist
 
 import bilo_ppl as bilo
-from bilo_ppl.fields import NetworkField, mean_squared_gradient
-from bilo_ppl.unknowns import penalty, unknown_function
+from bilo_ppl.fields import NetworkField, gradients
+from bilo_ppl.unknowns import squared_penalty, unknown_function
 
 SPEED = 0.2
 SIGMA = 0.01
@@ -80,7 +80,7 @@ def model(operator, x, y=None, sigma=SIGMA, regularisation=REGULARISATION):
     u0 = unknown_function("u0", start["u0"])
     u = bilo.solution("u", operator, {"u0": u0})
     weight = regularisation * jnp.sum(jnp.broadcast_to(1 / sigma**2, len(x))) / 2
-    penalty("roughness", weight, mean_squared_gradient(u0, SPACE.grid(101)))
+    squared_penalty("roughness", weight, gradients(u0, SPACE.grid(101)))
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 
 

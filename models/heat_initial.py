@@ -16,8 +16,8 @@ import numpyro
 import numpyro.distributions as dist
 
 import bilo_ppl as bilo
-from bilo_ppl.fields import NetworkField, mean_squared_gradient
-from bilo_ppl.unknowns import penalty, unknown_function
+from bilo_ppl.fields import NetworkField, gradients
+from bilo_ppl.unknowns import squared_penalty, unknown_function
 
 DIFFUSION = 0.01
 SIGMA = 0.001
@@ -74,7 +74,7 @@ def model(operator, x, y=None, sigma=SIGMA, regularisation=REGULARISATION):
     f = unknown_function("f", start["f"])
     u = bilo.solution("u", operator, {"f": f})
     weight = regularisation * jnp.sum(jnp.broadcast_to(1 / sigma**2, len(x))) / 2
-    penalty("roughness", weight, mean_squared_gradient(f, SPACE.grid(101)))
+    squared_penalty("roughness", weight, gradients(f, SPACE.grid(101)))
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 
 

@@ -16,8 +16,8 @@ import numpyro
 import numpyro.distributions as dist
 
 import bilo_ppl as bilo
-from bilo_ppl.fields import KarhunenLoeve, NetworkField, mean_squared_gradient
-from bilo_ppl.unknowns import penalty, unknown_function
+from bilo_ppl.fields import KarhunenLoeve, NetworkField, gradients
+from bilo_ppl.unknowns import squared_penalty, unknown_function
 
 SIGMA = 0.01
 REGULARISATION = 1e-3
@@ -62,7 +62,7 @@ def model(operator, x, y=None, sigma=SIGMA, regularisation=REGULARISATION):
     D = unknown_function("D", start["D"])
     u = bilo.solution("u", operator, {"D": D})
     weight = regularisation * jnp.sum(jnp.broadcast_to(1 / sigma**2, len(x))) / 2
-    penalty("roughness", weight, mean_squared_gradient(D, problem.domain.grid(101)))
+    squared_penalty("roughness", weight, gradients(D, problem.domain.grid(101)))
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 
 

@@ -12,7 +12,7 @@ import optax
 from bilo_ppl._types import Key
 from bilo_ppl.estimate.descent import Descent
 from bilo_ppl.estimate.files import check_same, load_state
-from bilo_ppl.estimate.line_search import backtracking_lbfgs
+from bilo_ppl.estimate.line_search import LeastSquaresTrials, Trials, backtracking_lbfgs
 from bilo_ppl.estimate.loop import MapState, begin, resumed
 from bilo_ppl.estimate.objective import Objective
 from bilo_ppl.estimate.one_step import OneStep
@@ -64,7 +64,8 @@ def find_map(
       has the learning rate of the weights.
     - ``optimizer``: any optax optimiser of z, by site: learning rates may differ between sites
       (`optax.partition`). By default `backtracking_lbfgs` for "nested", which needs no learning rate,
-      and ``optax.adam(1e-2)`` for "simultaneous".
+      and ``optax.adam(1e-2)`` for "simultaneous". `gauss_newton` ("nested" only) takes the fewest
+      steps where the likelihood is Gaussian.
     - ``init``: values of latent sites, in the space of the model; a field stands for its weights.
       Other sites start at the first guess of `unknown_function`, at the operator's pretraining
       theta of the same name, or at the prior's median.
@@ -72,7 +73,7 @@ def find_map(
     - ``gradient_tolerance``: converged where no entry of the gradient of U in z is larger (nats per
       unit of z) and the PDE is solved; ``step_tolerance``: the same for the step in z.
     - ``patience``: stop after so many steps in which U fell by less than ``improvement`` nats; by
-      default never for "simultaneous", else 100, or 12 with the default optimiser.
+      default never for "simultaneous", else 100, or 12 with backtracking_lbfgs and gauss_newton.
     - ``resume``: an `Estimate`, or a file by `save_estimate`, of the same model, method and optimiser.
 
     The result is the best solved point ("nested") or the last one ("simultaneous"), where the PDE is
@@ -82,9 +83,10 @@ def find_map(
     """
     _check(method, steps, inner_steps, gradient_tolerance, step_tolerance, patience, improvement)
     if patience is None and method == "nested":
-        patience = 12 if optimizer is None else 100
+        patience = 12 if optimizer is None or isinstance(optimizer, Trials) else 100
     optimizer = _default_optimizer(method) if optimizer is None else optimizer
     start = find_start(model, key, model_args, model_kwargs, init or {})
+    _check_optimizer(optimizer, method, start)
     objective = Objective(model, model_args, dict(model_kwargs), start.operators, jacobian)
     stopping = Stopping(
         gradient_tolerance,
@@ -92,7 +94,8 @@ def find_map(
         patience,
         improvement,
         MAX_MISSES if method == "nested" else None,
-        optimizer is _LBFGS,
+        isinstance(optimizer, Trials),
+        isinstance(optimizer, LeastSquaresTrials),
         _inner_tolerance(start),
     )
     working = objective
@@ -126,6 +129,21 @@ def _check(method, steps, inner_steps, gradient, step, patience, improvement) ->
     ):
         if not value >= least:
             raise ValueError(f"find_map: {name} is {value}; the least is {least}.")
+
+
+def _check_optimizer(optimizer: Any, method: str, start: Start) -> None:
+    if not isinstance(optimizer, Trials):
+        return
+    if method != "nested":
+        raise ValueError(
+            "find_map: backtracking compares U at solved points; with method='simultaneous' use an "
+            "optimizer such as optax.adam."
+        )
+    if isinstance(optimizer, LeastSquaresTrials) and not start.least_squares:
+        raise ValueError(
+            "find_map: gauss_newton needs data with a normal or log-normal likelihood, of which the "
+            "model has none; use the default optimizer."
+        )
 
 
 def _inner_tolerance(start: Start) -> float:

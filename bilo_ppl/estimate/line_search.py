@@ -1,20 +1,39 @@
-"""L-BFGS with backtracking that costs one evaluation a step, and so compiles one."""
+"""Descent with backtracking that costs one evaluation a step, and so compiles one.
 
+An ordinary line search evaluates the objective inside the update, where each evaluation is another
+PDE solve to compile. Here a call either accepts the point that it is given (Armijo's condition) and
+proposes a step from it, or goes back towards the last accepted point (quadratic interpolation). A value
+that is not finite is refused. Nocedal and Wright, *Numerical Optimization*, 2006, algorithms 3.1, 7.4.
+"""
+
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
 
-from bilo_ppl._types import Scalar
+from bilo_ppl._types import Flag, Scalar
 
-__all__ = ["backtracking_lbfgs"]
+__all__ = ["LeastSquaresTrials", "Trials", "backtracking_lbfgs", "gauss_newton"]
 
 SUFFICIENT = 1e-4
 """Armijo's constant: the part of the predicted decrease that a step must give."""
 
 SHRINK = (0.1, 0.5)
 """Bounds of the factor by which a refused step is shortened."""
+
+LEAST_DAMPING, MOST_DAMPING = 1e-10, 1e2
+
+
+class Trials(optax.GradientTransformationExtraArgs):
+    """An optimiser whose proposals may be refused at the next call."""
+
+
+class LeastSquaresTrials(Trials):
+    """One whose ``update`` needs the ``jacobian`` of the least-squares rows."""
 
 
 class _State(NamedTuple):
@@ -24,7 +43,13 @@ class _State(NamedTuple):
     slope: Any
     """Gradient at the anchor."""
     memory: Any
-    """State of `optax.scale_by_lbfgs`."""
+    """What the direction is made from."""
+
+
+class _Damping(NamedTuple):
+    damping: Scalar
+    promised: Scalar
+    """Decrease that the model of the last step promised; NaN: none to compare with."""
 
 
 def backtracking_lbfgs(
@@ -32,42 +57,105 @@ def backtracking_lbfgs(
 ) -> optax.GradientTransformationExtraArgs:
     """Limited-memory BFGS; the step proposed is tried at the next call, and shortened if refused.
 
-    An ordinary line search evaluates the objective inside the update, where each evaluation is
-    another PDE solve to compile. Here a call either accepts the point that it is given (Armijo's
-    condition) and proposes a quasi-Newton step from it, or goes back towards the last accepted point
-    (quadratic interpolation). A value that is not finite is refused. No entry moves by more than
-    ``max_step`` at once, or by ``first_step`` along steepest descent, whose length means nothing: a
-    leap is dear where a network has to follow. Nocedal and Wright, *Numerical Optimization*, 2006,
-    algorithms 3.1 and 7.4.
+    No entry moves by more than ``max_step`` at once, or by ``first_step`` along steepest descent,
+    whose length means nothing: a leap is dear where a network has to follow.
     """
     preconditioner = optax.scale_by_lbfgs(memory_size=memory)
 
+    def direction(gradient, remembered, params, decrease, _):
+        forward, remembered, steepest = _quasi_newton(preconditioner, gradient, remembered, params)
+        blind = steepest | jnp.isinf(decrease)
+        return _capped(forward, jnp.where(blind, first_step, max_step)), remembered
+
+    return _backtracking(preconditioner.init, direction, lambda memory: memory, Trials)
+
+
+def gauss_newton(
+    damping: float = 1e-3, max_step: float = 0.5, tolerance: float = 1e-4
+) -> optax.GradientTransformationExtraArgs:
+    """Damped Gauss-Newton (Levenberg-Marquardt) steps; for `find_map` with method "nested".
+
+    The curvature is that of the Gaussian likelihoods, Gaussian priors and squared penalties of the
+    model, as functions of the position; other terms enter by their gradients. ``damping`` is in
+    units of the largest eigenvalue of the curvature, and falls with accepted steps. No entry moves by
+    more than ``max_step`` at once. The descent ends where a step promises less than ``tolerance``
+    nats. It needs few evaluations, each with a linear solve for every datum.
+    """
+
+    def init(params):
+        del params
+        return _Damping(jnp.asarray(damping, jnp.result_type(float)), jnp.array(jnp.nan))
+
+    def direction(gradient, memory, params, decrease, jacobian):
+        del params
+        # Nielsen's rule; nothing is known of the first step, and little of one that was cut short.
+        gain = decrease / memory.promised
+        change = jnp.where(jnp.isfinite(gain), jnp.clip(1 - (2 * gain - 1) ** 3, 0.2, 2.0), 1.0)
+        raised = jnp.clip(memory.damping * change, LEAST_DAMPING, MOST_DAMPING)
+        flat, unravel = ravel_pytree(gradient)
+        step, promised = _damped_step(jacobian, flat, raised)
+        # The end is where even a step with next to no damping promises nothing.
+        _, most = _damped_step(jacobian, flat, jnp.asarray(LEAST_DAMPING))
+        done = jnp.maximum(promised, jnp.where(jnp.isfinite(most), most, 0)) < tolerance
+        step = _capped(unravel(jnp.where(done, 0.0, step)), max_step)
+        return step, _Damping(raised, promised)
+
+    def refused(memory):
+        return _Damping(jnp.minimum(4 * memory.damping, MOST_DAMPING), jnp.array(jnp.nan))
+
+    return _backtracking(init, direction, refused, LeastSquaresTrials)
+
+
+def _backtracking(init_memory: Callable, direction: Callable, refused: Callable, kind: type) -> Any:
+    """The trial scheme around ``direction(gradient, memory, params, decrease, jacobian)``."""
+
     def init(params):
         zero = jax.tree.map(jnp.zeros_like, params)
-        return _State(params, jnp.array(jnp.inf), zero, preconditioner.init(params))
+        return _State(params, jnp.array(jnp.inf), zero, init_memory(params))
 
-    def update(updates, state, params=None, *, value=None, **extra):
+    def update(updates, state, params=None, *, value=None, jacobian=None, **extra):
         del extra
-        if params is None or value is None:
-            raise ValueError("backtracking_lbfgs: update needs the parameters and the value.")
+        if params is None or value is None or (kind is LeastSquaresTrials and jacobian is None):
+            raise ValueError(
+                "find_map's optimizers with backtracking need the parameters and the value, and "
+                "gauss_newton the jacobian: use them in find_map."
+            )
         moved = jax.tree.map(jnp.subtract, params, state.anchor)
         predicted = jnp.asarray(optax.tree.vdot(state.slope, moved))
         accepted = jnp.isinf(state.value) | (value <= state.value + SUFFICIENT * predicted)
         accepted &= jnp.isfinite(value)
-        forward, remembered, steepest = _direction(preconditioner, updates, state.memory, params)
-        blind = steepest | jnp.isinf(state.value)
-        forward = _capped(forward, jnp.where(blind, first_step, max_step))
+        forward, memory = direction(updates, state.memory, params, state.value - value, jacobian)
         shrink = _interpolated(state.value, value, predicted)
         back = jax.tree.map(lambda m: (shrink - 1) * m, moved)
-        here = _State(params, value, updates, remembered)
-        return _choose(accepted, forward, back), _choose(accepted, here, state)
+        here = _State(params, value, updates, memory)
+        there = state._replace(memory=refused(state.memory))
+        return _choose(accepted, forward, back), _choose(accepted, here, there)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return kind(init, update)
 
 
-def _direction(
+def _damped_step(
+    jacobian: Float[Array, "n p"], gradient: Float[Array, " p"], damping: Scalar
+) -> tuple[Float[Array, " p"], Scalar]:
+    """``-(J^T J + damping |J|^2)^-1 gradient`` in the row space of J, and the decrease it promises.
+
+    Where the rows know no curvature, the step is along steepest descent, of the length that the
+    damping allows.
+    """
+    _, values, right = jnp.linalg.svd(jacobian, full_matrices=False)
+    unit = jnp.maximum(values[0] ** 2, jnp.finfo(values.dtype).tiny)
+    inside = right @ gradient
+    outside = gradient - right.T @ inside
+    shift = damping * unit
+    known = -inside / (values**2 + shift)
+    step = right.T @ known - outside / shift
+    curved = 0.5 * jnp.sum((values * known) ** 2)
+    return step, -(jnp.vdot(gradient, step) + curved)
+
+
+def _quasi_newton(
     preconditioner: Any, gradient: Any, memory: Any, params: Any
-) -> tuple[Any, Any, Any]:
+) -> tuple[Any, Any, Flag]:
     """The quasi-Newton direction; steepest descent, and a new memory, where it would ascend.
 
     The last value says whether it is steepest descent.

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from bilo_ppl._types import Count, Scalar
@@ -120,8 +121,7 @@ def _step(
     objective: Objective, optimiser: Any, stopping: Stopping, state: MapState
 ) -> tuple[MapState, Kept]:
     """Evaluate at the position, then move it."""
-    value_and_grad = jax.value_and_grad(objective, has_aux=True)
-    (energy, (operators, found)), gradient = value_and_grad(state.z, state.operators)
+    energy, gradient, jacobian, (operators, found) = _evaluated(objective, state, stopping)
     slope = _largest(gradient)
 
     here = Best(state.z, operators, energy)
@@ -135,6 +135,7 @@ def _step(
         # A line search must not be drawn to where the PDE could not be solved.
         value=jnp.where(counts, energy, jnp.inf) if stopping.trials else energy,
         grad=gradient,
+        jacobian=jacobian,
         value_fn=lambda z: _solved_only(objective, z, operators, stopping),
     )
     status = verdict(state, found, trouble, slope, _largest(updates), stopping)
@@ -147,6 +148,23 @@ def _step(
         status=status.astype(state.status.dtype),
     )
     return state, _kept(energy, found, slope)
+
+
+def _evaluated(objective: Objective, state: MapState, stopping: Stopping) -> Any:
+    """U, its gradient, the Jacobian ``(n, p)`` of its rows if the optimiser needs it, and the rest."""
+    if not stopping.least_squares:
+        value_and_grad = jax.value_and_grad(objective, has_aux=True)
+        (energy, aux), gradient = value_and_grad(state.z, state.operators)
+        return energy, gradient, None, aux
+    (energy, rows), pull, aux = jax.vjp(
+        lambda z: objective.with_rows(z, state.operators), state.z, has_aux=True
+    )
+    # The gradient of U is one more row: a single pass pulls all of them back.
+    n = rows.size
+    pulled = jax.vmap(pull)((jnp.eye(n + 1, 1)[:, 0], jnp.eye(n + 1, n, -1)))[0]
+    gradient = jax.tree.map(lambda leaf: leaf[0], pulled)
+    jacobian = jax.vmap(lambda tree: ravel_pytree(tree)[0])(pulled)[1:]
+    return energy, gradient, jacobian, aux
 
 
 def _carried(state: MapState, new: Any, good: Any, counts: Any, stopping: Stopping) -> Any:

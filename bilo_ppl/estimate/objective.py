@@ -6,14 +6,23 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 from numpyro import handlers
-from numpyro.distributions import Unit, biject_to
+from numpyro.distributions import (
+    ExpandedDistribution,
+    Independent,
+    LogNormal,
+    Normal,
+    Unit,
+    biject_to,
+)
 
 from bilo_ppl._types import Scalar
 from bilo_ppl.effects import replace_operator
 from bilo_ppl.potential import PotentialInfo, StatefulPotential
+from bilo_ppl.unknowns import SquaredPenalty
 
-__all__ = ["Evaluation", "Objective"]
+__all__ = ["Evaluation", "Objective", "find_rows"]
 
 
 class Evaluation(NamedTuple):
@@ -51,6 +60,13 @@ class Objective(eqx.Module):
 
     def __call__(self, z: Any, state: Any) -> tuple[Scalar, tuple[Any, Evaluation]]:
         """U at z with solves from ``state``; solves that miss their tolerance stand."""
+        (energy, _), aux = self.with_rows(z, state)
+        return energy, aux
+
+    def with_rows(
+        self, z: Any, state: Any
+    ) -> tuple[tuple[Scalar, Float[Array, " n"]], tuple[Any, Evaluation]]:
+        """U and its least-squares rows: U is half their squared norm, and terms without rows."""
         tape = handlers.trace(replace_operator(self.model, self.operators))
         model, position = tape, z
         if not self.jacobian:
@@ -63,7 +79,10 @@ class Objective(eqx.Module):
         terms = {name: -_log_density(site) for name, site in sites.items()}
         data_loss = sum(terms[name] for name in data_sites(sites))
         values = {name: jnp.asarray(sites[name]["value"]) for name in z}
-        return energy, (state, Evaluation(info, terms, jnp.asarray(data_loss), values))
+        parts = [rows for site in sites.values() if (rows := find_rows(site)) is not None]
+        rows = jnp.concatenate([jnp.zeros(0), *parts])
+        found = Evaluation(info, terms, jnp.asarray(data_loss), values)
+        return (energy, rows), (state, found)
 
 
 def data_sites(sites: Mapping[str, Any]) -> list[str]:
@@ -76,3 +95,23 @@ def data_sites(sites: Mapping[str, Any]) -> list[str]:
 def _log_density(site: Any) -> Scalar:
     log_prob = site["fn"].log_prob(site["value"])
     return jnp.sum(log_prob if site["scale"] is None else site["scale"] * log_prob)
+
+
+def find_rows(site: Any) -> Float[Array, " n"] | None:
+    """Rows r of a site whose negative log density is ``|r|^2 / 2``, but for a term without the PDE.
+
+    Those of normal and log-normal densities and of squared penalties; None for any other.
+    """
+    fn, value = site["fn"], site["value"]
+    while isinstance(fn, (ExpandedDistribution, Independent)):
+        fn = fn.base_dist
+    if isinstance(fn, SquaredPenalty):
+        rows = fn.rows
+    elif isinstance(fn, LogNormal):
+        rows = (jnp.log(value) - fn.loc) / fn.scale
+    elif isinstance(fn, Normal):
+        rows = (value - fn.loc) / fn.scale
+    else:
+        return None
+    scale = 1.0 if site["scale"] is None else site["scale"]
+    return jnp.sqrt(scale) * jnp.ravel(rows)

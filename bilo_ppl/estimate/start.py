@@ -12,6 +12,7 @@ from numpyro.distributions import (
     ExpandedDistribution,
     Independent,
     MaskedDistribution,
+    Unit,
     biject_to,
     constraints,
 )
@@ -19,6 +20,7 @@ from numpyro.infer import init_to_median
 
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.effects import find_solutions
+from bilo_ppl.estimate.objective import find_rows
 from bilo_ppl.fields import field_weights
 from bilo_ppl.solution_operators import AbstractSolutionOperator, FineTuned
 from bilo_ppl.unknowns import FIRST_GUESS
@@ -37,6 +39,8 @@ class Start(NamedTuple):
     """By solution site."""
     thetas: dict[str, Theta]
     """Theta of each solution site at the first position."""
+    least_squares: bool
+    """Whether there are data whose negative log likelihood is a sum of squares."""
 
 
 def find_start(
@@ -77,6 +81,10 @@ def find_start(
         z,
         {name: operator for name, (operator, _) in found.items()},
         {name: theta for name, (_, theta) in found.items()},
+        any(
+            site["is_observed"] and find_rows(site) is not None and not isinstance(site["fn"], Unit)
+            for site in sites.values()
+        ),
     )
 
 

@@ -47,6 +47,8 @@ class Stopping(NamedTuple):
     """Evaluations in a row that may miss the inner tolerance; None: any number."""
     trials: bool
     """Whether steps are trials of a line search, which may fail without harm."""
+    least_squares: bool
+    """Whether the optimiser needs the Jacobian of the least-squares rows."""
     inner_tolerance: float
     """Unit for the growth of the lower-level loss."""
 
