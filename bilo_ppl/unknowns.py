@@ -94,4 +94,4 @@ def _check_weight(name: str, weight: Any) -> None:
         return
     concrete = np.asarray(weight, dtype=float)
     if not (np.isfinite(concrete).all() and (concrete >= 0).all()):
-        raise ValueError(f"penalty {name!r}: the weight must be at least 0, got {weight}.")
+        raise ValueError(f"penalty({name!r}): the weight must be at least 0, got {weight}.")

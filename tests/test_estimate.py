@@ -13,10 +13,10 @@ import pytest
 
 import bilo_ppl as bilo
 from bilo_ppl.estimate import descent, find_map, laplace, save_estimate
-from bilo_ppl.estimate.line_search import backtracking_lbfgs
+from bilo_ppl.estimate.line_search import backtracking_lbfgs, gauss_newton
 from bilo_ppl.fields import KarhunenLoeve, field_weights
 from bilo_ppl.solution_operators import AbstractSolutionOperator, SolveInfo
-from bilo_ppl.unknowns import unknown_function
+from bilo_ppl.unknowns import squared_penalty, unknown_function
 from models import poisson
 
 DATA = poisson.synthetic_data(1)
@@ -46,6 +46,8 @@ class ClosedForm(AbstractSolutionOperator):
 
 
 CLOSED = ClosedForm()
+QUIET = {"progress": False}
+REAL = dist.constraints.real
 
 
 def estimate(operator: Any = CLOSED, data: Any = (X, Y, SIGMA), **options: Any):
@@ -188,13 +190,57 @@ def test_lbfgs_with_backtracking_minimises_rosenbrocks_function():
     assert values[0] == pytest.approx(24.2)
 
 
+def test_gauss_newton_solves_a_linear_problem_in_a_few_steps_and_says_so():
+    found = find_map(conjugate, KEY, CLOSED, 2.0, optimizer=gauss_newton(1e-9), **QUIET)
+    np.testing.assert_allclose(found.values["m"], 1.8, atol=1e-5)
+    # LogNormal(0.5, 0.3) has its mode at exp(0.5 - 0.3^2): a term without rows.
+    np.testing.assert_allclose(found.values["c"], np.exp(0.5 - 0.09), atol=2e-3)
+    assert found.status in {"stalled", "converged"}
+    assert found.history.steps <= 6
+
+
+def test_gauss_newton_finds_the_mode_and_needs_fewer_steps():
+    newton = estimate(optimizer=gauss_newton(tolerance=1e-8))
+    np.testing.assert_allclose(newton.values["D"], mode(density), atol=1e-4)
+    assert newton.history.steps <= 12
+    far = estimate(optimizer=gauss_newton(tolerance=1e-8), init={"D": 30.0})
+    np.testing.assert_allclose(far.values["D"], mode(density), atol=1e-4)
+
+
+def squared(operator, weight):
+    """The penalty ``weight`` (p^2 + 4 q^2) / 2 + |(p, q) - (1, 1)|^2 / 2, once by its rows."""
+    p, q = (numpyro.sample(name, dist.ImproperUniform(REAL, (), ())) for name in "pq")
+    squared_penalty("penalty", weight, jnp.stack([p, 2 * q]))
+    bilo.solution("u", operator, {"D": 1.0})
+    numpyro.sample("y", dist.Normal(jnp.stack([p, q]), 1.0), obs=jnp.ones(2))
+
+
+def test_a_squared_penalty_is_the_penalty_and_gauss_newton_sees_its_curvature():
+    init = {"p": 0.8, "q": 0.9}
+    found = find_map(squared, KEY, CLOSED, 1.0, init=init, optimizer=gauss_newton(1e-9), **QUIET)
+    np.testing.assert_allclose([found.values[name] for name in "pq"], [1 / 2, 1 / 5], atol=1e-5)
+    assert found.history.steps <= 6
+    p, q = found.values["p"], found.values["q"]
+    np.testing.assert_allclose(found.terms["penalty"], (p**2 + 4 * q**2) / 2, rtol=1e-6)
+    with pytest.raises(ValueError, match="penalty.'penalty'.: the weight must be at least 0"):
+        find_map(squared, KEY, CLOSED, -1.0, init=init, **QUIET)
+
+
+def test_gauss_newton_is_refused_where_it_has_nothing_to_work_on():
+    newton = gauss_newton()
+    with pytest.raises(ValueError, match="gauss_newton needs data with a normal"):
+        find_map(lognormal, KEY, CLOSED, optimizer=newton, **QUIET)
+    with pytest.raises(ValueError, match="backtracking compares U at solved points"):
+        estimate(optimizer=newton, method="simultaneous")
+
+
 def test_lbfgs_comes_back_from_where_there_is_no_value_and_keeps_its_steps_short():
     values, z = minimised(lambda z: 10 * z - jnp.log(z), jnp.array(0.9), 30, first_step=5.0)
     assert np.isnan(values[1])
     np.testing.assert_allclose(z, 0.1, atol=1e-6)
     _, once = minimised(lambda z: 100 * z**2, jnp.array(1.5), 1)
     np.testing.assert_allclose(once, 1.4)
-    with pytest.raises(ValueError, match="needs the parameters and the value"):
+    with pytest.raises(ValueError, match="need the parameters and the value"):
         backtracking_lbfgs().update(1.0, backtracking_lbfgs().init(jnp.array(1.0)))
 
 

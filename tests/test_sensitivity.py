@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import bilo_ppl as bilo
+from bilo_ppl import gauss_newton
 
 X = np.linspace(0.1, 0.9, 5)[:, None]
 SINES = np.sin(np.pi * X * [1, 2])
@@ -178,3 +179,18 @@ def test_the_jacobian_is_computed_only_where_a_derivative_is_asked_for(loaded):
     assert factorisations(values) == 0
     gradient = jax.grad(lambda theta: jnp.sum(values(theta)))
     assert factorisations(gradient) == 2
+
+
+def test_the_neural_adjoint_by_conjugate_gradients_is_that_of_the_factorisation(
+    loaded, monkeypatch
+):
+    """Systems too large to factor have the same gradient, also under vmap."""
+
+    def slope(b):
+        return jnp.sum(values_of(implicit(loaded))({**THETA, "b": b}) ** 2)
+
+    at = jnp.array([0.9e5, 1.1e5])
+    factored = jax.jit(jax.vmap(jax.grad(slope)))(at)
+    monkeypatch.setattr(gauss_newton, "DENSE_UP_TO", 0)
+    iterative = jax.jit(jax.vmap(jax.grad(lambda b: slope(b))))(at)
+    np.testing.assert_allclose(iterative, factored, rtol=1e-2)

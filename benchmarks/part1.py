@@ -1,0 +1,222 @@
+"""Point estimates on the PDEs of BiLO's first part, against the PDE-constrained optimum.
+
+    python benchmarks/part1.py [--profile quick|paper] [--out FILE.json] [--only NAME ...]
+
+Every problem is estimated twice from the same data: with the fine-tuned network, and with the
+numerical operator (whose reverse mode is the adjoint method) or, for gene expression, the closed form.
+One process and one thread for a problem; times are CPU seconds, compilation included. Prints a table
+and writes one record for each problem. `part1_studies.py` has the papers' own algorithm.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import benchmarks.one_thread  # noqa: F401, I001  # before JAX
+
+import argparse
+import json
+import subprocess
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+
+import bilo_ppl as bilo
+from benchmarks.part1_cases import Case, cases
+from bilo_ppl.estimate import Estimate, find_map
+from bilo_ppl.run.map_scores import numerical_solution
+
+jax.config.update("jax_enable_x64", True)
+
+FINE = 51
+"""Points in every direction of the grid on which the residual is checked."""
+
+
+def pretrained(case: Case) -> tuple[bilo.FineTuned, float]:
+    """The operator at the first guess, all weights free, and what it took."""
+    begun = time.process_time()
+    operator, report = bilo.pretrain(
+        case.problem,
+        case.file.start,
+        key=jax.random.key(0),
+        solver=bilo.LevenbergMarquardt(case.tolerance / 2, max_steps=200),
+        sensitivity=case.sensitivity,
+        width=case.width,
+        fourier=case.fourier,
+        fourier_scale=case.fourier_scale,
+        progress=False,
+    )
+    print(f"  {case.name}: {report}", file=sys.stderr)
+    solver = bilo.LevenbergMarquardt(case.tolerance, max_steps=20)
+    return bilo.FineTuned(operator, solver, case.sensitivity), time.process_time() - begun
+
+
+def estimated(case: Case, operator: Any, data: dict, steps: int) -> tuple[Estimate, float]:
+    """The MAP with one operator, and its CPU seconds."""
+    begun = time.process_time()
+    arguments = {"sigma": data["sigma"], **case.arguments}
+    found = find_map(
+        case.file.model,
+        jax.random.key(2),
+        operator,
+        data["x"],
+        data["y"],
+        steps=steps,
+        progress=False,
+        **arguments,
+    )
+    return found, time.process_time() - begun
+
+
+def likeliest(case: Case, data: dict) -> dict[str, float]:
+    """The MAP of gene expression from the closed form, by Nelder and Mead's method in log theta."""
+    file = case.file
+    x = np.asarray(data["x"])
+
+    def energy(position):
+        theta = dict(zip(file.problem.parameters, np.exp(position), strict=True))
+        if theta["mu"] >= 30:
+            return np.inf
+        log_likelihood = np.sum(np.log(file.closed_form(x, theta)))
+        return float(file.SNAPSHOTS * file.total(theta) - log_likelihood + 0.004 * theta["lam"])
+
+    start = np.log([file.start[name] for name in file.problem.parameters])
+    options = {"xatol": 1e-8, "fatol": 1e-8, "maxiter": 2000}
+    found = scipy.optimize.minimize(energy, start, method="Nelder-Mead", options=options)
+    return dict(zip(file.problem.parameters, np.exp(found.x).tolist(), strict=True))
+
+
+def distance(found: Any, wanted: Any, problem: bilo.Problem) -> float:
+    """Relative error; of functions (of the first coordinate) in L2, absolute where zero is wanted."""
+    if callable(wanted):
+        x = jnp.zeros((401, problem.domain.dimension)).at[:, 0].set(jnp.linspace(0, 1, 401))
+        found, wanted = (np.asarray(jax.jit(jax.vmap(f))(x)) for f in (found, wanted))
+    found, wanted = np.asarray(found, float), np.asarray(wanted, float)
+    return float(np.linalg.norm(found - wanted) / (np.linalg.norm(wanted) or 1.0))
+
+
+def fine_points(problem: bilo.Problem) -> np.ndarray:
+    """Where u is compared: a fine grid, wherever the collocation points lie."""
+    return problem.domain.grid(*([401] if problem.domain.dimension == 1 else [FINE, FINE]))
+
+
+def loss_between(case: Case, fine: bilo.FineTuned, found: Estimate) -> float | None:
+    """Mean squared residual on the fine grid of a space-time problem, at the estimate."""
+    if case.points is None:
+        return None
+    problem = type(case.problem)(FINE, FINE)
+    (weights,) = found.operator_states.values()
+    local = fine.operator.with_weights(weights)
+    u = local.field(found.theta())
+    residual = jax.vmap(lambda x: problem.residual(u, x, found.theta()))
+    return float(jnp.mean(jax.jit(residual)(jnp.asarray(problem.points, local.dtype)) ** 2))
+
+
+def measured(case: Case) -> dict:
+    """The record of one case, in this process."""
+    imported = time.process_time()
+    fine, seconds = pretrained(case)
+    reference = case.file.reference()
+    points = fine_points(case.problem)
+    runs = []
+    for seed in range(case.seeds):
+        data = case.file.synthetic_data(seed, **case.data)
+        found, took = estimated(case, fine, data, case.steps)
+        theta = found.theta()
+        wanted: Any
+        if case.exact:
+            wanted = likeliest(case, data)
+        else:
+            wanted = estimated(case, reference, data, 2 * case.steps)[0].theta()
+        u = np.asarray(found.solution(points))
+        numerical = numerical_solution(reference, theta, points)
+        names = case.truths
+        runs.append(
+            {
+                "seed": seed,
+                "error": {n: distance(theta[n], t, case.problem) for n, t in names.items()},
+                "reference_error": {
+                    n: distance(wanted[n], t, case.problem) for n, t in names.items()
+                },
+                "difference": {n: distance(theta[n], wanted[n], case.problem) for n in names},
+                "u_relative_error": float(
+                    np.linalg.norm(u - numerical) / np.linalg.norm(numerical)
+                ),
+                "cpu_seconds": took,
+                "steps": found.history.steps,
+                "inner_steps": int(np.sum(found.history.inner_steps)),
+                "inner_loss": float(found.inner.loss),
+                "fine_grid_loss": loss_between(case, fine, found),
+                "status": found.status,
+            }
+        )
+        print(f"  {case.name}, seed {seed}: {found}", file=sys.stderr)
+    return {
+        "case": case.name,
+        "tolerance": case.tolerance,
+        "collocation_points": len(case.problem.points),
+        "cpu_seconds_import": imported,
+        "cpu_seconds_pretrain": seconds,
+        "cpu_seconds_first": seconds + runs[0]["cpu_seconds"],
+        "runs": runs,
+    }
+
+
+HEAD = f"{'case':<48} {'unknown':>7} {'error, %':>16} {'reference, %':>16} {'between, %':>11} "
+HEAD += f"{'u, %':>7} {'CPU s':>6} {'steps':>6}"
+
+
+def lines(entry: dict) -> list[str]:
+    """Rows of the table: mean and sd over the data sets, in percent."""
+    runs = entry["runs"]
+    rows = []
+    for name in runs[0]["error"]:
+        spread = [
+            f"{100 * np.mean(v):.3g} ({100 * np.std(v, ddof=1):.2g})"
+            if len(v) > 1
+            else f"{100 * v[0]:.3g}"
+            for v in ([r[key][name] for r in runs] for key in ("error", "reference_error"))
+        ]
+        between = 100 * max(r["difference"][name] for r in runs)
+        u = 100 * max(r["u_relative_error"] for r in runs)
+        steps = np.mean([r["steps"] for r in runs])
+        rows.append(
+            f"{entry['case']:<48} {name:>7} {spread[0]:>16} {spread[1]:>16} {between:>11.2g} {u:>7.2g} "
+            f"{entry['cpu_seconds_first']:>6.0f} {steps:>6.0f}"
+        )
+    return rows
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--profile", choices=("quick", "paper"), default="quick")
+    parser.add_argument("--out", default="part1.json")
+    parser.add_argument("--only", nargs="*", help="parts of case names to run")
+    parser.add_argument("--index", type=int, help="run one case here and print its record")
+    arguments = parser.parse_args()
+    chosen = cases(arguments.profile)
+    if arguments.index is not None:
+        print(json.dumps(measured(chosen[arguments.index])))
+        return
+    print(HEAD, flush=True)
+    records = []
+    for index, case in enumerate(chosen):
+        if arguments.only and not any(part in case.name for part in arguments.only):
+            continue
+        command = [sys.executable, __file__, "--profile", arguments.profile, "--index", str(index)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            print(f"{case.name} failed", file=sys.stderr, flush=True)
+            continue
+        records.append(json.loads(done.stdout.splitlines()[-1]))
+        print("\n".join(lines(records[-1])), flush=True)
+        pathlib.Path(arguments.out).write_text(json.dumps(records, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
