@@ -222,7 +222,7 @@ def test_a_squared_penalty_is_the_penalty_and_gauss_newton_sees_its_curvature():
     assert found.history.steps <= 6
     p, q = found.values["p"], found.values["q"]
     np.testing.assert_allclose(found.terms["penalty"], (p**2 + 4 * q**2) / 2, rtol=1e-6)
-    with pytest.raises(ValueError, match="penalty.'penalty'.: the weight must be at least 0"):
+    with pytest.raises(ValueError, match=r"penalty.'penalty'.: the weight must be at least 0"):
         find_map(squared, KEY, CLOSED, -1.0, init=init, **QUIET)
 
 
