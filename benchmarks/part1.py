@@ -90,13 +90,13 @@ def likeliest(case: Case, data: dict) -> dict[str, float]:
     return dict(zip(file.problem.parameters, np.exp(found.x).tolist(), strict=True))
 
 
-def distance(found: Any, wanted: Any, problem: bilo.Problem) -> float:
-    """Relative error; of functions (of the first coordinate) in L2, absolute where zero is wanted."""
-    if callable(wanted):
+def distance(found: Any, wanted: Any, truth: Any, problem: bilo.Problem) -> float:
+    """In units of the truth, absolute where that is zero; of functions of the first coordinate in L2."""
+    if callable(truth):
         x = jnp.zeros((401, problem.domain.dimension)).at[:, 0].set(jnp.linspace(0, 1, 401))
-        found, wanted = (np.asarray(jax.jit(jax.vmap(f))(x)) for f in (found, wanted))
-    found, wanted = np.asarray(found, float), np.asarray(wanted, float)
-    return float(np.linalg.norm(found - wanted) / (np.linalg.norm(wanted) or 1.0))
+        found, wanted, truth = (np.asarray(jax.jit(jax.vmap(f))(x)) for f in (found, wanted, truth))
+    found, wanted, truth = (np.asarray(v, float) for v in (found, wanted, truth))
+    return float(np.linalg.norm(found - wanted) / (np.linalg.norm(truth) or 1.0))
 
 
 def fine_points(problem: bilo.Problem) -> np.ndarray:
@@ -108,7 +108,8 @@ def loss_between(case: Case, fine: bilo.FineTuned, found: Estimate) -> float | N
     """Mean squared residual on the fine grid of a space-time problem, at the estimate."""
     if case.points is None:
         return None
-    problem = type(case.problem)(FINE, FINE)
+    kind: Any = type(case.problem)
+    problem = kind(FINE, FINE)
     (weights,) = found.operator_states.values()
     local = fine.operator.with_weights(weights)
     u = local.field(found.theta())
@@ -134,15 +135,17 @@ def measured(case: Case) -> dict:
             wanted = estimated(case, reference, data, 2 * case.steps)[0].theta()
         u = np.asarray(found.solution(points))
         numerical = numerical_solution(reference, theta, points)
-        names = case.truths
+
+        def between(one, other):
+            truths = case.truths.items()
+            return {n: distance(one[n], other[n], t, case.problem) for n, t in truths}
+
         runs.append(
             {
                 "seed": seed,
-                "error": {n: distance(theta[n], t, case.problem) for n, t in names.items()},
-                "reference_error": {
-                    n: distance(wanted[n], t, case.problem) for n, t in names.items()
-                },
-                "difference": {n: distance(theta[n], wanted[n], case.problem) for n in names},
+                "error": between(theta, case.truths),
+                "reference_error": between(wanted, case.truths),
+                "difference": between(theta, wanted),
                 "u_relative_error": float(
                     np.linalg.norm(u - numerical) / np.linalg.norm(numerical)
                 ),

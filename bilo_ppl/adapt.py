@@ -205,10 +205,7 @@ def _home(operator: FineTuned, thetas: Theta) -> Theta:
     no more than a typical value.
     """
     centre = operator.operator.embedding.centre
-    known = {
-        n: jnp.shape(centre.get(n)) == v.shape[1:] for n, v in thetas.items() if hasattr(v, "shape")
-    }
-    if len(known) < len(thetas) or not all(known.values()):
+    if not all(name in centre and hasattr(v, "shape") for name, v in thetas.items()):
         return rows_of(thetas, slice(0))
     return {name: jnp.asarray(centre[name], v.dtype)[None] for name, v in thetas.items()}
 

@@ -1,10 +1,5 @@
-"""Save and load operators: hyper-parameters and weights in one file.
+"""Save and load operators: hyper-parameters and weights in one file."""
 
-The file is one line of JSON followed by Equinox's serialised leaves.
-"""
-
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bilo_ppl._files import read_header, read_leaves, write_leaves
 from bilo_ppl.lora import merge_lora
 from bilo_ppl.operator import LocalOperator
 from bilo_ppl.problem import Problem
@@ -33,11 +29,7 @@ def save_operator(
     """
     network = merge_lora(operator.network)
     header = {"format": FORMAT, **_describe(operator), "metadata": dict(metadata or {})}
-    temporary = Path(f"{path}.part")
-    with temporary.open("wb") as file:
-        file.write((json.dumps(header) + "\n").encode())
-        eqx.tree_serialise_leaves(file, (network, operator.embedding))
-    os.replace(temporary, path)
+    write_leaves(path, header, (network, operator.embedding))
 
 
 def load_operator(path: str | Path, problem: Problem) -> LocalOperator:
@@ -47,15 +39,10 @@ def load_operator(path: str | Path, problem: Problem) -> LocalOperator:
     class name, parameters, dimension, number of components or network inputs.
     """
     with Path(path).open("rb") as file:
-        header = _header(file.readline(), path)
+        header = read_header(file, FORMAT)
         _check_problem(header, problem, path)
         like = _skeleton(header, problem)
-        try:
-            network, embedding = eqx.tree_deserialise_leaves(file, (like.network, like.embedding))
-        except Exception as error:  # Equinox raises several kinds, with internal messages.
-            raise ValueError(
-                f"{path}: the weights do not fit the header ({error}); the file is damaged."
-            ) from error
+        network, embedding = read_leaves(file, (like.network, like.embedding))
     return eqx.tree_at(lambda o: (o.network, o.embedding), like, (network, embedding))
 
 
@@ -77,16 +64,6 @@ def _describe(operator: LocalOperator) -> dict[str, Any]:
         "residual": network.residual,
         "dtype": np.dtype(operator.dtype).name,
     }
-
-
-def _header(line: bytes, path: str | Path) -> dict[str, Any]:
-    try:
-        header = json.loads(line)
-    except ValueError:
-        header = None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError(f"{path} is not an operator file of this version (expected {FORMAT!r}).")
-    return header
 
 
 def _check_problem(header: Mapping[str, Any], problem: Problem, path: str | Path) -> None:

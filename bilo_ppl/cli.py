@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_model(run)
     _add_sampler(run)
-    _add_operator(run)
+    _add_operator(run, ("partial", "implicit", "residual-gradient"))
     _add_output(run, "MODEL-SAMPLER")
     _add_run_only(run)
     estimate = commands.add_parser(
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_model(estimate)
     _add_estimate(estimate)
-    _add_operator(estimate)
+    _add_operator(estimate, ("implicit", "residual-gradient"))
     _add_output(estimate, "MODEL-map-METHOD")
     # The inner solver follows from the method unless it is asked for.
     estimate.set_defaults(inner=None)
@@ -160,7 +160,7 @@ def _add_estimate(estimate: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, help="seed of everything but the data")
 
 
-def _add_operator(run: argparse.ArgumentParser) -> None:
+def _add_operator(run: argparse.ArgumentParser, sensitivities: Sequence[str]) -> None:
     group = run.add_argument_group("solution operator")
     group.add_argument(
         "--operator", choices=("fine-tuned", "numerical"), default="fine-tuned",
@@ -185,7 +185,7 @@ def _add_operator(run: argparse.ArgumentParser) -> None:
         help="limit of one solve (default: 20 for lm, 6 once adapted, 2000 for adam)",
     )
     group.add_argument(
-        "--sensitivity", choices=("auto", "partial", "implicit", "residual-gradient"),
+        "--sensitivity", choices=("auto", *sensitivities),
         default="auto", help="how the solution is differentiated with respect to theta",
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
-from bilo_ppl._compile import RUNS_ONCE
+from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.pretrain import FitReport, fit
 from bilo_ppl.solution_operators import FineTuned
@@ -91,7 +91,7 @@ def spread_out(thetas: Theta, count: int) -> np.ndarray:
     return farthest_points(rows / np.where(sd > 0, sd, 1), count)
 
 
-@eqx.filter_jit(compiler_options=RUNS_ONCE)
+@jit_once
 def _losses(operator: FineTuned, thetas: Theta) -> Any:
     weights, lower_level = operator.init_state(), operator.lower_level
     return jax.vmap(lambda t: lower_level.at(t).loss(weights))(thetas)

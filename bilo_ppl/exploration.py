@@ -18,7 +18,7 @@ from numpyro import handlers
 from numpyro.infer import init_to_value
 from numpyro.infer.util import constrain_fn
 
-from bilo_ppl._compile import RUNS_ONCE
+from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.effects import find_solutions, replace_operator, without_solving
 from bilo_ppl.mcmc._numpyro import euclidean_kinetic_energy
@@ -55,20 +55,21 @@ class Site(NamedTuple):
 
     def theta(self, values: Mapping[str, Any]) -> Theta:
         """What the site is asked to solve, given constrained values of the latent sites."""
-        found = find_solutions(handlers.substitute(self.model, data=dict(values)))
+        return self._looked_up(handlers.substitute(self.model, data=dict(values)))
+
+    def drawn(self, key: Key) -> Theta:
+        """What the site is asked to solve at a draw from the prior."""
+        return self._looked_up(handlers.seed(self.model, key))
+
+    def _looked_up(self, model: Callable) -> Theta:
+        found = find_solutions(model)
         found(*self.args, **self.kwargs)
         return dict(found.sites[self.name][1])
 
 
 def prior_thetas(site: Site, key: Key, count: int) -> Theta:
     """``count`` thetas from the prior, a leading axis on every array; nothing is solved."""
-
-    def one(key):
-        found = find_solutions(handlers.seed(site.model, key))
-        found(*site.args, **site.kwargs)
-        return dict(found.sites[site.name][1])
-
-    return jax.jit(jax.vmap(one), compiler_options=RUNS_ONCE)(jax.random.split(key, count))
+    return jit_once(jax.vmap(site.drawn))(jax.random.split(key, count))
 
 
 def relaxed(operator: FineTuned) -> FineTuned:
@@ -177,7 +178,7 @@ class Explorer:
                 values = constrain_fn(site.model, site.args, dict(site.kwargs), z)
             return site.theta(values)
 
-        return jax.jit(jax.vmap(theta_at), compiler_options=RUNS_ONCE)(jnp.asarray(positions))
+        return jit_once(jax.vmap(theta_at))(jnp.asarray(positions))
 
 
 def _unknown(z: Any, solver_state: Any):

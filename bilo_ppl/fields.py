@@ -32,6 +32,7 @@ __all__ = [
     "mean_squared_gradient",
     "total_variation",
     "with_field_weights",
+    "zero_output",
 ]
 
 F = TypeVar("F")
@@ -110,6 +111,13 @@ class NetworkField(eqx.Module):
         x = jnp.atleast_1d(jnp.asarray(x, first.bias.dtype))[: self.domain.dimension]
         raw = self.network(self.domain.normalise(x), jnp.zeros_like(first.bias))
         return jnp.reshape(self.lift(x, raw[0]), ())
+
+
+def zero_output(field: NetworkField) -> NetworkField:
+    """The field whose network puts out zero: ``lift(x, 0)``, with all other weights as they are."""
+    last = field.network.layers[-1]
+    zero = eqx.tree_at(lambda layer: (layer.weight, layer.bias), last, replace_fn=jnp.zeros_like)
+    return eqx.tree_at(lambda f: f.network.layers[-1], field, zero)
 
 
 def _trainable(field: Any) -> Any:

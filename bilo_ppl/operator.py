@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bilo_ppl._compile import RUNS_ONCE
+from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Point, Theta, Weights
 from bilo_ppl.lora import LowRankLinear, add_lora, merge_lora, trainable
 from bilo_ppl.networks import MLP
@@ -194,7 +194,7 @@ class LocalOperator(eqx.Module):
         return eqx.tree_at(lambda o: o.network, self, network)
 
 
-@eqx.filter_jit(compiler_options=RUNS_ONCE)
+@jit_once
 def _initialised(
     problem: Problem,
     theta: Theta,

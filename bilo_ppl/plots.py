@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bilo_ppl._files import replacing
 from bilo_ppl.diagnostics._draws import scalar_draws
-from bilo_ppl.diagnostics._files import replacing
 
 __all__ = ["plot_inner_steps", "plot_posterior", "plot_solution_band", "plot_trace", "save_figure"]
 

@@ -1,7 +1,6 @@
 """The PDE problem: a residual at a point, exact boundary values, names of the parameters."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from bilo_ppl._compile import RUNS_ONCE
+from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Field, Point, Points, Rows, Theta
 from bilo_ppl.domain import Box
 
@@ -141,7 +140,7 @@ def check_problem(problem: Problem, theta: Theta) -> None:
     xs = jnp.asarray(points, dtype)
     arrays, static = eqx.partition(theta, eqx.is_array)
 
-    @partial(jax.jit, compiler_options=RUNS_ONCE)
+    @jit_once
     def values(arrays):
         theta = eqx.combine(arrays, static)
         u = _trial_fields(problem, theta)[0]
@@ -183,7 +182,7 @@ def _check_boundary(problem: Problem, theta: Theta, dtype: Any) -> None:
         raise ValueError(f"{type(problem).__name__}.boundary: its values are not finite.")
     arrays, static = eqx.partition(theta, eqx.is_array)
 
-    @partial(jax.jit, compiler_options=RUNS_ONCE)
+    @jit_once
     def trials(arrays):
         return [jax.vmap(u)(xs) for u in _trial_fields(problem, eqx.combine(arrays, static))]
 

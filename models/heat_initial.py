@@ -16,7 +16,7 @@ import numpyro
 import numpyro.distributions as dist
 
 import bilo_ppl as bilo
-from bilo_ppl.fields import NetworkField, gradients
+from bilo_ppl.fields import NetworkField, gradients, zero_output
 from bilo_ppl.unknowns import squared_penalty, unknown_function
 
 DIFFUSION = 0.01
@@ -65,7 +65,7 @@ def hat(x):
 problem = HeatInitial()
 unknown = NetworkField(SPACE, width=64, depth=2, lift=_positive, key=jax.random.key(0))
 # Without output the network leaves the first guess, sin(pi x).
-first_guess = eqx.tree_at(lambda f: f.network.layers[-1].weight, unknown, replace_fn=jnp.zeros_like)
+first_guess = zero_output(unknown)
 start = {"f": first_guess}
 
 

@@ -8,7 +8,6 @@ misfit plus 1e-3 times the mean of D'^2. `bayesian_model` has instead a log-Gaus
 10 Karhunen-Loeve coefficients. The local operator sees D(x) as an auxiliary input.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +15,7 @@ import numpyro
 import numpyro.distributions as dist
 
 import bilo_ppl as bilo
-from bilo_ppl.fields import KarhunenLoeve, NetworkField, gradients
+from bilo_ppl.fields import KarhunenLoeve, NetworkField, gradients, zero_output
 from bilo_ppl.unknowns import squared_penalty, unknown_function
 
 SIGMA = 0.01
@@ -53,7 +52,7 @@ def hat(x):
 problem = VariablePoisson()
 unknown = NetworkField(problem.domain, width=64, depth=2, lift=_with_ends, key=jax.random.key(0))
 # Without output the network leaves the first guess, D = 1.
-first_guess = eqx.tree_at(lambda f: f.network.layers[-1].weight, unknown, replace_fn=jnp.zeros_like)
+first_guess = zero_output(unknown)
 start = {"D": first_guess}
 
 

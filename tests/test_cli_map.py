@@ -78,7 +78,6 @@ def least_squares(seed, noise=0.1):
         (["--noise", "-0.1"], "noise is -0.1; a standard deviation is at least 0"),
         (["--noise", "nan"], "noise is nan"),
         (["--learning-rate", "0"], "learning_rate is 0; it must be positive"),
-        (["--sensitivity", "partial"], "right for an adapted operator only"),
         (["--method", "simultaneous"], "no weights to descend on"),
         (["--data", "missing.csv"], "there is no data file missing.csv"),
         (["--data", "closed.py", "--noise", "1"], "--noise is for synthetic data"),
@@ -90,8 +89,15 @@ def test_bad_arguments_write_nothing(folder, capsys, arguments, message):
     assert [path.name for path in folder.iterdir()] == ["closed.py"]
 
 
-def test_simultaneous_descent_has_no_line_search(folder, capsys):
-    arguments = ["closed.py", "--method", "simultaneous", "--optimizer", "lbfgs"]
+def test_the_sensitivity_of_adapted_operators_is_not_offered(capsys):
+    with pytest.raises(SystemExit):
+        main(["map", "closed.py", "--sensitivity", "partial"])
+    assert "invalid choice: 'partial'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "gauss-newton"])
+def test_simultaneous_descent_has_no_line_search(folder, capsys, optimizer):
+    arguments = ["closed.py", "--method", "simultaneous", "--optimizer", optimizer]
     assert main(["map", *arguments]) == 2
     assert "use --optimizer adam" in capsys.readouterr().err
 
@@ -103,8 +109,10 @@ def test_noise_needs_a_model_that_offers_it(folder, capsys):
     assert "synthetic_data has no argument noise" in capsys.readouterr().err
 
 
-def test_estimates_over_seeds_are_those_of_least_squares(folder, capsys):
+@pytest.mark.parametrize("optimizer", ["lbfgs", "gauss-newton"])
+def test_estimates_over_seeds_are_those_of_least_squares(folder, capsys, optimizer):
     arguments = ["closed.py", "--operator", "numerical", "--seeds", "3", "--out", "here"]
+    arguments += ["--optimizer", optimizer]
     assert main(["map", *arguments]) == 0
     here = folder / "here"
     found = content(here)

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from bilo_ppl._files import replacing
 from bilo_ppl.diagnostics._draws import scalar_draws
-from bilo_ppl.diagnostics._files import replacing
 from bilo_ppl.diagnostics.faults import Faults, count_faults, divergence_warning
 from bilo_ppl.diagnostics.results import chain_diagnostics
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 
+from bilo_ppl._files import replacing
 from bilo_ppl.diagnostics import _groups
-from bilo_ppl.diagnostics._files import replacing
 from bilo_ppl.solution_operators import SolveInfo
 
 __all__ = [

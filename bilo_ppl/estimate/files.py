@@ -1,17 +1,12 @@
-"""Save an estimate, and read back what `find_map` goes on from.
+"""Save an estimate, and read back what `find_map` goes on from."""
 
-The file is one line of JSON followed by Equinox's serialised leaves.
-"""
-
-import json
-import os
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
+from bilo_ppl._files import read_header, read_leaves, write_leaves
 from bilo_ppl.estimate.loop import MapState
 from bilo_ppl.estimate.result import Estimate, History
 
@@ -33,11 +28,7 @@ def save_estimate(path: str | Path, estimate: Estimate) -> None:
         "state": _leaves(estimate.state),
         "recorded": _leaves(history),
     }
-    temporary = Path(f"{path}.part")
-    with temporary.open("wb") as file:
-        file.write((json.dumps(header) + "\n").encode())
-        eqx.tree_serialise_leaves(file, (estimate.state, history))
-    os.replace(temporary, path)
+    write_leaves(path, header, (estimate.state, history))
 
 
 def load_state(path: str | Path, like: MapState) -> tuple[MapState, History]:
@@ -47,15 +38,10 @@ def load_state(path: str | Path, like: MapState) -> tuple[MapState, History]:
     not of this kind, or was written for another model, operator, method or optimiser.
     """
     with Path(path).open("rb") as file:
-        header = _header(file.readline(), path)
+        header = read_header(file, FORMAT)
         _compare(_leaves(like), header["state"], str(path))
         recorded = [(name, tuple(shape), kind) for name, shape, kind in header["recorded"]]
-        try:
-            state, history = eqx.tree_deserialise_leaves(file, (like, _blank(recorded)))
-        except Exception as error:  # Equinox raises several kinds, with internal messages.
-            raise ValueError(
-                f"{path}: the arrays do not fit the header ({error}); the file is damaged."
-            ) from error
+        state, history = read_leaves(file, (like, _blank(recorded)))
     return state, history
 
 
@@ -82,16 +68,6 @@ def _compare(wanted: list[list[Any]], found: list[list[Any]], source: str) -> No
         f"{other[:2]}. Resume with the same model, operator, method and optimizer, and in the same "
         "precision."
     )
-
-
-def _header(line: bytes, path: str | Path) -> dict[str, Any]:
-    try:
-        header = json.loads(line)
-    except ValueError:
-        header = None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError(f"{path} is not an estimate file of this version (expected {FORMAT!r}).")
-    return header
 
 
 def _blank(recorded: list[tuple[str, tuple[int, ...], str]]) -> History:

@@ -4,14 +4,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
 
-from bilo_ppl._compile import RUNS_ONCE
+from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Points, Theta
 from bilo_ppl.effects import find_solutions
 from bilo_ppl.estimate.loop import MapState
@@ -119,7 +118,7 @@ def find_theta(objective: Objective, values: Mapping[str, Any], site: str) -> Th
     return found.sites[site][1]
 
 
-@eqx.filter_jit(compiler_options=RUNS_ONCE)
+@jit_once
 def _solution_at(
     objective: Objective, values: Any, states: Any, points: Any, site: str
 ) -> Float[Array, "n ..."]:
@@ -128,7 +127,7 @@ def _solution_at(
     return jax.vmap(u)(points)
 
 
-@eqx.filter_jit(compiler_options=RUNS_ONCE)
+@jit_once
 def evaluate(objective: Objective, z: Any, states: Any) -> Any:
     """U, the new operator states and the evaluation, in one compiled call."""
     return objective(z, states)

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from bilo_ppl._compile import RUNS_ONCE
+from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Points
 from bilo_ppl.estimate import Estimate
 from bilo_ppl.model_file import ModelFile
@@ -63,14 +62,14 @@ def numerical_solution(
     return np.asarray(_solve(reference, dict(theta), jnp.asarray(points)))
 
 
-@eqx.filter_jit(compiler_options=RUNS_ONCE)
+@jit_once
 def _solve(reference: AbstractSolutionOperator, theta: Any, points: Any) -> Any:
     u, _, info = reference.solve(theta, reference.init_state())
     return jnp.where(info.converged, jax.vmap(u)(points), jnp.nan)
 
 
 def _at(function: Any, points: Points) -> np.ndarray:
-    return np.asarray(jax.jit(jax.vmap(function), compiler_options=RUNS_ONCE)(jnp.asarray(points)))
+    return np.asarray(jit_once(jax.vmap(function))(jnp.asarray(points)))
 
 
 def _relative(found: np.ndarray, wanted: np.ndarray) -> float:

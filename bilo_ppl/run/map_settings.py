@@ -5,12 +5,13 @@ import pathlib
 
 import optax
 
+from bilo_ppl.estimate import gauss_newton
 from bilo_ppl.run.settings import RunSettings
 
 __all__ = ["METHODS", "OPTIMIZERS", "MapSettings"]
 
 METHODS = ("nested", "simultaneous")
-OPTIMIZERS = ("lbfgs", "adam", "sgd")
+OPTIMIZERS = ("lbfgs", "gauss-newton", "adam", "sgd")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +70,10 @@ class MapSettings:
             raise ValueError(
                 "a numerical operator has no weights to descend on; use --method nested."
             )
-        if self.method == "simultaneous" and self.chosen_optimizer == "lbfgs":
+        if self.method == "simultaneous" and self.chosen_optimizer in ("lbfgs", "gauss-newton"):
             raise ValueError(
-                "lbfgs needs U to be a function of theta, which it is not with --method "
-                "simultaneous; use --optimizer adam."
+                f"{self.chosen_optimizer} needs U to be a function of theta, which it is not with "
+                "--method simultaneous; use --optimizer adam."
             )
 
     @property
@@ -96,6 +97,8 @@ class MapSettings:
         """The outer optimiser; None for the default of `find_map`."""
         if self.chosen_optimizer == "lbfgs":
             return None
+        if self.chosen_optimizer == "gauss-newton":
+            return gauss_newton()
         return {"adam": optax.adam, "sgd": optax.sgd}[self.chosen_optimizer](self.learning_rate)
 
     def as_run(self) -> RunSettings:

@@ -9,23 +9,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from bilo_ppl.diagnostics._files import replacing
+from bilo_ppl._files import replacing
 from bilo_ppl.estimate import Estimate, find_map, save_estimate
 from bilo_ppl.estimate.start import find_start
 from bilo_ppl.model_file import ModelFile
 from bilo_ppl.run.checks import Plan, prepare
+from bilo_ppl.run.ending import INTERRUPTED, to_the_end
 from bilo_ppl.run.interrupts import Interrupts
 from bilo_ppl.run.map_figures import figures
 from bilo_ppl.run.map_scores import compared_points, relative_errors, table, u_error
 from bilo_ppl.run.map_settings import MapSettings
 from bilo_ppl.run.operators import make_operator
-from bilo_ppl.run.record import Clock, Record, _plain, warn
+from bilo_ppl.run.record import Clock, Record, plain, warn
 from bilo_ppl.run.settings import BadInputError, RunFailedError
 from bilo_ppl.solution_operators import AbstractSolutionOperator
 
 __all__ = ["estimate_model"]
-
-INTERRUPTED = 130
 
 
 def estimate_model(settings: MapSettings) -> int:
@@ -45,21 +44,7 @@ def estimate_model(settings: MapSettings) -> int:
     record = Record(plan.folder, plan.settings)
     record["arguments"] = dataclasses.asdict(settings)
     record.took("check", started)
-    job = _Job(settings, plan, record)
-    with Interrupts() as interrupts:
-        try:
-            return job.run(interrupts)
-        except KeyboardInterrupt:
-            record.status(f"interrupted {record.content['status']}")
-            record.say(f"\nInterrupted; what there is lies in {plan.folder}.")
-            return INTERRUPTED
-        except RunFailedError as error:
-            record.status(f"failed: {error}")
-            raise
-        except Exception as error:
-            where = record.content["status"]
-            record.status(f"failed {where}: {type(error).__name__}: {error}")
-            raise
+    return to_the_end(record, _Job(settings, plan, record).run)
 
 
 def _with_noise(file: ModelFile, noise: float | None) -> ModelFile:
@@ -175,7 +160,7 @@ class _Job:
         for name in ("steps", "inner_steps", "status", "converged"):
             content[name] = [score[name] for score in scores]
         with replacing(self.plan.folder / "map.json") as temporary:
-            temporary.write_text(json.dumps(_plain(content), indent=2) + "\n")
+            temporary.write_text(json.dumps(plain(content), indent=2) + "\n")
 
     def _report(self) -> None:
         say, folder = self.record.say, self.plan.folder

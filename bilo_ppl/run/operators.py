@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from bilo_ppl._compile import RUNS_ONCE
+from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Theta
 from bilo_ppl.adapt import adapt
 from bilo_ppl.checkpoint import save_operator
@@ -91,9 +91,7 @@ def _fit_entry(report: FitReport) -> dict:
 
 def _check_start(plan: Plan, record: Record, fine: FineTuned) -> None:
     """Solve at the first guess: what pretraining left over, the inner solver must be able to do."""
-    solve = jax.jit(
-        lambda: fine.solve(plan.file.start, fine.init_state())[2], compiler_options=RUNS_ONCE
-    )
+    solve = jit_once(lambda: fine.solve(plan.file.start, fine.init_state())[2])
     info = jax.device_get(solve())
     record["solve_at_start"] = info
     if not info.converged and not plan.settings.accept_unconverged:

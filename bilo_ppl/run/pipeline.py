@@ -3,6 +3,7 @@
 import jax
 
 from bilo_ppl.run.checks import Plan, prepare
+from bilo_ppl.run.ending import INTERRUPTED, to_the_end
 from bilo_ppl.run.interrupts import Interrupts
 from bilo_ppl.run.operators import Prepared, make_operator
 from bilo_ppl.run.record import Clock, Record
@@ -14,9 +15,6 @@ __all__ = ["run"]
 
 BLOCKS = 20
 """Blocks in which the samples are drawn: what Ctrl-C can lose is one of them."""
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as in a shell."""
 
 
 def run(settings: RunSettings) -> int:
@@ -33,20 +31,7 @@ def run(settings: RunSettings) -> int:
     record = Record(plan.folder, settings)
     record.took("check", started)
     _announce(plan, record)
-    with Interrupts() as interrupts:
-        try:
-            return _stages(plan, record, interrupts)
-        except KeyboardInterrupt:
-            record.status(f"interrupted {record.content['status']}")
-            record.say(f"\nInterrupted; what there is lies in {plan.folder}.")
-            return INTERRUPTED
-        except RunFailedError as error:
-            record.status(f"failed: {error}")
-            raise
-        except Exception as error:
-            where = record.content["status"]
-            record.status(f"failed {where}: {type(error).__name__}: {error}")
-            raise
+    return to_the_end(record, lambda interrupts: _stages(plan, record, interrupts))
 
 
 def _announce(plan: Plan, record: Record) -> None:

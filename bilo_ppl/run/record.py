@@ -15,10 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from bilo_ppl.diagnostics._files import replacing
+from bilo_ppl._files import replacing
 from bilo_ppl.run.settings import RunSettings
 
-__all__ = ["FILES", "Clock", "Record", "version", "warn"]
+__all__ = ["FILES", "Clock", "Record", "plain", "version", "warn"]
 
 FILES = ("run.json", "posterior.nc", "summary.csv", "operator.eqx", "operator-adapted.eqx")
 """What a run writes, besides figures/*.png."""
@@ -108,7 +108,7 @@ class Record:
         """Write run.json with this status."""
         self.content["status"] = text
         with replacing(self.folder / "run.json") as temporary:
-            temporary.write_text(json.dumps(_plain(self.content), indent=2) + "\n")
+            temporary.write_text(json.dumps(plain(self.content), indent=2) + "\n")
 
     @contextmanager
     def stage(self, name: str, title: str = "") -> Iterator[None]:
@@ -139,16 +139,16 @@ class Record:
         )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON values; numbers that are not finite become their names, since JSON has none."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if hasattr(value, "_asdict"):
-        return _plain(value._asdict())
+        return plain(value._asdict())
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, (np.ndarray, np.generic, jax.Array)):
-        return _plain(np.asarray(value).tolist())
+        return plain(np.asarray(value).tolist())
     if isinstance(value, float) and not np.isfinite(value):
         return repr(value)
     if value is None or isinstance(value, (bool, int, float, str)):

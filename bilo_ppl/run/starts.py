@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.util import potential_energy
 
-from bilo_ppl._compile import RUNS_ONCE
+from bilo_ppl._compile import jit_once
 from bilo_ppl.mcmc import BiLOHMC, BiLONUTS
 from bilo_ppl.mcmc.start import priors_only
 
@@ -36,10 +36,7 @@ def first_states(kernel: Any, args: tuple, keys: Any, warmup: int, vectorized: b
     def potential(z):
         return potential_energy(kernel.model, args, {}, z)
 
-    evaluate = jax.jit(
-        lambda z: jax.lax.map(jax.value_and_grad(potential), z), compiler_options=RUNS_ONCE
-    )
-    energy, gradient = evaluate(states.z)
+    energy, gradient = jit_once(lambda z: jax.lax.map(jax.value_and_grad(potential), z))(states.z)
     _check(states.z, energy, gradient)
     return states._replace(
         potential_energy=energy.astype(states.potential_energy.dtype), z_grad=gradient
