@@ -49,7 +49,8 @@ def load_operator(path: str | Path, problem: Problem) -> LocalOperator:
 def _describe(operator: LocalOperator) -> dict[str, Any]:
     problem, network = operator.problem, operator.network
     layers = merge_lora(network).layers
-    shapes = {name: list(v.shape) for name, v in operator.embedding.centre.items()}
+    embedding = operator.embedding
+    shapes = {name: list(embedding.centre[name].shape) for name in embedding.names}
     return {
         "problem": type(problem).__name__,
         "parameters": list(problem.parameters),
