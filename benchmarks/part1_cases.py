@@ -93,8 +93,8 @@ def cases(profile: str) -> list[Case]:
     grid = 51 if paper else 21
     for truth, tolerance, scale in (
         ("smooth", 1e-7, 1.0),
-        ("rarefaction", 1e-5, 1.0),
-        ("shock", 1e-5, 2.0),
+        ("rarefaction", 1e-6, 2.0),
+        ("shock", 1e-6, 2.0),
     ):
         found.append(
             Case(

@@ -58,7 +58,7 @@ def find_map(
       are traced: one compilation serves all data of one shape.
     - ``key``: for sites that start at the median of prior draws.
     - ``method``: "nested" solves every PDE to its operator's tolerance at every step, from the weights
-      of the step before; any solution operator will do (a numerical one makes it the discrete
+      of the last accepted point; any solution operator will do (a numerical one makes it the discrete
       adjoint method). "simultaneous" takes ``inner_steps`` inner steps instead, whose solver state
       persists (Algorithm 1 of arXiv:2404.17789); the operator must be a `FineTuned`, whose solver
       has the learning rate of the weights.

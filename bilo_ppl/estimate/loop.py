@@ -142,7 +142,7 @@ def _step(
     moves = status == Status.RUNNING
     state = state._replace(
         z=_choose(moves, optax.apply_updates(state.z, updates), state.z),
-        operators=_carried(state, operators, good, counts, stopping),
+        operators=_carried(state, operators, good, stopping),
         optimiser=_choose(moves, moments, state.optimiser),
         steps=state.steps + 1,
         status=status.astype(state.status.dtype),
@@ -167,11 +167,15 @@ def _evaluated(objective: Objective, state: MapState, stopping: Stopping) -> Any
     return energy, gradient, jacobian, aux
 
 
-def _carried(state: MapState, new: Any, good: Any, counts: Any, stopping: Stopping) -> Any:
-    """The operator states for the next evaluation: a trial that failed leaves no trace."""
+def _carried(state: MapState, new: Any, good: Any, stopping: Stopping) -> Any:
+    """The operator states for the next evaluation.
+
+    Trials start from the last accepted point: so U is a function of the position, that tends to its
+    value there as steps are shortened, although it is known to the inner tolerance only.
+    """
     if not stopping.trials:
         return _choose(good, new, state.operators)
-    return _choose(counts | jnp.isinf(state.best.energy), new, state.best.operators)
+    return _choose(jnp.isinf(state.best.energy), new, state.best.operators)
 
 
 def _solved_only(objective: Objective, z: Any, operators: Any, stopping: Stopping) -> Scalar:
