@@ -12,7 +12,7 @@ from jaxtyping import Shaped, jaxtyped
 
 import bilo_ppl as bilo
 from bilo_ppl.problem import check_problem, check_theta, theta_as
-from models import nonlinear_poisson, poisson
+from models import heat_initial, nonlinear_poisson, poisson
 
 
 class Source(eqx.Module):
@@ -92,6 +92,12 @@ def test_a_boundary_value_that_the_lift_ignores_is_found():
     check_problem(Deaf(), {"w": 4.0, "a": 0.5})
     with pytest.raises(ValueError, match="does not keep the boundary values"):
         check_problem(Deaf(), {"w": 4.0, "a": 0.6})
+
+
+def test_an_unknown_function_without_the_end_value_it_must_have_is_found():
+    """The initial value of the heat equation has to vanish at the ends, as u does."""
+    with pytest.raises(ValueError, match=r"lift does not keep the boundary values.*x = \[0"):
+        check_problem(heat_initial.problem, {"f": lambda x: jnp.cos(x[0])})
 
 
 def test_a_field_in_theta_passes():

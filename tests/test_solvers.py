@@ -137,6 +137,20 @@ def test_levenberg_marquardt_needs_few_steps_near_the_solution():
     assert solved(levenberg_marquardt(1e-16), at({"a": 1.6, "b": 0.7})).steps <= 5
 
 
+def test_levenberg_marquardt_follows_another_problem_with_the_damping_that_served():
+    """A solve that goes on at another theta must not learn its damping anew."""
+    solver, first = levenberg_marquardt(), problem()
+    timid = solver.init(first, at(FAR))._replace(damping=jnp.asarray(1e2))
+    followed, restarted = (
+        solver.follow(first, timid),
+        solver.step(first, solver.init(first, at(FAR))),
+    )
+    moved, leapt = (abs(float(s.weights["a"]) - FAR["a"]) for s in (followed, restarted))
+    assert 0 < moved < 0.1 * leapt
+    assert followed.steps == 1
+    np.testing.assert_allclose(followed.loss, first.loss(followed.weights), rtol=1e-12)
+
+
 def test_levenberg_marquardt_stops_where_no_step_helps():
     solver = levenberg_marquardt(max_steps=200)
     found = jax.jit(lambda w: solve(solver, unsolvable(), w))(at({"a": 2.0}))

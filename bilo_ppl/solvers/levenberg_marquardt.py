@@ -112,6 +112,11 @@ class LevenbergMarquardt(AbstractInnerSolver):
         growth = jnp.where(last.count == 0, 2, 2 * last.growth)
         return _Trial(weights, rows, loss, gain, damping, growth, last.count + 1)
 
+    def follow(self, problem: LeastSquares, state: _State) -> _State:
+        """One step on another problem, with the damping that served the former one."""
+        start = self.init(problem, state.weights)
+        return self.step(problem, start._replace(damping=state.damping))
+
     def stuck(self, state: _State) -> Flag:
         """No damping lowered the loss in the last step."""
         return state.stuck
