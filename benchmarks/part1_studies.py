@@ -188,7 +188,7 @@ def main() -> None:
     folder = pathlib.Path(arguments.out)
     paper = arguments.profile == "paper"
     results: dict[str, Any] = {"toy": toy()}
-    fisher = Fisher(51, 128, 4000) if paper else Fisher(21, 64, 1500)
+    fisher = Fisher(51, 128, 4000) if paper else Fisher(17, 64, 1500)
     rows = []
     print(
         f"{'rate':>7} {'weight':>7} {'error':>8} {'steps to 10, 5, 1 %':>22} {'CPU s':>6}  status"
