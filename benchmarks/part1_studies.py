@@ -175,7 +175,7 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
         )
     axes.set_xlabel("learning rate of log theta")
     axes.set_ylabel(f"larger relative error of D and rho\nafter {rows[0]['steps']} steps")
-    axes.legend(title="residual-gradient weight")
+    figure.legend(loc="outside upper center", ncols=len(WEIGHTS), title="residual-gradient weight")
     figure.savefig(path, dpi=150)
 
 
