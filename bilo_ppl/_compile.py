@@ -1,5 +1,6 @@
 """How much the compiler should try."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,4 +17,11 @@ def jit_once(function: F) -> F:
     Without the optimisation of machine code it takes half the time.
     """
     filter_jit: Any = eqx.filter_jit
-    return filter_jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+    @functools.wraps(function)
+    def once(*args):
+        return function(*args)
+
+    # Equinox warns of vmapped modules, which here are constants on purpose.
+    del once.__wrapped__
+    return filter_jit(once, compiler_options={"xla_backend_optimization_level": 0})
