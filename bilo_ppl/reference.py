@@ -10,6 +10,8 @@ import numpyro
 from jaxtyping import Float
 from numpyro.infer.util import log_density
 
+from bilo_ppl._compile import jit_for
+
 __all__ = ["GridPosterior", "grid_posterior"]
 
 _CHUNK = 128
@@ -130,7 +132,7 @@ def _weights(x: np.ndarray) -> np.ndarray:
 def _in_batches(function: Callable, points: np.ndarray) -> np.ndarray:
     """``function`` at every point, with one compilation: the last batch is filled up."""
     size = min(_CHUNK, len(points))
-    batched = jax.jit(jax.vmap(function))
+    batched = jit_for(len(points), jax.vmap(function))
     padded = np.concatenate([points, np.repeat(points[-1:], -len(points) % size, axis=0)])
     values = [np.asarray(batched(part)) for part in padded.reshape(-1, size, points.shape[1])]
     return np.concatenate(values).astype(float)[: len(points)]

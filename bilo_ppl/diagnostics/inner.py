@@ -11,14 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 
-from bilo_ppl._compile import jit_once
+from bilo_ppl._compile import jit_for
 from bilo_ppl.effects import TYPE, warm_start
 from bilo_ppl.solution_operators import SolveInfo
 
 __all__ = ["inner_statistics", "solution_draws"]
-
-FEW = 500
-"""Draws up to which compiling takes longer than running."""
 
 
 def inner_statistics(
@@ -137,8 +134,7 @@ def _map(function: Callable, flat: Mapping[str, Any], batch_size: int) -> Any:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     batch = min(batch_size, len(next(iter(flat.values()))))
     count = len(next(iter(flat.values())))
-    jit = jit_once if count <= FEW else jax.jit
-    mapped = jit(lambda draws: jax.lax.map(function, draws, batch_size=batch))
+    mapped = jit_for(count, lambda draws: jax.lax.map(function, draws, batch_size=batch))
     return jax.tree.map(np.asarray, mapped(dict(flat)))
 
 
