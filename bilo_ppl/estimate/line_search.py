@@ -93,9 +93,10 @@ def gauss_newton(
         change = jnp.where(jnp.isfinite(gain), jnp.clip(1 - (2 * gain - 1) ** 3, 0.2, 2.0), 1.0)
         raised = jnp.clip(memory.damping * change, LEAST_DAMPING, MOST_DAMPING)
         flat, unravel = ravel_pytree(gradient)
-        step, promised = _damped_step(jacobian, flat, raised)
+        _, values, right = jnp.linalg.svd(jacobian, full_matrices=False)
+        step, promised = _damped_step(values, right, flat, raised)
         # The end is where even a step with next to no damping promises nothing.
-        _, most = _damped_step(jacobian, flat, jnp.asarray(LEAST_DAMPING))
+        _, most = _damped_step(values, right, flat, jnp.asarray(LEAST_DAMPING))
         done = jnp.maximum(promised, jnp.where(jnp.isfinite(most), most, 0)) < tolerance
         step = _capped(unravel(jnp.where(done, 0.0, step)), max_step)
         return step, _Damping(raised, promised)
@@ -135,14 +136,18 @@ def _backtracking(init_memory: Callable, direction: Callable, refused: Callable,
 
 
 def _damped_step(
-    jacobian: Float[Array, "n p"], gradient: Float[Array, " p"], damping: Scalar
+    values: Float[Array, " k"],
+    right: Float[Array, "k p"],
+    gradient: Float[Array, " p"],
+    damping: Scalar,
 ) -> tuple[Float[Array, " p"], Scalar]:
     """``-(J^T J + damping |J|^2)^-1 gradient`` in the row space of J, and the decrease it promises.
+
+    J is given by its singular values and right singular vectors.
 
     Where the rows know no curvature, the step is along steepest descent, of the length that the
     damping allows.
     """
-    _, values, right = jnp.linalg.svd(jacobian, full_matrices=False)
     unit = jnp.maximum(values[0] ** 2, jnp.finfo(values.dtype).tiny)
     inside = right @ gradient
     outside = gradient - right.T @ inside
