@@ -25,6 +25,7 @@ from bilo_ppl.unknowns import squared_penalty, unknown_function
 SPEED = 0.2
 SIGMA = 0.01
 REGULARISATION = 1e-3
+ROUGHNESS_POINTS = 401  # far closer than what the data resolve: no kink of the network fits between
 SPACE = bilo.interval(0.0, 1.0)
 
 
@@ -80,7 +81,7 @@ def model(operator, x, y=None, sigma=SIGMA, regularisation=REGULARISATION):
     u0 = unknown_function("u0", start["u0"])
     u = bilo.solution("u", operator, {"u0": u0})
     weight = regularisation * jnp.sum(jnp.broadcast_to(1 / sigma**2, len(x))) / 2
-    squared_penalty("roughness", weight, gradients(u0, SPACE.grid(101)))
+    squared_penalty("roughness", weight, gradients(u0, SPACE.grid(ROUGHNESS_POINTS)))
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 
 

@@ -20,6 +20,7 @@ from bilo_ppl.unknowns import squared_penalty, unknown_function
 
 SIGMA = 0.01
 REGULARISATION = 1e-3
+ROUGHNESS_POINTS = 401  # far closer than what the data resolve: no kink of the network fits between
 MODES = 10
 
 
@@ -61,7 +62,7 @@ def model(operator, x, y=None, sigma=SIGMA, regularisation=REGULARISATION):
     D = unknown_function("D", start["D"])
     u = bilo.solution("u", operator, {"D": D})
     weight = regularisation * jnp.sum(jnp.broadcast_to(1 / sigma**2, len(x))) / 2
-    squared_penalty("roughness", weight, gradients(D, problem.domain.grid(101)))
+    squared_penalty("roughness", weight, gradients(D, problem.domain.grid(ROUGHNESS_POINTS)))
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 
 

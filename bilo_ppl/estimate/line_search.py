@@ -93,7 +93,7 @@ def gauss_newton(
         change = jnp.where(jnp.isfinite(gain), jnp.clip(1 - (2 * gain - 1) ** 3, 0.2, 2.0), 1.0)
         raised = jnp.clip(memory.damping * change, LEAST_DAMPING, MOST_DAMPING)
         flat, unravel = ravel_pytree(gradient)
-        _, values, right = jnp.linalg.svd(jacobian, full_matrices=False)
+        values, right = _right_singular(jacobian)
         step, promised = _damped_step(values, right, flat, raised)
         # The end is where even a step with next to no damping promises nothing.
         _, most = _damped_step(values, right, flat, jnp.asarray(LEAST_DAMPING))
@@ -133,6 +133,16 @@ def _backtracking(init_memory: Callable, direction: Callable, refused: Callable,
         return _choose(accepted, forward, back), _choose(accepted, here, there)
 
     return kind(init, update)
+
+
+def _right_singular(J: Float[Array, "n p"]) -> tuple[Float[Array, " k"], Float[Array, "k p"]]:
+    """Singular values and right singular vectors; of a wide J by its triangular factor first."""
+    if J.shape[0] >= J.shape[1]:
+        _, values, right = jnp.linalg.svd(J, full_matrices=False)
+        return values, right
+    Q, R = jnp.linalg.qr(J.T)
+    _, values, right = jnp.linalg.svd(R.T, full_matrices=False)
+    return values, right @ Q.T
 
 
 def _damped_step(

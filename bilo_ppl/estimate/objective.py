@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import (
     ExpandedDistribution,
@@ -17,12 +16,12 @@ from numpyro.distributions import (
     biject_to,
 )
 
-from bilo_ppl._types import Scalar
+from bilo_ppl._types import Rows, Scalar
 from bilo_ppl.effects import replace_operator
 from bilo_ppl.potential import PotentialInfo, StatefulPotential
 from bilo_ppl.unknowns import SquaredPenalty
 
-__all__ = ["Evaluation", "Objective", "find_rows"]
+__all__ = ["Evaluation", "Objective", "find_rows", "is_data"]
 
 
 class Evaluation(NamedTuple):
@@ -60,13 +59,17 @@ class Objective(eqx.Module):
 
     def __call__(self, z: Any, state: Any) -> tuple[Scalar, tuple[Any, Evaluation]]:
         """U at z with solves from ``state``; solves that miss their tolerance stand."""
-        (energy, _), aux = self.with_rows(z, state)
+        (energy, *_), aux = self.with_rows(z, state)
         return energy, aux
 
     def with_rows(
         self, z: Any, state: Any
-    ) -> tuple[tuple[Scalar, Float[Array, " n"]], tuple[Any, Evaluation]]:
-        """U and its least-squares rows: U is half their squared norm, and terms without rows."""
+    ) -> tuple[tuple[Scalar, Rows, Rows], tuple[Any, Evaluation]]:
+        """U and its least-squares rows: U is half their squared norm, and terms without rows.
+
+        The rows come in two parts: those of the data, and those of priors and penalties, which as a
+        rule do not depend on the PDE.
+        """
         tape = handlers.trace(replace_operator(self.model, self.operators))
         model, position = tape, z
         if not self.jacobian:
@@ -79,17 +82,21 @@ class Objective(eqx.Module):
         terms = {name: -_log_density(site) for name, site in sites.items()}
         data_loss = sum(terms[name] for name in data_sites(sites))
         values = {name: jnp.asarray(sites[name]["value"]) for name in z}
-        parts = [rows for site in sites.values() if (rows := find_rows(site)) is not None]
-        rows = jnp.concatenate([jnp.zeros(0), *parts])
         found = Evaluation(info, terms, jnp.asarray(data_loss), values)
-        return (energy, rows), (state, found)
+        data = {name: site for name, site in sites.items() if is_data(site)}
+        others = {name: site for name, site in sites.items() if name not in data}
+        return (energy, _stacked(data), _stacked(others)), (state, found)
 
 
 def data_sites(sites: Mapping[str, Any]) -> list[str]:
     """Observed sites that are no factors; where there are none, the factors."""
     observed = [name for name, site in sites.items() if site["is_observed"]]
-    data = [name for name in observed if not isinstance(sites[name]["fn"], Unit)]
-    return data or observed
+    return [name for name in observed if is_data(sites[name])] or observed
+
+
+def is_data(site: Any) -> bool:
+    """Whether a site has data, and is no factor."""
+    return site["is_observed"] and not isinstance(site["fn"], Unit)
 
 
 def _log_density(site: Any) -> Scalar:
@@ -97,7 +104,12 @@ def _log_density(site: Any) -> Scalar:
     return jnp.sum(log_prob if site["scale"] is None else site["scale"] * log_prob)
 
 
-def find_rows(site: Any) -> Float[Array, " n"] | None:
+def _stacked(sites: Mapping[str, Any]) -> Rows:
+    parts = [rows for site in sites.values() if (rows := find_rows(site)) is not None]
+    return jnp.concatenate([jnp.zeros(0), *parts])
+
+
+def find_rows(site: Any) -> Rows | None:
     """Rows r of a site whose negative log density is ``|r|^2 / 2``, but for a term without the PDE.
 
     Those of normal and log-normal densities and of squared penalties; None for any other.

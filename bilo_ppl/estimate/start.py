@@ -12,7 +12,6 @@ from numpyro.distributions import (
     ExpandedDistribution,
     Independent,
     MaskedDistribution,
-    Unit,
     biject_to,
     constraints,
 )
@@ -20,7 +19,7 @@ from numpyro.infer import init_to_median
 
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.effects import find_solutions
-from bilo_ppl.estimate.objective import find_rows
+from bilo_ppl.estimate.objective import find_rows, is_data
 from bilo_ppl.fields import field_weights
 from bilo_ppl.solution_operators import AbstractSolutionOperator, FineTuned
 from bilo_ppl.unknowns import FIRST_GUESS
@@ -81,10 +80,7 @@ def find_start(
         z,
         {name: operator for name, (operator, _) in found.items()},
         {name: theta for name, (_, theta) in found.items()},
-        any(
-            site["is_observed"] and find_rows(site) is not None and not isinstance(site["fn"], Unit)
-            for site in sites.values()
-        ),
+        any(is_data(site) and find_rows(site) is not None for site in sites.values()),
     )
 
 
