@@ -91,7 +91,8 @@ class NetworkField(eqx.Module):
         residual: bool = False,
         dtype: Any = jnp.float32,
     ):
-        self.network = MLP(
+        network_key, bias_key = jax.random.split(key)
+        network = MLP(
             domain.dimension,
             1,
             width=width,
@@ -99,8 +100,15 @@ class NetworkField(eqx.Module):
             fourier=fourier,
             fourier_scale=fourier_scale,
             residual=residual,
-            key=key,
+            key=network_key,
             dtype=dtype,
+        )
+        # Without biases all features are odd about the middle of the domain, and a descent that
+        # needs even ones comes to a saddle first.
+        hidden = network.layers[:-1]
+        biases = jax.random.uniform(bias_key, (len(hidden), width), dtype, -1, 1)
+        self.network = eqx.tree_at(
+            lambda n: [layer.bias for layer in n.layers[:-1]], network, list(biases)
         )
         self.domain = domain
         self.lift = lift

@@ -1,7 +1,9 @@
 """NumPyro effects for unknown functions: a field as one latent site, and checked penalties."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -9,6 +11,7 @@ import numpyro.distributions as dist
 from jax.core import Tracer
 from numpyro.distributions import constraints
 
+from bilo_ppl._types import Point, Points
 from bilo_ppl.fields import field_weights, with_field_weights
 
 __all__ = ["FIRST_GUESS", "SquaredPenalty", "penalty", "squared_penalty", "unknown_function"]
@@ -67,26 +70,30 @@ def penalty(name: str, weight: Any, value: Any) -> None:
 
 
 class SquaredPenalty(dist.Unit):
-    """A factor ``exp(-|rows|^2 / 2)`` that remembers its rows."""
+    """A factor ``exp(-|rows|^2 / 2)`` that remembers its rows, and how one point makes some of them."""
 
     pytree_data_fields = ("rows",)
 
-    def __init__(self, rows: Any):
-        self.rows = jnp.ravel(rows)
+    def __init__(self, row: Callable[[Any], Any], points: Any):
+        self.row, self.points = row, points
+        self.rows = jnp.ravel(jax.vmap(row)(points))
         super().__init__(-jnp.sum(self.rows**2) / 2)
 
 
-def squared_penalty(name: str, weight: Any, rows: Any) -> None:
-    """Add ``weight`` times the mean of ``rows ** 2`` over the rows' first axis to the potential energy.
+def squared_penalty(
+    name: str, weight: Any, function: Callable[[Point], Any], points: Points
+) -> None:
+    """Add ``weight`` times the mean of ``|function(x)|^2`` to the potential energy.
 
-    The same as `penalty` with that mean, but a Gauss-Newton method sees its curvature. With the
-    `gradients` of a field it is the mean squared gradient.
+    The mean is over points ``(n, d)``. The same as `penalty` with that mean, but a Gauss-Newton
+    method sees its curvature. With ``grad(f)`` of a field f it is the mean squared gradient. Points
+    must lie closer than the features of the field: a network bends between them for nothing.
     """
     _check_weight(name, weight)
-    rows = jnp.asarray(rows)
-    numpyro.sample(
-        name, SquaredPenalty(jnp.sqrt(2 * weight / rows.shape[0]) * rows), obs=jnp.empty(0)
-    )
+    points = jnp.asarray(points, jnp.result_type(float))
+    scale = jnp.sqrt(2 * weight / points.shape[0])
+    factor = SquaredPenalty(lambda x: scale * jnp.atleast_1d(function(x)), points)
+    numpyro.sample(name, factor, obs=jnp.empty(0))
 
 
 def _check_weight(name: str, weight: Any) -> None:

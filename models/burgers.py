@@ -19,7 +19,7 @@ import numpyro
 import numpyro.distributions as dist
 
 import bilo_ppl as bilo
-from bilo_ppl.fields import NetworkField, gradients, zero_output
+from bilo_ppl.fields import NetworkField, zero_output
 from bilo_ppl.unknowns import squared_penalty, unknown_function
 
 SPEED = 0.2
@@ -81,7 +81,7 @@ def model(operator, x, y=None, sigma=SIGMA, regularisation=REGULARISATION):
     u0 = unknown_function("u0", start["u0"])
     u = bilo.solution("u", operator, {"u0": u0})
     weight = regularisation * jnp.sum(jnp.broadcast_to(1 / sigma**2, len(x))) / 2
-    squared_penalty("roughness", weight, gradients(u0, SPACE.grid(ROUGHNESS_POINTS)))
+    squared_penalty("roughness", weight, bilo.grad(u0), SPACE.grid(ROUGHNESS_POINTS))
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 
 

@@ -16,7 +16,7 @@ import numpyro
 import numpyro.distributions as dist
 
 import bilo_ppl as bilo
-from bilo_ppl.fields import NetworkField, gradients, zero_output
+from bilo_ppl.fields import NetworkField, zero_output
 from bilo_ppl.unknowns import squared_penalty, unknown_function
 
 DIFFUSION = 0.01
@@ -80,7 +80,7 @@ def model(operator, x, y=None, sigma=SIGMA, regularisation=REGULARISATION):
     f = unknown_function("f", start["f"])
     u = bilo.solution("u", operator, {"f": f})
     weight = regularisation * jnp.sum(jnp.broadcast_to(1 / sigma**2, len(x))) / 2
-    squared_penalty("roughness", weight, gradients(f, SPACE.grid(ROUGHNESS_POINTS)))
+    squared_penalty("roughness", weight, bilo.grad(f), SPACE.grid(ROUGHNESS_POINTS))
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 
 

@@ -15,7 +15,7 @@ import numpyro
 import numpyro.distributions as dist
 
 import bilo_ppl as bilo
-from bilo_ppl.fields import KarhunenLoeve, NetworkField, gradients, zero_output
+from bilo_ppl.fields import KarhunenLoeve, NetworkField, zero_output
 from bilo_ppl.unknowns import squared_penalty, unknown_function
 
 SIGMA = 0.01
@@ -62,7 +62,7 @@ def model(operator, x, y=None, sigma=SIGMA, regularisation=REGULARISATION):
     D = unknown_function("D", start["D"])
     u = bilo.solution("u", operator, {"D": D})
     weight = regularisation * jnp.sum(jnp.broadcast_to(1 / sigma**2, len(x))) / 2
-    squared_penalty("roughness", weight, gradients(D, problem.domain.grid(ROUGHNESS_POINTS)))
+    squared_penalty("roughness", weight, bilo.grad(D), problem.domain.grid(ROUGHNESS_POINTS))
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 
 

@@ -210,7 +210,8 @@ def test_gauss_newton_finds_the_mode_and_needs_fewer_steps():
 def squared(operator, weight):
     """The penalty ``weight`` (p^2 + 4 q^2) / 2 + |(p, q) - (1, 1)|^2 / 2, once by its rows."""
     p, q = (numpyro.sample(name, dist.ImproperUniform(REAL, (), ())) for name in "pq")
-    squared_penalty("penalty", weight, jnp.stack([p, 2 * q]))
+    ends = jnp.array([[0.0], [1.0]])
+    squared_penalty("penalty", weight, lambda x: p * (1 - x[0]) + 2 * q * x[0], ends)
     bilo.solution("u", operator, {"D": 1.0})
     numpyro.sample("y", dist.Normal(jnp.stack([p, q]), 1.0), obs=jnp.ones(2))
 

@@ -156,25 +156,34 @@ def _evaluated(objective: Objective, state: MapState, stopping: Stopping) -> Any
         value_and_grad = jax.value_and_grad(objective, has_aux=True)
         (energy, aux), gradient = value_and_grad(state.z, state.operators)
         return energy, gradient, None, aux
-
-    def data(z):
-        (energy, rows, _), aux = objective.with_rows(z, state.operators)
-        return (energy, rows), aux
-
-    def others(z):
-        return objective.with_rows(z, state.operators)[0][2]
-
-    # The gradient of U is one more row: a single pass through the PDE pulls all of them back. Rows
-    # that do not depend on the PDE are spared it: what they do not use of `others` is never run.
-    (energy, rows), pull, aux = jax.vjp(data, state.z, has_aux=True)
+    (energy, rows), pull, aux = jax.vjp(
+        lambda z: objective.with_rows(z, state.operators), state.z, has_aux=True
+    )
+    # The gradient of U is one more row: a single pass pulls all of them back.
     n = rows.size
     pulled = jax.vmap(pull)((jnp.eye(n + 1, 1)[:, 0], jnp.eye(n + 1, n, -1)))[0]
     gradient = jax.tree.map(lambda leaf: leaf[0], pulled)
-    further, pull = jax.vjp(others, state.z)
-    further = jax.vmap(pull)(jnp.eye(further.size))[0]
-    flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])
-    jacobian = jnp.concatenate([flat(pulled)[1:], flat(further)])
-    return energy, gradient, jacobian, aux
+    jacobian = jax.vmap(lambda tree: ravel_pytree(tree)[0])(pulled)[1:]
+    penalties = _penalty_jacobian(objective, state)
+    return energy, gradient, jnp.concatenate([jacobian, *penalties]), aux
+
+
+def _penalty_jacobian(objective: Objective, state: MapState) -> list[Float[Array, "n p"]]:
+    """Of the rows of every squared penalty, point by point, since a row knows no other point.
+
+    What else the model does is not used, and so is not run.
+    """
+    flat, unravel = ravel_pytree(state.z)
+
+    def blocks(name, points):
+        def row(position, x):
+            return objective.penalties(unravel(position), state.operators)[name].row(x)
+
+        found = jax.vmap(jax.jacrev(row), in_axes=(None, 0))(flat, points)
+        return found.reshape(-1, flat.size)
+
+    penalties = objective.penalties(state.z, state.operators)
+    return [blocks(name, penalty.points) for name, penalty in penalties.items()]
 
 
 def _carried(state: MapState, new: Any, good: Any, stopping: Stopping) -> Any:

@@ -59,17 +59,30 @@ class Objective(eqx.Module):
 
     def __call__(self, z: Any, state: Any) -> tuple[Scalar, tuple[Any, Evaluation]]:
         """U at z with solves from ``state``; solves that miss their tolerance stand."""
-        (energy, *_), aux = self.with_rows(z, state)
+        (energy, _), aux = self.with_rows(z, state)
         return energy, aux
 
-    def with_rows(
-        self, z: Any, state: Any
-    ) -> tuple[tuple[Scalar, Rows, Rows], tuple[Any, Evaluation]]:
-        """U and its least-squares rows: U is half their squared norm, and terms without rows.
+    def with_rows(self, z: Any, state: Any) -> tuple[tuple[Scalar, Rows], tuple[Any, Evaluation]]:
+        """U and the least-squares rows of data and priors.
 
-        The rows come in two parts: those of the data, and those of priors and penalties, which as a
-        rule do not depend on the PDE.
+        U is half the squared norm of these rows and of those of the `penalties`, and terms without rows.
         """
+        sites, energy, state, info = self._traced(z, state)
+        terms = {name: -_log_density(site) for name, site in sites.items()}
+        data_loss = sum(terms[name] for name in data_sites(sites))
+        values = {name: jnp.asarray(sites[name]["value"]) for name in z}
+        parts = [rows for site in sites.values() if (rows := find_rows(site)) is not None]
+        rows = jnp.concatenate([jnp.zeros(0), *parts])
+        found = Evaluation(info, terms, jnp.asarray(data_loss), values)
+        return (energy, rows), (state, found)
+
+    def penalties(self, z: Any, state: Any) -> dict[str, SquaredPenalty]:
+        """The squared penalties at z, by site."""
+        sites, *_ = self._traced(z, state)
+        return {n: s["fn"] for n, s in sites.items() if isinstance(s["fn"], SquaredPenalty)}
+
+    def _traced(self, z: Any, state: Any) -> tuple[dict[str, Any], Scalar, Any, PotentialInfo]:
+        """The sample sites of the model at z, U, the state of the operators, and what solving took."""
         tape = handlers.trace(replace_operator(self.model, self.operators))
         model, position = tape, z
         if not self.jacobian:
@@ -79,13 +92,7 @@ class Objective(eqx.Module):
         potential = StatefulPotential(model, self.args, self.kwargs, accept_unconverged=True)
         energy, (state, info) = potential(position, state)
         sites = {n: s for n, s in tape.trace.items() if s["type"] == "sample"}
-        terms = {name: -_log_density(site) for name, site in sites.items()}
-        data_loss = sum(terms[name] for name in data_sites(sites))
-        values = {name: jnp.asarray(sites[name]["value"]) for name in z}
-        found = Evaluation(info, terms, jnp.asarray(data_loss), values)
-        data = {name: site for name, site in sites.items() if is_data(site)}
-        others = {name: site for name, site in sites.items() if name not in data}
-        return (energy, _stacked(data), _stacked(others)), (state, found)
+        return sites, energy, state, info
 
 
 def data_sites(sites: Mapping[str, Any]) -> list[str]:
@@ -104,22 +111,15 @@ def _log_density(site: Any) -> Scalar:
     return jnp.sum(log_prob if site["scale"] is None else site["scale"] * log_prob)
 
 
-def _stacked(sites: Mapping[str, Any]) -> Rows:
-    parts = [rows for site in sites.values() if (rows := find_rows(site)) is not None]
-    return jnp.concatenate([jnp.zeros(0), *parts])
-
-
 def find_rows(site: Any) -> Rows | None:
     """Rows r of a site whose negative log density is ``|r|^2 / 2``, but for a term without the PDE.
 
-    Those of normal and log-normal densities and of squared penalties; None for any other.
+    Those of normal and log-normal densities; None for any other.
     """
     fn, value = site["fn"], site["value"]
     while isinstance(fn, (ExpandedDistribution, Independent)):
         fn = fn.base_dist
-    if isinstance(fn, SquaredPenalty):
-        rows = fn.rows
-    elif isinstance(fn, LogNormal):
+    if isinstance(fn, LogNormal):
         rows = (jnp.log(value) - fn.loc) / fn.scale
     elif isinstance(fn, Normal):
         rows = (value - fn.loc) / fn.scale
