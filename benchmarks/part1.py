@@ -27,10 +27,13 @@ import scipy.optimize
 
 import bilo_ppl as bilo
 from benchmarks.part1_cases import Case, cases
-from bilo_ppl.estimate import Estimate, find_map
+from bilo_ppl.estimate import Estimate, find_map, gauss_newton
+from bilo_ppl.estimate.result import evaluate
 from bilo_ppl.run.map_scores import numerical_solution
 
 jax.config.update("jax_enable_x64", True)
+
+NEWTON = gauss_newton()
 
 FINE = 51
 """Points in every direction of the grid on which the residual is checked."""
@@ -48,6 +51,7 @@ def pretrained(case: Case) -> tuple[bilo.FineTuned, float]:
         width=case.width,
         fourier=case.fourier,
         fourier_scale=case.fourier_scale,
+        dtype=np.dtype(case.dtype),
         progress=False,
     )
     print(f"  {case.name}: {report}", file=sys.stderr)
@@ -55,21 +59,29 @@ def pretrained(case: Case) -> tuple[bilo.FineTuned, float]:
     return bilo.FineTuned(operator, solver, case.sensitivity), time.process_time() - begun
 
 
-def estimated(case: Case, operator: Any, data: dict, steps: int) -> tuple[Estimate, float]:
+def estimated(case: Case, operator: Any, data: dict) -> tuple[Estimate, float]:
     """The MAP with one operator, and its CPU seconds."""
     begun = time.process_time()
     arguments = {"sigma": data["sigma"], **case.arguments}
     found = find_map(
-        case.file.model,
+        getattr(case.file, case.prior),
         jax.random.key(2),
         operator,
         data["x"],
         data["y"],
-        steps=steps,
+        steps=case.steps,
+        optimizer=NEWTON if case.newton else None,
+        patience=case.patience,
         progress=False,
         **arguments,
     )
     return found, time.process_time() - begun
+
+
+def excess(found: Estimate, reference: Estimate) -> float:
+    """Nats by which the reference's objective is larger at the network's estimate than at its own."""
+    at, _ = evaluate(reference.objective, found.z, reference.operator_states)
+    return float(at) - reference.energy
 
 
 def likeliest(case: Case, data: dict) -> dict[str, float]:
@@ -90,10 +102,17 @@ def likeliest(case: Case, data: dict) -> dict[str, float]:
     return dict(zip(file.problem.parameters, np.exp(found.x).tolist(), strict=True))
 
 
-def distance(found: Any, wanted: Any, truth: Any, problem: bilo.Problem) -> float:
-    """In units of the truth, absolute where that is zero; of functions of the first coordinate in L2."""
+def distance(case: Case, found: Any, wanted: Any, truth: Any, everywhere: bool = True) -> float:
+    """In units of the truth, absolute where that is zero; of functions of the first coordinate in L2.
+
+    Not ``everywhere``: without what the shock has swallowed.
+    """
     if callable(truth):
-        x = jnp.zeros((401, problem.domain.dimension)).at[:, 0].set(jnp.linspace(0, 1, 401))
+        s = np.linspace(0, 1, 401)
+        if case.swallowed is not None and not everywhere:
+            low, high = case.swallowed
+            s = s[((s - low) % 1) > high - low]
+        x = jnp.zeros((len(s), case.problem.domain.dimension)).at[:, 0].set(s)
         found, wanted, truth = (np.asarray(jax.jit(jax.vmap(f))(x)) for f in (found, wanted, truth))
     found, wanted, truth = (np.asarray(v, float) for v in (found, wanted, truth))
     return float(np.linalg.norm(found - wanted) / (np.linalg.norm(truth) or 1.0))
@@ -121,24 +140,21 @@ def measured(case: Case) -> dict:
     """The record of one case, in this process."""
     imported = time.process_time()
     fine, seconds = pretrained(case)
-    reference = case.file.reference()
+    reference = case.file.reference(*([] if case.nodes is None else [case.nodes]))
     points = fine_points(case.problem)
     runs = []
     for seed in range(case.seeds):
         data = case.file.synthetic_data(seed, **case.data)
-        found, took = estimated(case, fine, data, case.steps)
+        found, took = estimated(case, fine, data)
         theta = found.theta()
-        wanted: Any
-        if case.exact:
-            wanted = likeliest(case, data)
-        else:
-            wanted = estimated(case, reference, data, 2 * case.steps)[0].theta()
+        optimum = None if case.exact else estimated(case, reference, data)[0]
+        wanted = likeliest(case, data) if optimum is None else optimum.theta()
         u = np.asarray(found.solution(points))
         numerical = numerical_solution(reference, theta, points)
 
-        def between(one, other):
+        def between(one, other, everywhere=True):
             truths = case.truths.items()
-            return {n: distance(one[n], other[n], t, case.problem) for n, t in truths}
+            return {n: distance(case, one[n], other[n], t, everywhere) for n, t in truths}
 
         runs.append(
             {
@@ -146,6 +162,8 @@ def measured(case: Case) -> dict:
                 "error": between(theta, case.truths),
                 "reference_error": between(wanted, case.truths),
                 "difference": between(theta, wanted),
+                "difference_outside_shock": between(theta, wanted, everywhere=False),
+                "excess_nats": None if optimum is None else excess(found, optimum),
                 "u_relative_error": float(
                     np.linalg.norm(u - numerical) / np.linalg.norm(numerical)
                 ),
@@ -170,7 +188,7 @@ def measured(case: Case) -> dict:
 
 
 HEAD = f"{'case':<48} {'unknown':>7} {'error, %':>16} {'reference, %':>16} {'between, %':>11} "
-HEAD += f"{'u, %':>7} {'CPU s':>6} {'steps':>6}"
+HEAD += f"{'nats':>8} {'u, %':>7} {'CPU s':>6} {'steps':>6}"
 
 
 def lines(entry: dict) -> list[str]:
@@ -185,11 +203,12 @@ def lines(entry: dict) -> list[str]:
             for v in ([r[key][name] for r in runs] for key in ("error", "reference_error"))
         ]
         between = 100 * max(r["difference"][name] for r in runs)
+        nats = max((r["excess_nats"] for r in runs if r["excess_nats"] is not None), default=np.nan)
         u = 100 * max(r["u_relative_error"] for r in runs)
         steps = np.mean([r["steps"] for r in runs])
         rows.append(
-            f"{entry['case']:<48} {name:>7} {spread[0]:>16} {spread[1]:>16} {between:>11.2g} {u:>7.2g} "
-            f"{entry['cpu_seconds_first']:>6.0f} {steps:>6.0f}"
+            f"{entry['case']:<48} {name:>7} {spread[0]:>16} {spread[1]:>16} {between:>11.2g} "
+            f"{nats:>8.2g} {u:>7.2g} {entry['cpu_seconds_first']:>6.0f} {steps:>6.0f}"
         )
     return rows
 

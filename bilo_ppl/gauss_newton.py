@@ -22,7 +22,7 @@ from bilo_ppl.least_squares import LeastSquares
 
 __all__ = ["AbstractLinearised", "Dense", "MatrixFree", "is_large", "linearise"]
 
-DENSE_UP_TO = 5e9
+DENSE_UP_TO = 5e10
 """Largest k^2 m at which a k x m Jacobian (k <= m) is factored; above it, conjugate gradients.
 
 Where the two cost the same for a step, measured by `benchmarks/inner_step.py`."""
