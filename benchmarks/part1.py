@@ -55,7 +55,7 @@ def pretrained(case: Case) -> tuple[bilo.FineTuned, float]:
         progress=False,
     )
     print(f"  {case.name}: {report}", file=sys.stderr)
-    solver = bilo.LevenbergMarquardt(case.tolerance, max_steps=20)
+    solver = bilo.LevenbergMarquardt(case.tolerance, max_steps=case.inner_steps)
     return bilo.FineTuned(operator, solver, case.sensitivity), time.process_time() - begun
 
 

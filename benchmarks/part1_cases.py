@@ -36,6 +36,8 @@ class Case:
     """Whether the descent is Gauss-Newton's, or L-BFGS."""
     steps: int = 60
     patience: int = 12
+    inner_steps: int = 20
+    """Most Levenberg-Marquardt steps of one evaluation."""
     prior: str = "model"
     """Which of the model functions of the file."""
     nodes: int | None = None
@@ -82,7 +84,7 @@ def _fisher(points: int) -> list[Case]:
         "fisher_kpp",
         1e-6,
         points=points,
-        width=64 if points < 51 else 32,
+        width=32 if points > 21 else 64,
         fourier=16,
         fourier_scale=2.0,
         patience=4,
@@ -122,37 +124,47 @@ def _poisson() -> list[Case]:
             )
         )
     expansion = {"name": "variable Poisson, noise 0.01, Karhunen-Loeve", "prior": "bayesian_model"}
-    found.append(dataclasses.replace(poisson, data={"noise": 0.01}, **expansion))
+    found.append(
+        dataclasses.replace(
+            poisson, data={"noise": 0.01}, tolerance=1e-8, inner_steps=50, **expansion
+        )
+    )
     return found
 
 
 def _heat(points: int) -> Case:
+    fine = points > 21
     return Case(
         "heat, initial value",
         "heat_initial",
         1e-8,
         fourier=16,
         fourier_scale=2.0,
+        width=32 if fine else 64,
         dtype="float64",
         points=points,
         nodes=201,
-        seeds=3,
+        seeds=1 if fine else 3,
+        steps=30 if fine else 60,
     )
 
 
 def _burgers(points: int) -> list[Case]:
+    fine = points > 21
     return [
         Case(
             f"Burgers, {truth}",
             "burgers",
-            1e-8,
+            1e-6 if fine else 1e-8,
             data={"truth": truth},
             truth=truth,
             fourier=16,
             fourier_scale=scale,
-            dtype="float64",
+            width=32 if fine else 64,
+            dtype="float32" if fine else "float64",
             points=points,
-            seeds=3,
+            seeds=1 if fine else 3,
+            steps=40 if fine else 60,
             swallowed=swallowed,
         )
         for truth, scale, swallowed in (
