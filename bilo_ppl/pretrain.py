@@ -3,6 +3,7 @@
 import itertools
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Points, Theta, Weights
 from bilo_ppl.least_squares import LeastSquares, RowFamily
 from bilo_ppl.lower_level import AbstractSensitivity, LowerLevel
@@ -71,7 +73,8 @@ def pretrain(
     `PartialDerivative` pretraining is cheaper, and knows u at ``theta`` only). ``data`` are
     points ``(n, d)`` and values ``(n,)`` or ``(n, components)`` of a numerical solution at ``theta``,
     fitted with weight ``data_weight`` besides the PDE. ``architecture`` goes to `LocalOperator` (width,
-    depth, fourier, residual, scales, embedded, dtype). Ctrl-C keeps what has been reached so far.
+    depth, fourier, residual, scales, embedded, dtype). Ctrl-C keeps what has been reached so far. Warns
+    where the tolerance is out of reach because the lift leaves no freedom at some points.
     """
     check_problem(problem, theta)
     solver = LevenbergMarquardt(tolerance=1e-6, max_steps=300) if solver is None else solver
@@ -87,7 +90,28 @@ def pretrain(
         return LeastSquares((*base.families, extra))
 
     weights, report = fit(solver, rows, operator.weights, progress=progress, label="pretrain")
+    if not report.converged:
+        _warn_of_fixed_rows(rows(None), weights, solver.tolerance)
     return Pretrained(operator.with_weights(weights), report)
+
+
+def _warn_of_fixed_rows(problem: LeastSquares, weights: Weights, tolerance: float) -> None:
+    """Say so if rows that no weight can change are enough to miss the tolerance."""
+
+    def fixed_loss(weights):
+        rows = problem.rows(weights)
+        fixed = (rows != 0) & jnp.all(problem.jacobian(weights) == 0, axis=1)
+        return jnp.sum(fixed), jnp.sum(jnp.where(fixed, rows, 0) ** 2)
+
+    count, loss = jit_once(fixed_loss)(weights)
+    if loss > tolerance:
+        warnings.warn(
+            f"pretrain: {int(count)} rows of the lower level depend on no weight, and their loss alone "
+            f"is {float(loss):.1e}, above the tolerance {tolerance:.0e}. As a rule these are collocation "
+            "points where the lift fixes u and its derivatives, such as corners of space-time: leave "
+            "them out of the problem's points (bilo_ppl.masked).",
+            stacklevel=3,
+        )
 
 
 def data_rows(

@@ -56,6 +56,21 @@ def test_a_field_of_x_can_be_evaluated_at_points_of_space_time():
     assert field(jnp.array([0.3, 0.9])) == field(jnp.array([0.3]))
 
 
+def test_the_features_of_a_network_field_are_neither_odd_nor_even():
+    """About the middle of the domain: features that are all odd leave an even function out of reach."""
+    network = small(depth=2).network
+
+    def last_features(x):
+        h = x
+        for layer in network.layers[:-1]:
+            h = jnp.tanh(layer(h))
+        return h
+
+    h = np.asarray(jax.vmap(last_features)(np.linspace(-1, 1, 21)[:, None]))
+    for part in (h + h[::-1], h - h[::-1]):
+        assert np.linalg.norm(part) > 0.1 * np.linalg.norm(h)
+
+
 def test_frequencies_are_frozen_and_all_layers_are_not():
     field = small(fourier=4)
     weights = field_weights(field)

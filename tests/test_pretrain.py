@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import warnings
 
 import equinox as eqx
 import jax
@@ -12,6 +13,7 @@ import pytest
 import bilo_ppl as bilo
 from bilo_ppl.lower_level import LowerLevel
 from bilo_ppl.pretrain import data_rows
+from models import heat_initial
 
 KEY = jax.random.key(0)
 MODULE = sys.modules["bilo_ppl.pretrain"]
@@ -95,6 +97,27 @@ def test_errors_in_the_data(small_operator, data, message):
 def test_errors_in_the_data_come_out_of_pretrain(small_problem):
     with pytest.raises(ValueError, match="do not fit"):
         pretrained(small_problem, data=(np.zeros((3, 1)), np.zeros(4)))
+
+
+class WithCorners(heat_initial.HeatInitial):
+    """The heat equation at all points of the grid."""
+
+    @property
+    def points(self):
+        return self.domain.grid(self.nx, self.nt)
+
+
+def test_points_where_no_weight_acts_are_named_if_they_hide_the_tolerance():
+    """At two corners the residual is -0.01 f'' = 0.02, whatever the weights are."""
+    theta = {"f": lambda x: x[0] * (1 - x[0])}
+    floor = 2 * 0.02**2 / 25
+    with pytest.warns(UserWarning, match=r"2 rows .* depend on no weight.* alone is 3.2e-05"):
+        found = pretrained(WithCorners(5, 5), theta, tolerance=floor / 2, max_steps=20)
+    assert found.report.loss == pytest.approx(floor, rel=0.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pretrained(WithCorners(5, 5), theta, tolerance=2 * floor).report.converged
+        assert pretrained(heat_initial.HeatInitial(5, 5), theta, tolerance=1e-6).report.converged
 
 
 def test_the_problem_is_checked_first(small_problem):

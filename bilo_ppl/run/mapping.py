@@ -66,6 +66,8 @@ class _Job:
         self.scores: list[dict[str, Any]] = []
         self.estimates: list[Estimate] = []
         self.reference: AbstractSolutionOperator | None = None
+        self.first_guess: dict[str, Any] | None = None
+        """The start of the model file at the latent sites, once they are known."""
 
     def run(self, interrupts: Interrupts) -> int:
         """All stages."""
@@ -97,14 +99,16 @@ class _Job:
         args = (operator, *data.model_args)
         with self.record.stage(f"estimate {seed}", f"Estimate, data seed {seed}: {data}."):
             try:
-                latent = find_start(file.model, key, args, {}, {}).z
+                if self.first_guess is None:
+                    latent = find_start(file.model, key, args, {}, {}).z
+                    self.first_guess = {n: v for n, v in file.start.items() if n in latent}
                 found = find_map(
                     file.model,
                     key,
                     *args,
                     method=settings.method,
                     optimizer=self.optimizer,
-                    init={name: v for name, v in file.start.items() if name in latent},
+                    init=self.first_guess,
                     steps=settings.chosen_steps,
                     progress=not settings.quiet,
                 )
