@@ -13,11 +13,8 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import benchmarks.one_thread  # noqa: F401, I001  # before JAX
 
-import argparse
 import dataclasses
-import json
 import resource
-import subprocess
 import time
 from typing import Any
 
@@ -28,6 +25,7 @@ import optax
 from numpyro.infer import HMC, NUTS, init_to_value
 
 import bilo_ppl as bilo
+from benchmarks.processes import run_each
 from bilo_ppl.diagnostics.results import chain_diagnostics
 from bilo_ppl.run.sampling import BlockSampler
 from models import nonlinear_poisson as case
@@ -279,46 +277,7 @@ def measured(method: Method) -> dict:
     return {**record(method, fields, exact, clock, data, fine), "peak_memory_mib": peak}
 
 
-def in_a_process(method: Method, index: int, profile: str) -> dict | None:
-    """The record of one method from a process of its own; None if it failed."""
-    command = [sys.executable, __file__, "--profile", profile, "--index", str(index)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT)
-    except subprocess.TimeoutExpired:
-        print(f"{method.name}: given up after {TIME_LIMIT} s", file=sys.stderr, flush=True)
-        return None
-    for text in done.stderr.splitlines():
-        if "fresh thetas" in text:
-            print(f"    {text.strip()}", file=sys.stderr, flush=True)
-    if done.returncode:
-        print(f"{method.name} failed:\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
-        return None
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def main() -> None:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--profile", choices=("quick", "paper"), default="quick")
-    parser.add_argument("--out", default="nonlinear_poisson.json")
-    parser.add_argument("--only", nargs="*", help="parts of method names to run")
-    parser.add_argument("--index", type=int, help="run one method here and print its record")
-    arguments = parser.parse_args()
-    chosen = methods(arguments.profile)
-    if arguments.index is not None:
-        print(json.dumps(measured(chosen[arguments.index])))
-        return
-    print(line(), flush=True)
-    records = []
-    for index, method in enumerate(chosen):
-        if arguments.only and not any(part in method.name for part in arguments.only):
-            continue
-        found = in_a_process(method, index, arguments.profile)
-        if found is not None:
-            records.append(found)
-            print(line(found), flush=True)
-        pathlib.Path(arguments.out).write_text(json.dumps(records, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    run_each(
+        __file__, __doc__, methods, measured, line(), lambda record: [line(record)], TIME_LIMIT
+    )

@@ -14,9 +14,6 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import benchmarks.one_thread  # noqa: F401, I001  # before JAX
 
-import argparse
-import json
-import subprocess
 import time
 from typing import Any
 
@@ -27,6 +24,7 @@ import scipy.optimize
 
 import bilo_ppl as bilo
 from benchmarks.part1_cases import Case, cases
+from benchmarks.processes import run_each
 from bilo_ppl.estimate import Estimate, find_map, gauss_newton
 from bilo_ppl.estimate.result import evaluate
 from bilo_ppl.run.map_scores import numerical_solution
@@ -213,32 +211,5 @@ def lines(entry: dict) -> list[str]:
     return rows
 
 
-def main() -> None:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--profile", choices=("quick", "paper"), default="quick")
-    parser.add_argument("--out", default="part1.json")
-    parser.add_argument("--only", nargs="*", help="parts of case names to run")
-    parser.add_argument("--index", type=int, help="run one case here and print its record")
-    arguments = parser.parse_args()
-    chosen = cases(arguments.profile)
-    if arguments.index is not None:
-        print(json.dumps(measured(chosen[arguments.index])))
-        return
-    print(HEAD, flush=True)
-    records = []
-    for index, case in enumerate(chosen):
-        if arguments.only and not any(part in case.name for part in arguments.only):
-            continue
-        command = [sys.executable, __file__, "--profile", arguments.profile, "--index", str(index)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            print(f"{case.name} failed", file=sys.stderr, flush=True)
-            continue
-        records.append(json.loads(done.stdout.splitlines()[-1]))
-        print("\n".join(lines(records[-1])), flush=True)
-        pathlib.Path(arguments.out).write_text(json.dumps(records, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    run_each(__file__, __doc__, cases, measured, HEAD, lines)

@@ -25,7 +25,8 @@ __all__ = ["AbstractLinearised", "Dense", "MatrixFree", "is_large", "linearise"]
 DENSE_UP_TO = 5e10
 """Largest k^2 m at which a k x m Jacobian (k <= m) is factored; above it, conjugate gradients.
 
-Where the two cost the same for a step, measured by `benchmarks/inner_step.py`."""
+The QR still wins there: conjugate gradients take less for a step, but their steps are worse
+(`benchmarks/large_systems.py`). It is where a step takes seconds and J a good part of a GiB."""
 
 PROBES = 8
 """Random vectors for the mean eigenvalue of a normal matrix that is never formed."""
