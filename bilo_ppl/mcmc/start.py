@@ -10,7 +10,7 @@ from jax.core import Tracer
 from bilo_ppl import effects
 from bilo_ppl.mcmc._numpyro import constrain_fn, initialize_model
 
-__all__ = ["Start", "check_start", "find_start", "priors_only"]
+__all__ = ["Start", "check_start", "find_start", "finite_chains", "priors_only"]
 
 
 class Start(NamedTuple):
@@ -69,9 +69,7 @@ def check_start(
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(checked)):
         return
     energy = np.atleast_1d(state.potential_energy)
-    finite = np.isfinite(energy)
-    for leaf in jax.tree.leaves(state.z_grad):
-        finite &= np.isfinite(np.asarray(leaf)).reshape(len(energy), -1).all(axis=1)
+    finite = finite_chains(energy, state.z_grad)
     if finite.all():
         return
     chain = int(np.argmin(finite))
@@ -87,6 +85,14 @@ def check_start(
         + f". {_what_the_solver_did(state)} Start at or near the theta at which the operator was "
         "pretrained: init_strategy=numpyro.infer.init_to_value(values={...})."
     )
+
+
+def finite_chains(energy: Any, gradient: Any) -> np.ndarray:
+    """Of which chains, along the leading axis, the energy and the gradient are finite."""
+    finite = np.isfinite(energy)
+    for leaf in jax.tree.leaves(gradient):
+        finite &= np.isfinite(np.asarray(leaf)).reshape(len(finite), -1).all(axis=1)
+    return finite
 
 
 def _what_the_solver_did(state: Any) -> str:

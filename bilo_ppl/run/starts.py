@@ -9,7 +9,7 @@ from numpyro.infer.util import potential_energy
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl.mcmc import BiLOHMC, BiLONUTS
-from bilo_ppl.mcmc.start import priors_only
+from bilo_ppl.mcmc.start import finite_chains, priors_only
 
 __all__ = ["first_states"]
 
@@ -44,9 +44,7 @@ def first_states(kernel: Any, args: tuple, keys: Any, warmup: int, vectorized: b
 
 
 def _check(z: Any, energy: Any, gradient: Any) -> None:
-    finite = np.isfinite(energy)
-    for leaf in jax.tree.leaves(gradient):
-        finite &= np.isfinite(np.asarray(leaf)).reshape(len(finite), -1).all(axis=1)
+    finite = finite_chains(energy, gradient)
     if finite.all():
         return
     chain = int(np.argmin(finite))
