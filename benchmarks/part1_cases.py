@@ -33,7 +33,7 @@ class Case:
     truth: str | None = None
     """Which of several truths; None: the model file's own."""
     newton: bool = True
-    """Whether the descent is Gauss-Newton's, or L-BFGS."""
+    """Gauss-Newton if true, else L-BFGS."""
     steps: int = 60
     patience: int = 12
     inner_steps: int = 20
@@ -169,8 +169,8 @@ def _burgers(points: int) -> list[Case]:
         )
         for truth, scale, swallowed in (
             ("smooth", 1.0, None),
-            # Where x + 0.2 u0(x) comes to the shock, at 1/2 or at both ends, by t = 1.
-            ("shock", 2.0, (0.324, 0.676)),
-            ("rarefaction", 2.0, (-0.176, 0.176)),
+            # x + 0.2 u0(x) is at the shock, at 1/2 or at both ends, at t = 1 for |x - shock| = 0.182.
+            ("shock", 2.0, (0.318, 0.682)),
+            ("rarefaction", 2.0, (-0.182, 0.182)),
         )
     ]
