@@ -5,7 +5,7 @@
 Three tables on the nonlinear Poisson problem, one thread, CPU seconds after compilation:
 
 1. one Levenberg-Marquardt step by the dense QR and by matrix-free conjugate gradients, with the sizes
-   of the system: where the switch between them (`bilo_ppl.gauss_newton.DENSE_UP_TO`) should lie;
+   of the system (`large_systems.py` compares whole solves);
 2. the Jacobian point by point against reverse mode over all rows together;
 3. a whole solve from k = 0.6 to 0.65, tolerance 1e-6: ours, Optimistix's Levenberg-Marquardt, and Adam.
 """

@@ -4,7 +4,8 @@
 
 Fisher-KPP on n x n points: one solve from D = rho = 1 to D = rho = 1.2 at tolerance 1e-6, from the same
 weights, by Levenberg-Marquardt with the QR factorisation and with conjugate gradients. CPU seconds
-after compilation, one thread. `bilo_ppl.gauss_newton.DENSE_UP_TO` lies between the two.
+after compilation, one thread. `bilo_ppl.gauss_newton.DENSE_UP_TO` is the size at which the package
+goes from the one to the other.
 """
 
 import pathlib

@@ -5,8 +5,8 @@
 1. "beside": Fisher-KPP without noise by simultaneous Adam with the residual gradient (Algorithm 1 of
    arXiv:2404.17789), on the points of `part1.py`: steps and CPU seconds until both parameters stay
    within 10, 5 and 1 %.
-2. "robustness": the same on fewer points, for learning rates of theta and residual-gradient weights: a
-   table and a figure.
+2. "robustness": the same (quick: on fewer points) for learning rates of theta and residual-gradient
+   weights: a table and a figure.
 3. "toy": the boundary-value toy: iterations to a parameter error of 0.01, simultaneous (outer Adam 0.05,
    inner Adam 1e-3) and nested with the neural adjoint.
 
@@ -37,7 +37,7 @@ jax.config.update("jax_enable_x64", True)
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 WEIGHTS = (1e-3, 1e-1, 1e1)
-PAPERS = (1e-2, 1e-1)
+BESIDE = (1e-2, 1e-1)
 """The best learning rate, and the papers' weight."""
 
 LEVELS = (0.1, 0.05, 0.01)
@@ -208,10 +208,12 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = pathlib.Path(arguments.out)
     paper = arguments.profile == "paper"
-    results: dict[str, Any] = {}
+    path = folder / "part1_studies.json"
+    # Studies that are not run again stay as they are.
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
     def save():
-        (folder / "part1_studies.json").write_text(json.dumps(results, indent=1) + "\n")
+        path.write_text(json.dumps(results, indent=1) + "\n")
 
     if "toy" in arguments.only:
         results["toy"] = toy()
@@ -219,18 +221,18 @@ def main() -> None:
     print(HEAD)
     if "beside" in arguments.only:
         fisher = Fisher(51, 128, 4000) if paper else Fisher(21, 64, 1500)
-        results["beside"] = fisher.run(*PAPERS)
+        results["beside"] = fisher.run(*BESIDE)
         print(line(results["beside"]), flush=True)
         save()
     if "robustness" in arguments.only:
         fisher = Fisher(51, 128, 4000) if paper else Fisher(17, 64, 1500)
-        results["fisher_kpp"] = []
+        results["robustness"] = []
         for weight in WEIGHTS:
             for rate in RATES:
-                results["fisher_kpp"].append(fisher.run(rate, weight))
-                print(line(results["fisher_kpp"][-1]), flush=True)
+                results["robustness"].append(fisher.run(rate, weight))
+                print(line(results["robustness"][-1]), flush=True)
                 save()
-        draw(results["fisher_kpp"], folder / "robustness.png")
+        draw(results["robustness"], folder / "robustness.png")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from bilo_ppl.reference import grid_posterior
 from bilo_ppl.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
 from bilo_ppl.solution_operators import AbstractSolutionOperator, FineTuned, SolveInfo
 from bilo_ppl.solvers import LevenbergMarquardt, OptaxSolver
-from bilo_ppl.unknowns import penalty, unknown_function
+from bilo_ppl.unknowns import penalty, squared_penalty, unknown_function
 
 __version__ = "0.1.0"
 
@@ -90,6 +90,7 @@ __all__ = [
     "solution",
     "solution_draws",
     "space_time",
+    "squared_penalty",
     "summary",
     "to_arviz",
     "total_variation",

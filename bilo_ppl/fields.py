@@ -71,7 +71,8 @@ class NetworkField(eqx.Module):
     ``lift(x, raw)`` builds in what is known, such as ``1 + x (1 - x) raw`` for ends fixed at 1, or
     ``jax.nn.softplus(raw)`` for positivity. The network sees the first ``domain.dimension``
     coordinates of a point, mapped to [-1, 1]: an initial value over x can be evaluated at points
-    (x, t). Fourier frequencies are frozen; all layers are trainable.
+    (x, t). Hidden biases start uniform in [-1, 1]. Fourier frequencies are frozen; all layers are
+    trainable.
     """
 
     network: MLP
@@ -103,8 +104,8 @@ class NetworkField(eqx.Module):
             key=network_key,
             dtype=dtype,
         )
-        # Without biases all features are odd about the middle of the domain, and a descent that
-        # needs even ones comes to a saddle first.
+        # Without biases (and Fourier features) all features are odd about the middle of the domain,
+        # and a descent that needs even ones comes to a saddle first.
         hidden = network.layers[:-1]
         biases = jax.random.uniform(bias_key, (len(hidden), width), dtype, -1, 1)
         self.network = eqx.tree_at(

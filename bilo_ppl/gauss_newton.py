@@ -25,8 +25,8 @@ __all__ = ["AbstractLinearised", "Dense", "MatrixFree", "is_large", "linearise"]
 DENSE_UP_TO = 5e10
 """Largest k^2 m at which a k x m Jacobian (k <= m) is factored; above it, conjugate gradients.
 
-The QR still wins there: conjugate gradients take less for a step, but their steps are worse
-(`benchmarks/large_systems.py`). It is where a step takes seconds and J a good part of a GiB."""
+By whole solves the QR wins at all sizes measured (`benchmarks/large_systems.py`); this is where a step
+takes seconds, and J up to a few hundred MiB."""
 
 PROBES = 8
 """Random vectors for the mean eigenvalue of a normal matrix that is never formed."""

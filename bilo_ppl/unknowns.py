@@ -41,7 +41,8 @@ def unknown_function(name: str, field: F, prior_sd: float | None = None) -> F:
 
     The site is a real vector: all trainable numbers of the field (`field_weights`), with a flat
     improper prior, or independent ``Normal(0, prior_sd)``. The result is the field with those
-    weights, an entry of theta. What is known of its roughness enters by `penalty`.
+    weights, an entry of theta. What is known of its roughness enters by
+    `squared_penalty` or `penalty`.
 
     The weights of ``field`` itself are the first guess: `find_map` starts from them, and NumPyro's
     kernels do with ``init_to_value(values={name: field_weights(field)})``. Raises a ``ValueError``
@@ -70,14 +71,11 @@ def penalty(name: str, weight: Any, value: Any) -> None:
 
 
 class SquaredPenalty(dist.Unit):
-    """A factor ``exp(-|rows|^2 / 2)`` that remembers its rows, and how one point makes some of them."""
-
-    pytree_data_fields = ("rows",)
+    """A factor ``exp(-|r|^2 / 2)`` that knows its rows r as a function of a point, and the points."""
 
     def __init__(self, row: Callable[[Any], Any], points: Any):
         self.row, self.points = row, points
-        self.rows = jnp.ravel(jax.vmap(row)(points))
-        super().__init__(-jnp.sum(self.rows**2) / 2)
+        super().__init__(-jnp.sum(jax.vmap(row)(points) ** 2) / 2)
 
 
 def squared_penalty(
@@ -86,8 +84,9 @@ def squared_penalty(
     """Add ``weight`` times the mean of ``|function(x)|^2`` to the potential energy.
 
     The mean is over points ``(n, d)``. The same as `penalty` with that mean, but a Gauss-Newton
-    method sees its curvature. With ``grad(f)`` of a field f it is the mean squared gradient. Points
-    must lie closer than the features of the field: a network bends between them for nothing.
+    method sees its curvature. With ``grad(f)`` of a field f it is the mean squared gradient. Points,
+    which are constants, must lie closer than the features of the field: between them a network can bend
+    unpenalised.
     """
     _check_weight(name, weight)
     points = jnp.asarray(points, jnp.result_type(float))

@@ -25,7 +25,7 @@ from bilo_ppl.unknowns import squared_penalty, unknown_function
 SPEED = 0.2
 SIGMA = 0.01
 REGULARISATION = 1e-3
-ROUGHNESS_POINTS = 401  # far closer than what the data resolve: no kink of the network fits between
+ROUGHNESS_POINTS = 401  # so close that no kink of the network between them goes unpenalised
 SPACE = bilo.interval(0.0, 1.0)
 
 

@@ -22,7 +22,7 @@ from bilo_ppl.unknowns import squared_penalty, unknown_function
 DIFFUSION = 0.01
 SIGMA = 0.001
 REGULARISATION = 1e-2
-ROUGHNESS_POINTS = 401  # far closer than what the data resolve: no kink of the network fits between
+ROUGHNESS_POINTS = 401  # so close that no kink of the network between them goes unpenalised
 SPACE = bilo.interval(0.0, 1.0)
 
 

@@ -10,9 +10,10 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 import pytest
+from numpyro import handlers
 
 import bilo_ppl as bilo
-from bilo_ppl.estimate import descent, find_map, laplace, save_estimate
+from bilo_ppl.estimate import descent, find_map, laplace, line_search, save_estimate
 from bilo_ppl.estimate.line_search import backtracking_lbfgs, gauss_newton
 from bilo_ppl.fields import KarhunenLoeve, field_weights
 from bilo_ppl.solution_operators import AbstractSolutionOperator, SolveInfo
@@ -47,6 +48,7 @@ class ClosedForm(AbstractSolutionOperator):
 
 CLOSED = ClosedForm()
 QUIET = {"progress": False}
+POINT = np.array([[0.5]])
 REAL = dist.constraints.real
 
 
@@ -207,24 +209,51 @@ def test_gauss_newton_finds_the_mode_and_needs_fewer_steps():
     np.testing.assert_allclose(far.values["D"], mode(density), atol=1e-4)
 
 
-def squared(operator, weight):
-    """The penalty ``weight`` (p^2 + 4 q^2) / 2 + |(p, q) - (1, 1)|^2 / 2, once by its rows."""
+def squared(operator, weight, scale=1.0):
+    """``scale weight`` (p^2 + 4 q^2) / 2 + |(p, q) - (1, 1)|^2 / 2; the penalty knows its rows."""
     p, q = (numpyro.sample(name, dist.ImproperUniform(REAL, (), ())) for name in "pq")
     ends = jnp.array([[0.0], [1.0]])
-    squared_penalty("penalty", weight, lambda x: p * (1 - x[0]) + 2 * q * x[0], ends)
+    with handlers.scale(scale=scale):
+        squared_penalty("penalty", weight, lambda x: p * (1 - x[0]) + 2 * q * x[0], ends)
     bilo.solution("u", operator, {"D": 1.0})
     numpyro.sample("y", dist.Normal(jnp.stack([p, q]), 1.0), obs=jnp.ones(2))
 
 
-def test_a_squared_penalty_is_the_penalty_and_gauss_newton_sees_its_curvature():
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_a_squared_penalty_is_the_penalty_and_gauss_newton_sees_its_curvature(scale):
     init = {"p": 0.8, "q": 0.9}
-    found = find_map(squared, KEY, CLOSED, 1.0, init=init, optimizer=gauss_newton(1e-9), **QUIET)
-    np.testing.assert_allclose([found.values[name] for name in "pq"], [1 / 2, 1 / 5], atol=1e-5)
-    assert found.history.steps <= 6
+    options = {"init": init, "optimizer": gauss_newton(1e-9), **QUIET}
+    found = find_map(squared, KEY, CLOSED, 1.0, scale, **options)
     p, q = found.values["p"], found.values["q"]
-    np.testing.assert_allclose(found.terms["penalty"], (p**2 + 4 * q**2) / 2, rtol=1e-6)
+    np.testing.assert_allclose([p, q], [1 / (1 + scale), 1 / (1 + 4 * scale)], atol=1e-5)
+    assert found.history.steps <= 6
+    np.testing.assert_allclose(found.terms["penalty"], scale * (p**2 + 4 * q**2) / 2, rtol=1e-6)
     with pytest.raises(ValueError, match=r"penalty.'penalty'.: the weight must be at least 0"):
         find_map(squared, KEY, CLOSED, -1.0, init=init, **QUIET)
+
+
+def test_a_squared_penalty_may_be_of_the_solution():
+    """Two rows, u and 2 u, where u = 1 / D: the least of 5 / 2 u^2 + (D - 1)^2 / 2."""
+
+    def model(operator):
+        D = numpyro.sample("D", dist.ImproperUniform(dist.constraints.positive, (), ()))
+        u = bilo.solution("u", operator, {"D": D})
+        squared_penalty("maximum", 2.5, lambda x: jnp.stack([u(x), 2 * u(x)]) / 5**0.5, POINT)
+        numpyro.sample("y", dist.Normal(D, 1.0), obs=1.0)
+
+    found = find_map(model, KEY, CLOSED, optimizer=gauss_newton(), **QUIET)
+    D = found.values["D"]
+    np.testing.assert_allclose(D - 1, 5 / D**3, atol=1e-3)
+    np.testing.assert_allclose(found.terms["maximum"], 2.5 / D**2, rtol=1e-6)
+
+
+def test_singular_vectors_of_wide_jacobians_are_those_of_tall_ones():
+    J = np.random.default_rng(0).normal(size=(5, 9)) * np.logspace(0, -3, 5)[:, None]
+    values, right = line_search._right_singular(jnp.asarray(J))
+    np.testing.assert_allclose(values, np.linalg.svd(J)[1], rtol=1e-10)
+    np.testing.assert_allclose((right.T * values**2) @ right, J.T @ J, atol=1e-12)
+    tall, _ = line_search._right_singular(jnp.asarray(J.T))
+    np.testing.assert_allclose(tall, values, rtol=1e-10)
 
 
 def test_gauss_newton_is_refused_where_it_has_nothing_to_work_on():

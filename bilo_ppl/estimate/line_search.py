@@ -26,6 +26,7 @@ SHRINK = (0.1, 0.5)
 """Bounds of the factor by which a refused step is shortened."""
 
 LEAST_DAMPING, MOST_DAMPING = 1e-10, 1e2
+"""In double precision; in single precision ten times the machine precision is the least."""
 
 
 class Trials(optax.GradientTransformationExtraArgs):
@@ -91,12 +92,13 @@ def gauss_newton(
         # Nielsen's rule; nothing is known of the first step, and little of one that was cut short.
         gain = decrease / memory.promised
         change = jnp.where(jnp.isfinite(gain), jnp.clip(1 - (2 * gain - 1) ** 3, 0.2, 2.0), 1.0)
-        raised = jnp.clip(memory.damping * change, LEAST_DAMPING, MOST_DAMPING)
         flat, unravel = ravel_pytree(gradient)
+        least = jnp.maximum(LEAST_DAMPING, 10 * jnp.finfo(flat.dtype).eps)
+        raised = jnp.clip(memory.damping * change, least, MOST_DAMPING)
         values, right = _right_singular(jacobian)
         step, promised = _damped_step(values, right, flat, raised)
         # The end is where even a step with next to no damping promises nothing.
-        _, most = _damped_step(values, right, flat, jnp.asarray(LEAST_DAMPING))
+        _, most = _damped_step(values, right, flat, least)
         done = jnp.maximum(promised, jnp.where(jnp.isfinite(most), most, 0)) < tolerance
         step = _capped(unravel(jnp.where(done, 0.0, step)), max_step)
         return step, _Damping(raised, promised)

@@ -171,19 +171,20 @@ def _evaluated(objective: Objective, state: MapState, stopping: Stopping) -> Any
 def _penalty_jacobian(objective: Objective, state: MapState) -> list[Float[Array, "n p"]]:
     """Of the rows of every squared penalty, point by point, since a row knows no other point.
 
-    What else the model does is not used, and so is not run.
+    What they do not use of the model is not run: the solve, unless u is in the penalty.
     """
     flat, unravel = ravel_pytree(state.z)
 
     def blocks(name, points):
         def row(position, x):
-            return objective.penalties(unravel(position), state.operators)[name].row(x)
+            rows, _ = objective.penalties(unravel(position), state.operators)[name]
+            return rows(x)
 
         found = jax.vmap(jax.jacrev(row), in_axes=(None, 0))(flat, points)
         return found.reshape(-1, flat.size)
 
     penalties = objective.penalties(state.z, state.operators)
-    return [blocks(name, penalty.points) for name, penalty in penalties.items()]
+    return [blocks(name, points) for name, (_, points) in penalties.items()]
 
 
 def _carried(state: MapState, new: Any, good: Any, stopping: Stopping) -> Any:

@@ -1,6 +1,6 @@
 """What a point estimate minimises: the samplers' potential energy, with or without the Jacobian."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -76,10 +76,15 @@ class Objective(eqx.Module):
         found = Evaluation(info, terms, jnp.asarray(data_loss), values)
         return (energy, rows), (state, found)
 
-    def penalties(self, z: Any, state: Any) -> dict[str, SquaredPenalty]:
-        """The squared penalties at z, by site."""
+    def penalties(self, z: Any, state: Any) -> dict[str, tuple[Callable[[Any], Rows], Any]]:
+        """The squared penalties at z: by site, their rows as a function of a point, and the points."""
         sites, *_ = self._traced(z, state)
-        return {n: s["fn"] for n, s in sites.items() if isinstance(s["fn"], SquaredPenalty)}
+        found = {name: (_innermost(site["fn"]), site["scale"]) for name, site in sites.items()}
+        return {
+            name: (partial(_scaled_row, fn, scale), fn.points)
+            for name, (fn, scale) in found.items()
+            if isinstance(fn, SquaredPenalty)
+        }
 
     def _traced(self, z: Any, state: Any) -> tuple[dict[str, Any], Scalar, Any, PotentialInfo]:
         """The sample sites of the model at z, U, the state of the operators, and what solving took."""
@@ -116,14 +121,26 @@ def find_rows(site: Any) -> Rows | None:
 
     Those of normal and log-normal densities; None for any other.
     """
-    fn, value = site["fn"], site["value"]
-    while isinstance(fn, (ExpandedDistribution, Independent)):
-        fn = fn.base_dist
+    fn, value = _innermost(site["fn"]), site["value"]
     if isinstance(fn, LogNormal):
         rows = (jnp.log(value) - fn.loc) / fn.scale
     elif isinstance(fn, Normal):
         rows = (value - fn.loc) / fn.scale
     else:
         return None
-    scale = 1.0 if site["scale"] is None else site["scale"]
-    return jnp.sqrt(scale) * jnp.ravel(rows)
+    return _scale(site["scale"]) * jnp.ravel(rows)
+
+
+def _innermost(fn: Any) -> Any:
+    while isinstance(fn, (ExpandedDistribution, Independent)):
+        fn = fn.base_dist
+    return fn
+
+
+def _scaled_row(fn: SquaredPenalty, scale: Any, x: Any) -> Rows:
+    return _scale(scale) * fn.row(x)
+
+
+def _scale(of_density: Any) -> Any:
+    """The factor of rows that goes with a factor of a log density, as from `numpyro.handlers.scale`."""
+    return 1.0 if of_density is None else jnp.sqrt(of_density)
