@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from tqdm import tqdm
 
 from bilo_ppl._compile import jit_once
@@ -99,8 +100,8 @@ def _warn_of_fixed_rows(problem: LeastSquares, weights: Weights, tolerance: floa
     """Say so if rows that no weight can change are enough to miss the tolerance."""
 
     def fixed_loss(weights):
-        keys = iter(jax.random.split(jax.random.key(0), len(jax.tree.leaves(weights))))
-        way = jax.tree.map(lambda w: jax.random.normal(next(keys), w.shape, w.dtype), weights)
+        flat, unravel = ravel_pytree(weights)
+        way = unravel(jax.random.normal(jax.random.key(0), flat.shape, flat.dtype))
         # Only a row that depends on no weight stands exactly still.
         rows, moved = jax.jvp(problem.rows, (weights,), (way,))
         fixed = (rows != 0) & (moved == 0)

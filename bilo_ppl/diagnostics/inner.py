@@ -132,8 +132,8 @@ def _map(function: Callable, flat: Mapping[str, Any], batch_size: int) -> Any:
     """The function of every draw, compiled once: NumPy arrays with a leading draw axis."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-    batch = min(batch_size, len(next(iter(flat.values()))))
     count = len(next(iter(flat.values())))
+    batch = min(batch_size, count)
     mapped = jit_for(count, lambda draws: jax.lax.map(function, draws, batch_size=batch))
     return jax.tree.map(np.asarray, mapped(dict(flat)))
 
