@@ -34,7 +34,10 @@ jax.config.update("jax_enable_x64", True)
 NEWTON = gauss_newton()
 
 FINE = 51
-"""Points in every direction of the grid on which the residual is checked."""
+"""Points in every direction of the grid on which u is compared and the residual checked."""
+
+SHARP = 401
+"""Points in space for u with a shock: a grid that no layer escapes."""
 
 
 def pretrained(case: Case) -> tuple[bilo.FineTuned, float]:
@@ -116,17 +119,19 @@ def distance(case: Case, found: Any, wanted: Any, truth: Any, everywhere: bool =
     return float(np.linalg.norm(found - wanted) / (np.linalg.norm(truth) or 1.0))
 
 
-def fine_points(problem: bilo.Problem) -> np.ndarray:
+def fine_points(case: Case) -> np.ndarray:
     """Where u is compared: a fine grid, wherever the collocation points lie."""
-    return problem.domain.grid(*([401] if problem.domain.dimension == 1 else [FINE, FINE]))
+    domain = case.problem.domain
+    if domain.dimension == 1:
+        return domain.grid(SHARP)
+    return domain.grid(SHARP if case.swallowed else FINE, FINE)
 
 
 def loss_between(case: Case, fine: bilo.FineTuned, found: Estimate) -> float | None:
     """Mean squared residual on the fine grid of a space-time problem, at the estimate."""
     if case.points is None:
         return None
-    kind: Any = type(case.problem)
-    problem = kind(FINE, FINE)
+    problem = case.on(2 * case.points[0] - 1 if case.viscosity else FINE, FINE)
     (weights,) = found.operator_states.values()
     local = fine.operator.with_weights(weights)
     u = local.field(found.theta())
@@ -139,7 +144,7 @@ def measured(case: Case) -> dict:
     imported = time.process_time()
     fine, seconds = pretrained(case)
     reference = case.file.reference(*([] if case.nodes is None else [case.nodes]))
-    points = fine_points(case.problem)
+    points = fine_points(case)
     runs = []
     for seed in range(case.seeds):
         data = case.file.synthetic_data(seed, **case.data)

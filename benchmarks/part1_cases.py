@@ -23,8 +23,10 @@ class Case:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Arguments of the NumPyro model besides the data."""
     seeds: int = 5
-    points: int | None = None
-    """Collocation points in every direction of a space-time grid; None: the model file's own."""
+    points: tuple[int, int] | None = None
+    """Collocation points in space and in time; None: the model file's own."""
+    viscosity: float = 0.0
+    """Of the network's problem; the numerical operator has none."""
     width: int = 64
     fourier: int = 0
     fourier_scale: float = 1.0
@@ -55,8 +57,12 @@ class Case:
     @property
     def problem(self) -> bilo.Problem:
         """The PDE on the chosen points."""
-        own = self.file.problem
-        return own if self.points is None else type(own)(self.points, self.points)
+        return self.file.problem if self.points is None else self.on(*self.points)
+
+    def on(self, nx: int, nt: int) -> bilo.Problem:
+        """The PDE on another space-time grid."""
+        viscous = {"viscosity": self.viscosity} if self.viscosity else {}
+        return type(self.file.problem)(nx, nt, **viscous)
 
     @property
     def truths(self) -> Mapping[str, Any]:
@@ -83,7 +89,7 @@ def _fisher(points: int) -> list[Case]:
         "Fisher-KPP",
         "fisher_kpp",
         1e-6,
-        points=points,
+        points=(points, points),
         width=32 if points > 21 else 64,
         fourier=16,
         fourier_scale=2.0,
@@ -99,9 +105,7 @@ def _fisher(points: int) -> list[Case]:
 
 
 def _poisson() -> list[Case]:
-    poisson = Case(
-        "variable Poisson", "variable_poisson", 1e-9, fourier=16, dtype="float64", seeds=3
-    )
+    poisson = Case("variable Poisson", "variable_poisson", 1e-9, fourier=16, dtype="float64")
     found = []
     for noise in (0.0, 0.01, 0.05):
         for label, sensitivity in (("implicit", IMPLICIT), ("residual gradient", PAPERS)):
@@ -111,7 +115,7 @@ def _poisson() -> list[Case]:
                 data={"noise": noise},
                 sensitivity=sensitivity,
                 tolerance=1e-9 if sensitivity is IMPLICIT else 1e-5,
-                seeds=3 if noise else 1,
+                seeds=5 if noise else 1,
             )
             found.append(entry)
     for weight in (1e-4, 1e-2):
@@ -142,35 +146,48 @@ def _heat(points: int) -> Case:
         fourier_scale=2.0,
         width=32 if fine else 64,
         dtype="float64",
-        points=points,
+        points=(points, points),
         nodes=201,
-        seeds=1 if fine else 3,
+        seeds=1 if fine else 5,
         steps=30 if fine else 60,
     )
 
 
 def _burgers(points: int) -> list[Case]:
     fine = points > 21
-    return [
-        Case(
-            f"Burgers, {truth}",
-            "burgers",
-            1e-6 if fine else 1e-8,
+    smooth = Case(
+        "Burgers, smooth",
+        "burgers",
+        1e-6 if fine else 1e-8,
+        data={"truth": "smooth"},
+        truth="smooth",
+        fourier=16,
+        width=32 if fine else 64,
+        dtype="float32" if fine else "float64",
+        points=(points, points),
+        seeds=1 if fine else 5,
+        steps=40 if fine else 60,
+    )
+    found = [smooth]
+    for truth, swallowed in (
+        # x + 0.2 u0(x) is at the shock, at 1/2 or at both ends, at t = 1 for |x - shock| = 0.182.
+        ("shock", (0.318, 0.682)),
+        ("rarefaction", (-0.182, 0.182)),
+    ):
+        entry = dataclasses.replace(
+            smooth,
+            name=f"Burgers, {truth}",
             data={"truth": truth},
             truth=truth,
-            fourier=16,
-            fourier_scale=scale,
-            width=32 if fine else 64,
-            dtype="float32" if fine else "float64",
-            points=points,
-            seeds=1 if fine else 3,
-            steps=40 if fine else 60,
+            tolerance=1e-6,
+            # Layers of the width 0.005 or 0.0025 need points beside them.
+            viscosity=2.5e-4 if fine else 5e-4,
+            points=(max(41, points), points),
+            fourier_scale=2.0,
+            width=32,
+            dtype="float32",
+            steps=80,
             swallowed=swallowed,
         )
-        for truth, scale, swallowed in (
-            ("smooth", 1.0, None),
-            # x + 0.2 u0(x) is at the shock, at 1/2 or at both ends, at t = 1 for |x - shock| = 0.182.
-            ("shock", 2.0, (0.318, 0.682)),
-            ("rarefaction", 2.0, (-0.182, 0.182)),
-        )
-    ]
+        found.append(entry)
+    return found

@@ -12,7 +12,7 @@ from bilo_ppl.certify import certify
 from bilo_ppl.checkpoint import load_operator, save_operator
 from bilo_ppl.diagnostics import inner_report, inner_statistics, solution_draws, summary, to_arviz
 from bilo_ppl.distances import distances
-from bilo_ppl.domain import Box, interval, masked, space_time
+from bilo_ppl.domain import Box, graded, interval, masked, space_time
 from bilo_ppl.effects import replace_operator, solution, warm_start
 from bilo_ppl.estimate import Estimate, Laplace, find_map, laplace, save_estimate
 from bilo_ppl.fields import (
@@ -72,6 +72,7 @@ __all__ = [
     "find_map",
     "fit_field",
     "grad",
+    "graded",
     "grid_posterior",
     "inner_report",
     "inner_statistics",

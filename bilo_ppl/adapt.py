@@ -17,21 +17,12 @@ from jaxtyping import Float
 from numpyro import handlers
 
 from bilo_ppl._types import Key, Theta
-from bilo_ppl.consolidate import (
-    batch_of,
-    consolidate,
-    count_of,
-    dimension_of,
-    joined,
-    losses,
-    rows_of,
-    solvable,
-    spread_out,
-)
+from bilo_ppl.consolidate import batch_of, consolidate, count_of, joined, losses, rows_of
 from bilo_ppl.effects import find_solutions
-from bilo_ppl.exploration import Explorer, Site, prior_thetas, relaxed
+from bilo_ppl.exploration import Explorer, Site, prior_thetas
 from bilo_ppl.pretrain import FitReport
 from bilo_ppl.solution_operators import FineTuned
+from bilo_ppl.theta_sources import FromBatch, FromChain
 
 __all__ = ["AdaptReport", "Adapted", "adapt"]
 
@@ -125,10 +116,10 @@ def adapt(
     key_source, key_lora = jax.random.split(key)
     source: Any
     if thetas is None:
-        source = _FromChain(Explorer(place, operator, draws, key_source), spread)
+        source = FromChain(Explorer(place, operator, draws, key_source), spread)
     else:
         given = prior_thetas(place, key_source, draws) if thetas == "prior" else thetas
-        source = _FromBatch(batch_of(operator.problem.parameters, given))
+        source = FromBatch(batch_of(operator.problem.parameters, given))
     fits: list[FitReport] = []
     chosen: Any = None
     found = np.array([np.inf])
@@ -208,53 +199,3 @@ def _home(operator: FineTuned, thetas: Theta) -> Theta:
     if not all(name in centre and hasattr(v, "shape") for name, v in thetas.items()):
         return rows_of(thetas, slice(0))
     return {name: jnp.asarray(centre[name], v.dtype)[None] for name, v in thetas.items()}
-
-
-def _wanted(thetas: Theta, count: int | None) -> int:
-    """How many thetas to fit in a round."""
-    return count or min(6 + 4 * dimension_of(thetas), 48)
-
-
-class _FromChain:
-    """Thetas that a chain visits: fitted at a higher temperature, checked at 1."""
-
-    def __init__(self, explorer: Explorer, spread: float):
-        self.explorer, self.temperature = explorer, spread**2
-        self.variances: Any = None
-
-    def to_fit(self, operator: FineTuned, count: int | None) -> Theta:
-        """Spread-out thetas of the widened posterior."""
-        visited = self.explorer.thetas(self.explorer(operator, self.temperature))
-        return rows_of(visited, spread_out(visited, _wanted(visited, count)))
-
-    def to_check(self, operator: FineTuned) -> Theta:
-        """All thetas that the chain now visits."""
-        positions = self.explorer(operator, 1.0)
-        self.variances = positions.var(axis=0)
-        return self.explorer.thetas(positions)
-
-
-class _FromBatch:
-    """Given thetas: a part is fitted, the rest is for the check."""
-
-    variances: Any = None
-
-    def __init__(self, thetas: Theta):
-        self.thetas = thetas
-        self.left = np.arange(count_of(thetas))
-
-    def to_fit(self, operator: FineTuned, count: int | None) -> Theta:
-        """A spread-out part of those that are left, where the PDE could be solved."""
-        rest = rows_of(self.thetas, self.left)
-        picked = spread_out(rest, min(_wanted(rest, count), max(len(self.left) // 2, 1)))
-        self.left = np.delete(self.left, picked)
-        if not len(self.left):
-            raise ValueError(
-                "adapt: all given thetas are used up for the fit and none is left for the check; "
-                "give more thetas, or a smaller count."
-            )
-        return solvable(relaxed(operator), rows_of(rest, picked))
-
-    def to_check(self, operator: FineTuned) -> Theta:
-        """Those that are left."""
-        return rows_of(self.thetas, self.left)

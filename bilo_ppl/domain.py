@@ -12,7 +12,7 @@ import numpy as np
 
 from bilo_ppl._types import Points
 
-__all__ = ["Box", "interval", "masked", "space_time"]
+__all__ = ["Box", "graded", "interval", "masked", "space_time"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,21 +43,24 @@ class Box:
         """Number of coordinates."""
         return len(self.lower)
 
-    def grid(self, *counts: int) -> Points:
-        """A tensor grid with ``counts[i]`` points along axis i, ends included: ``(n, d)``."""
-        if len(counts) != self.dimension or min(counts) < 2:
+    def grid(self, *axes: int | Sequence[float] | np.ndarray) -> Points:
+        """A tensor grid ``(n, d)``; one argument for every axis.
+
+        An integer is the number of equidistant points, ends included; a sequence holds the increasing
+        coordinates themselves, such as those of `graded`.
+        """
+        if len(axes) != self.dimension:
             raise ValueError(
                 f"Box.grid: a box of dimension {self.dimension} needs {self.dimension} counts of "
-                f"at least 2, got {counts}."
+                f"points (or their coordinates), got {len(axes)}."
             )
-        axes = [
-            np.linspace(a, b, n) for a, b, n in zip(self.lower, self.upper, counts, strict=True)
-        ]
-        return np.stack([c.ravel() for c in np.meshgrid(*axes, indexing="ij")], axis=-1)
+        limits = zip(axes, self.lower, self.upper, strict=True)
+        coordinates = [_axis(i, axis, a, b) for i, (axis, a, b) in enumerate(limits)]
+        return np.stack([c.ravel() for c in np.meshgrid(*coordinates, indexing="ij")], axis=-1)
 
-    def interior_grid(self, *counts: int) -> Points:
+    def interior_grid(self, *axes: int | Sequence[float] | np.ndarray) -> Points:
         """The tensor grid without the points that lie on the boundary: ``(n, d)``."""
-        points = self.grid(*counts)
+        points = self.grid(*axes)
         inside = (points > np.array(self.lower)) & (points < np.array(self.upper))
         return points[inside.all(axis=-1)]
 
@@ -77,6 +80,53 @@ class Box:
         lower, upper = np.array(self.lower), np.array(self.upper)
         middle, half = (lower + upper) / 2, (upper - lower) / 2
         return (x - middle.astype(x.dtype)) / half.astype(x.dtype)
+
+
+def _axis(i: int, axis: Any, lower: float, upper: float) -> np.ndarray:
+    """The coordinates along axis i of a box, checked."""
+    if np.ndim(axis) == 0:
+        if axis < 2:
+            raise ValueError(f"Box.grid: axis {i} needs at least 2 points, got {axis}.")
+        return np.linspace(lower, upper, axis)
+    points = np.asarray(axis, float)
+    if points.ndim != 1 or not (np.diff(points) > 0).all():
+        raise ValueError(f"Box.grid: the coordinates of axis {i} must increase in one array.")
+    if points[0] < lower or points[-1] > upper:
+        raise ValueError(
+            f"Box.grid: axis {i} has coordinates from {points[0]:g} to {points[-1]:g}, outside "
+            f"[{lower:g}, {upper:g}]."
+        )
+    return points
+
+
+def graded(
+    space: Box, count: int, near: Sequence[float], *, width: float, density: float
+) -> np.ndarray:
+    """Coordinates ``(count,)`` in an interval, ends included, crowded near given points.
+
+    The points are ``1 + density`` times as dense at a point of ``near`` as far from all of them, and half
+    of that excess remains at the distance ``width``: the derivative of the map is
+    ``1 + density * sum_s 1 / (1 + ((x - s) / width)^2)``, up to a factor. For shocks and layers.
+    """
+    (a,), (b,) = space.lower, space.upper
+    if count < 2 or not (width > 0 and density >= 0):
+        raise ValueError(
+            "graded: needs at least 2 points, a positive width and a density of at least 0, got "
+            f"count={count}, width={width}, density={density}."
+        )
+    outside = [s for s in near if not a <= s <= b]
+    if outside:
+        raise ValueError(f"graded: {outside} in near lie outside [{a:g}, {b:g}].")
+
+    def place(x):
+        crowd = np.arctan((x[:, None] - np.asarray(near, float)) / width)
+        return x + density * width * crowd.sum(axis=1)
+
+    fine = np.linspace(a, b, 200 * count + 1)
+    places = place(fine)
+    found = np.interp(np.linspace(places[0], places[-1], count), places, fine)
+    found[[0, -1]] = a, b
+    return found
 
 
 def interval(lower: float | int, upper: float | int) -> Box:

@@ -43,14 +43,16 @@ class ThetaEmbedding(eqx.Module):
         key: Key,
         dtype: Any,
     ):
-        values = {name: _typical(theta[name], points, dtype) for name in names}
+        values = {name: _values(theta[name], points, dtype) for name in names}
         self.names = names
-        self.centre = values
+        self.centre = {name: jnp.mean(v, axis=0) for name, v in values.items()}
         self.scale = {
-            name: jnp.broadcast_to(jnp.asarray(scales.get(name, _default_scale(v)), dtype), v.shape)
+            name: jnp.broadcast_to(
+                jnp.asarray(scales.get(name, _default_scale(v)), dtype), v.shape[1:]
+            )
             for name, v in values.items()
         }
-        size = sum(v.size for v in values.values())
+        size = sum(v.size for v in self.centre.values())
         limit = math.sqrt(3 / max(size, 1))
         self.matrix = jax.random.uniform(key, (width, size), dtype, -limit, limit)
 
@@ -68,17 +70,20 @@ class ThetaEmbedding(eqx.Module):
         return self.matrix @ self.normalised(x, theta)
 
 
-def _typical(value: Any, points: Any, dtype: Any) -> Array:
-    """The value of an entry of theta; of a field, its mean over the collocation points."""
+def _values(value: Any, points: Any, dtype: Any) -> Array:
+    """Values of an entry of theta: of a field, those at the collocation points; else a single one."""
     if callable(value):
         values: Any = jax.vmap(value)(jnp.asarray(points, dtype))
-        return jnp.mean(values, axis=0).astype(dtype)
-    return jnp.asarray(value, dtype)
+        return values.astype(dtype)
+    return jnp.asarray(value, dtype)[None]
 
 
-def _default_scale(value: Array) -> Array:
-    """The magnitude of the first guess; 1 where that is zero."""
-    return jnp.where(value == 0, 1, jnp.abs(value))
+def _default_scale(values: Array) -> Array:
+    """Root mean square of the first guess (of a number, its magnitude); 1 where that is zero."""
+    largest = jnp.max(jnp.abs(values), axis=0)
+    largest = jnp.where(largest == 0, 1, largest)
+    spread = jnp.sqrt(jnp.mean((values / largest) ** 2, axis=0))
+    return jnp.where(spread == 0, 1, largest * spread)
 
 
 class LocalSolution(eqx.Module):
@@ -96,8 +101,9 @@ class LocalOperator(eqx.Module):
     """u(x, theta; W) = lift(x, network(inputs(x), embedding(theta); W), theta).
 
     ``scales`` gives typical magnitudes of the entries of theta (default: that of the first guess
-    ``theta``), so that parameters of 1e-3 and 1e5 are seen alike. ``embedded`` names the entries
-    that the network sees (default: all). ``dtype`` is the precision of the network.
+    ``theta``; of a field, its root mean square over the collocation points), so that parameters of
+    1e-3 and 1e5 are seen alike. ``embedded`` names the entries that the network sees (default: all).
+    ``dtype`` is the precision of the network.
     """
 
     problem: Problem

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bilo_ppl.domain import Box, interval, masked, space_time
+from bilo_ppl.domain import Box, graded, interval, masked, space_time
 
 BOX = Box((0.0, -1.0), (2.0, 3.0))
 
@@ -18,6 +18,24 @@ def test_grid_includes_the_corners_in_row_order():
 def test_interior_grid_leaves_the_boundary_out():
     np.testing.assert_allclose(interval(0.0, 1.0).interior_grid(5)[:, 0], [0.25, 0.5, 0.75])
     assert BOX.interior_grid(5, 4).shape == (3 * 2, 2)
+
+
+def test_grid_takes_coordinates_of_an_axis():
+    points = BOX.grid([0.0, 0.1, 2.0], 2)
+    np.testing.assert_array_equal(points[::2], [[0, -1], [0.1, -1], [2, -1]])
+    np.testing.assert_array_equal(interval(0.0, 2.0).interior_grid([0.0, 0.1, 2.0]), [[0.1]])
+
+
+def test_graded_points_are_as_dense_as_they_should_be():
+    """Spacing times density is the same everywhere, ends and crowded points included."""
+    x = graded(interval(0.0, 1.0), 2001, (0.0, 0.5), width=0.05, density=4.0)
+    middle = (x[1:] + x[:-1]) / 2
+    density = 1 + sum(4 / (1 + ((middle - s) / 0.05) ** 2) for s in (0.0, 0.5))
+    assert (x[0], x[-1]) == (0.0, 1.0)
+    np.testing.assert_allclose(np.diff(x) * density, np.mean(np.diff(x) * density), rtol=2e-3)
+    np.testing.assert_allclose(
+        graded(interval(-1.0, 1.0), 5, (), width=1.0, density=1.0), [-1, -0.5, 0, 0.5, 1], atol=1e-9
+    )
 
 
 def test_samples_are_uniform_and_reproducible():
@@ -55,6 +73,13 @@ def test_space_time_appends_time():
         (lambda: interval(0.0, float("nan")), "lower must be below upper"),
         (lambda: BOX.grid(3), "needs 2 counts"),
         (lambda: BOX.grid(3, 1), "at least 2"),
+        (lambda: BOX.grid([0.0, 3.0], 2), r"axis 0 has coordinates from 0 to 3, outside \[0, 2\]"),
+        (lambda: BOX.grid(2, [1.0, 0.0]), "axis 1 must increase"),
+        (lambda: graded(interval(0, 1), 1, (), width=1.0, density=1.0), "at least 2 points"),
+        (
+            lambda: graded(interval(0, 1), 5, (2.0,), width=1.0, density=1.0),
+            r"\[2.0\] in near lie outside",
+        ),
         (lambda: masked(BOX.grid(2, 2), [True]), r"shape \(1,\), the points need 4"),
         (lambda: masked(BOX.grid(2, 2), [False] * 4), "no point is left"),
     ],

@@ -159,6 +159,26 @@ def test_burgers_reference_follows_the_characteristics():
     assert largest_error(u, np.array(exact), points) < 5e-3
 
 
+def test_the_standing_layer_solves_the_viscous_burgers_equation():
+    """0.2 u u' = nu u'' for u = -a tanh(0.2 a (x - 1/2) / (2 nu)), and only with that viscosity."""
+    viscosity, height = 2e-3, 0.7
+
+    def layer(x):
+        return -height * jnp.tanh(burgers.SPEED * height * (x[0] - 0.5) / (2 * viscosity))
+
+    def residuals(problem):
+        points = jnp.asarray(problem.points)
+        return jax.vmap(lambda x: problem.residual(layer, x, burgers.start))(points)
+
+    viscous = burgers.Burgers(41, 3, viscosity=viscosity)
+    spacing = np.diff(np.unique(viscous.points[:, 0]))
+    # Beside the layers, of width 0.02 / 0.7, the points lie closer than elsewhere.
+    assert len(viscous.points) == 41 * 3
+    assert spacing[20] < spacing.max() / 3
+    np.testing.assert_allclose(residuals(viscous), 0, atol=1e-5)
+    assert np.abs(residuals(burgers.Burgers(41, 3))).max() > 0.1
+
+
 def test_first_guesses_are_those_that_the_models_state():
     x = np.linspace(0, 1, 41)[:, None]
     guesses = {

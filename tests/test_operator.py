@@ -100,7 +100,19 @@ def test_a_change_by_half_the_scale_moves_one_input_by_one_half(several, name, v
 
 def test_a_field_enters_by_its_value_at_the_point(several):
     moved = several.embedding.normalised(jnp.array([1.0, 0.0]), THETA)
-    np.testing.assert_allclose(moved[-1], (3.0 - 1.5) / 1.5, rtol=1e-14)
+    np.testing.assert_allclose(moved[-1], (3.0 - 1.5) / np.sqrt(3.5), rtol=1e-14)
+
+
+def test_the_scale_of_a_field_is_its_root_mean_square():
+    """Its mean, which is next to zero here, would blow the field up in the network's eyes."""
+
+    def field(x):
+        return jnp.cos(jnp.pi * x[0])
+
+    operator = bilo.LocalOperator(Several(), {**THETA, "f": field}, key=KEY, width=8)
+    values = np.cos(np.pi * np.asarray(Several().points)[:, 0])
+    assert abs(values.mean()) < 1e-6
+    np.testing.assert_allclose(operator.embedding.scale["f"], np.std(values), rtol=1e-6)
 
 
 def test_given_scales_take_the_place_of_the_first_guess():

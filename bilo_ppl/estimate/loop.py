@@ -6,10 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from bilo_ppl._types import Count, Scalar
+from bilo_ppl.estimate.derivatives import differentiated
 from bilo_ppl.estimate.objective import Evaluation, Objective
 from bilo_ppl.estimate.stopping import SETTLING, Best, Status, Stopping, find_trouble, verdict
 
@@ -121,7 +121,9 @@ def _step(
     objective: Objective, optimiser: Any, stopping: Stopping, state: MapState
 ) -> tuple[MapState, Kept]:
     """Evaluate at the position, then move it."""
-    energy, gradient, jacobian, (operators, found) = _evaluated(objective, state, stopping)
+    energy, gradient, jacobian, (operators, found) = differentiated(
+        objective, state.z, state.operators, rows=stopping.least_squares
+    )
     slope = _largest(gradient)
 
     here = Best(state.z, operators, energy)
@@ -148,43 +150,6 @@ def _step(
         status=status.astype(state.status.dtype),
     )
     return state, _kept(energy, found, slope)
-
-
-def _evaluated(objective: Objective, state: MapState, stopping: Stopping) -> Any:
-    """U, its gradient, the Jacobian ``(n, p)`` of its rows if the optimiser needs it, and the rest."""
-    if not stopping.least_squares:
-        value_and_grad = jax.value_and_grad(objective, has_aux=True)
-        (energy, aux), gradient = value_and_grad(state.z, state.operators)
-        return energy, gradient, None, aux
-    (energy, rows), pull, aux = jax.vjp(
-        lambda z: objective.with_rows(z, state.operators), state.z, has_aux=True
-    )
-    # The gradient of U is one more row: a single pass pulls all of them back.
-    n = rows.size
-    pulled = jax.vmap(pull)((jnp.eye(n + 1, 1)[:, 0], jnp.eye(n + 1, n, -1)))[0]
-    gradient = jax.tree.map(lambda leaf: leaf[0], pulled)
-    jacobian = jax.vmap(lambda tree: ravel_pytree(tree)[0])(pulled)[1:]
-    penalties = _penalty_jacobian(objective, state)
-    return energy, gradient, jnp.concatenate([jacobian, *penalties]), aux
-
-
-def _penalty_jacobian(objective: Objective, state: MapState) -> list[Float[Array, "n p"]]:
-    """Of the rows of every squared penalty, point by point, since a row knows no other point.
-
-    What they do not use of the model is not run: the solve, unless u is in the penalty.
-    """
-    flat, unravel = ravel_pytree(state.z)
-
-    def blocks(name, points):
-        def row(position, x):
-            rows, _ = objective.penalties(unravel(position), state.operators)[name]
-            return rows(x)
-
-        found = jax.vmap(jax.jacrev(row), in_axes=(None, 0))(flat, points)
-        return found.reshape(-1, flat.size)
-
-    penalties = objective.penalties(state.z, state.operators)
-    return [blocks(name, points) for name, (_, points) in penalties.items()]
 
 
 def _carried(state: MapState, new: Any, good: Any, stopping: Stopping) -> Any:

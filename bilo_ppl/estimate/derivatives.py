@@ -1,0 +1,54 @@
+"""First derivatives of what is minimised: the gradient, and the Jacobian of its least-squares rows."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from bilo_ppl._types import Scalar
+from bilo_ppl.estimate.objective import Objective
+
+__all__ = ["differentiated"]
+
+
+def differentiated(
+    objective: Objective, z: dict[str, Any], operators: Any, *, rows: bool
+) -> tuple[Scalar, dict[str, Any], Float[Array, "n p"] | None, Any]:
+    """U, its gradient, with ``rows`` the Jacobian ``(n, p)`` of its rows, and what else it reports."""
+    if not rows:
+        value_and_grad = jax.value_and_grad(objective, has_aux=True)
+        (energy, aux), gradient = value_and_grad(z, operators)
+        return energy, gradient, None, aux
+    (energy, values), pull, aux = jax.vjp(
+        lambda z: objective.with_rows(z, operators), z, has_aux=True
+    )
+    # The gradient of U is one more row: a single pass pulls all of them back.
+    n = values.size
+    pulled = jax.vmap(pull)((jnp.eye(n + 1, 1)[:, 0], jnp.eye(n + 1, n, -1)))[0]
+    gradient = jax.tree.map(lambda leaf: leaf[0], pulled)
+    jacobian = jax.vmap(lambda tree: ravel_pytree(tree)[0])(pulled)[1:]
+    penalties = _penalty_jacobian(objective, z, operators)
+    return energy, gradient, jnp.concatenate([jacobian, *penalties]), aux
+
+
+def _penalty_jacobian(
+    objective: Objective, z: dict[str, Any], operators: Any
+) -> list[Float[Array, "n p"]]:
+    """Of the rows of every squared penalty, point by point, since a row knows no other point.
+
+    What they do not use of the model is not run: the solve, unless u is in the penalty.
+    """
+    flat, unravel = ravel_pytree(z)
+
+    def blocks(name, points):
+        def row(position, x):
+            rows, _ = objective.penalties(unravel(position), operators)[name]
+            return rows(x)
+
+        found = jax.vmap(jax.jacrev(row), in_axes=(None, 0))(flat, points)
+        return found.reshape(-1, flat.size)
+
+    penalties = objective.penalties(z, operators)
+    return [blocks(name, points) for name, (_, points) in penalties.items()]
