@@ -85,6 +85,20 @@ def excess(found: Estimate, reference: Estimate) -> float:
     return float(at) - reference.energy
 
 
+def against_the_same_equation(case: Case, found: Estimate, data: dict, points: np.ndarray) -> dict:
+    """With a viscosity: the network against the numerical operator of the *viscous* equation."""
+    reference = case.file.reference(viscosity=case.viscosity)
+    optimum, _ = estimated(case, reference, data)
+    u = np.asarray(found.solution(points))
+    theta, wanted = found.theta(), optimum.theta()
+    numerical = numerical_solution(reference, theta, points)
+    return {
+        "difference": {n: distance(case, theta[n], wanted[n], t) for n, t in case.truths.items()},
+        "excess_nats": excess(found, optimum),
+        "u_relative_error": float(np.linalg.norm(u - numerical) / np.linalg.norm(numerical)),
+    }
+
+
 def likeliest(case: Case, data: dict) -> dict[str, float]:
     """The MAP of gene expression from the closed form, by Nelder and Mead's method in log theta."""
     file = case.file
@@ -170,6 +184,9 @@ def measured(case: Case) -> dict:
                 "u_relative_error": float(
                     np.linalg.norm(u - numerical) / np.linalg.norm(numerical)
                 ),
+                "same_equation": against_the_same_equation(case, found, data, points)
+                if case.viscosity
+                else None,
                 "cpu_seconds": took,
                 "steps": found.history.steps,
                 "inner_steps": int(np.sum(found.history.inner_steps)),

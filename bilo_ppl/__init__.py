@@ -12,7 +12,7 @@ from bilo_ppl.certify import certify
 from bilo_ppl.checkpoint import load_operator, save_operator
 from bilo_ppl.diagnostics import inner_report, inner_statistics, solution_draws, summary, to_arviz
 from bilo_ppl.distances import distances
-from bilo_ppl.domain import Box, graded, interval, masked, space_time
+from bilo_ppl.domain import Box, graded, hammersley, interval, masked, space_time
 from bilo_ppl.effects import replace_operator, solution, warm_start
 from bilo_ppl.estimate import Estimate, Laplace, find_map, laplace, save_estimate
 from bilo_ppl.fields import (
@@ -74,6 +74,7 @@ __all__ = [
     "grad",
     "graded",
     "grid_posterior",
+    "hammersley",
     "inner_report",
     "inner_statistics",
     "interval",

@@ -12,7 +12,7 @@ import numpy as np
 
 from bilo_ppl._types import Points
 
-__all__ = ["Box", "graded", "interval", "masked", "space_time"]
+__all__ = ["Box", "graded", "hammersley", "interval", "masked", "space_time"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +127,30 @@ def graded(
     found = np.interp(np.linspace(places[0], places[-1], count), places, fine)
     found[[0, -1]] = a, b
     return found
+
+
+def hammersley(*axes: Sequence[float] | np.ndarray) -> Points:
+    """Scattered points ``(n, d)`` with the given coordinates, n on every axis, each used once.
+
+    The last axis keeps its order; on the others the coordinates are dealt out in the order of the van
+    der Corput sequence of base 2, 3, 5, ... With equidistant axes this is Hammersley's point set (1960),
+    as even as a grid; but no two points share a coordinate, and so there are no rows of points between
+    which a solution can hide a jump.
+    """
+    from scipy.stats import qmc  # takes longer to import than all the rest of this package's core
+
+    columns = [np.asarray(axis, float) for axis in axes]
+    count = columns[0].size if columns else 0
+    if not count or any(c.shape != (count,) for c in columns):
+        raise ValueError(
+            "hammersley: give one array of coordinates for each axis, all of one length, got the shapes "
+            f"{[c.shape for c in columns]}."
+        )
+    order = (
+        qmc.Halton(len(columns) - 1, scramble=False).random(count).argsort(axis=0).argsort(axis=0)
+    )
+    dealt = [np.sort(c)[rank] for c, rank in zip(columns[:-1], order.T, strict=True)]
+    return np.stack([*dealt, np.sort(columns[-1])], axis=-1)
 
 
 def interval(lower: float | int, upper: float | int) -> Box:

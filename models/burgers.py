@@ -34,7 +34,8 @@ class Burgers(bilo.Problem):
 
     Where there is a shock, the equation at points leaves its place open: give a small ``viscosity`` nu.
     Then u_t + 0.2 u u_x = nu u_xx, whose smooth layers of width 2 nu / (0.2 |u|) tend to the entropy
-    solution with nu, and the points are crowded where they stand, at both ends and in the middle.
+    solution with nu. The points are then scattered, and crowded where the layers stand, at both ends
+    and in the middle.
     """
 
     nx: int = eqx.field(static=True, default=51)
@@ -50,8 +51,9 @@ class Burgers(bilo.Problem):
         if not self.viscosity:
             return self.domain.grid(self.nx, self.nt)
         layer = 2 * self.viscosity / SPEED
-        x = bilo.graded(SPACE, self.nx, (0.0, 0.5, 1.0), width=4 * layer, density=6.0)
-        return self.domain.grid(x, self.nt)
+        n = self.nx * self.nt
+        x = bilo.graded(SPACE, n, (0.0, 0.5, 1.0), width=4 * layer, density=6.0)
+        return bilo.hammersley(x, np.linspace(0.0, 1.0, n))
 
     def residual(self, u, x, theta):
         inviscid = bilo.partial(u, 1)(x) + SPEED * u(x) * bilo.partial(u, 0)(x)
@@ -107,8 +109,10 @@ def synthetic_data(seed, noise=SIGMA, truth="smooth", count=51):
 truth = {"u0": truths["smooth"]}
 
 
-def reference(nodes=401):
-    """Godunov's method, of first order; |u0| may be up to 2."""
+def reference(nodes=401, viscosity=0.0):
+    """Godunov's method, of first order, for |u0| up to 2; with a viscosity the method of lines."""
+    if viscosity:
+        return bilo.MethodOfLines(Burgers(viscosity=viscosity), nodes, nodes // 2 + 1, theta=truth)
     return bilo.Godunov(problem, flux, nodes, theta=truth, max_speed=2 * SPEED)
 
 

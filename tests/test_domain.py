@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bilo_ppl.domain import Box, graded, interval, masked, space_time
+from bilo_ppl.domain import Box, graded, hammersley, interval, masked, space_time
 
 BOX = Box((0.0, -1.0), (2.0, 3.0))
 
@@ -36,6 +36,16 @@ def test_graded_points_are_as_dense_as_they_should_be():
     np.testing.assert_allclose(
         graded(interval(-1.0, 1.0), 5, (), width=1.0, density=1.0), [-1, -0.5, 0, 0.5, 1], atol=1e-9
     )
+
+
+def test_hammersley_points_use_every_coordinate_once_and_are_even():
+    x, t = np.linspace(0, 1, 256) ** 2, np.linspace(2, 3, 256)
+    points = hammersley(x, t)
+    np.testing.assert_array_equal(points[:, 1], t)
+    np.testing.assert_array_equal(np.sort(points[:, 0]), x)
+    # Every box of 16 x 16 equal parts of both axes has its one point.
+    boxes = 16 * (np.sqrt(points[:, 0]) * 255 // 16) + (points[:, 1] - 2 + 1e-12) * 255 // 16
+    assert len(np.unique(boxes)) == 256
 
 
 def test_samples_are_uniform_and_reproducible():
@@ -80,6 +90,7 @@ def test_space_time_appends_time():
             lambda: graded(interval(0, 1), 5, (2.0,), width=1.0, density=1.0),
             r"\[2.0\] in near lie outside",
         ),
+        (lambda: hammersley(np.ones(3), np.ones(4)), r"\[\(3,\), \(4,\)\]"),
         (lambda: masked(BOX.grid(2, 2), [True]), r"shape \(1,\), the points need 4"),
         (lambda: masked(BOX.grid(2, 2), [False] * 4), "no point is left"),
     ],
