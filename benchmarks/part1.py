@@ -3,7 +3,8 @@
     python benchmarks/part1.py [--profile quick|paper] [--out FILE.json] [--only NAME ...]
 
 Every problem is estimated twice from the same data: with the fine-tuned network, and with the
-numerical operator (whose reverse mode is the adjoint method) or, for gene expression, the closed form.
+numerical operator (whose reverse mode is the adjoint method) or, for gene expression, the closed form;
+where the network's equation has a viscosity a third time, with the numerical operator of that equation.
 One process and one thread for a problem; times are CPU seconds, compilation included. Prints a table
 and writes one record for each problem. `part1_studies.py` has the papers' own algorithm.
 """
@@ -34,7 +35,7 @@ jax.config.update("jax_enable_x64", True)
 NEWTON = gauss_newton()
 
 FINE = 51
-"""Points in every direction of the grid on which u is compared and the residual checked."""
+"""Least number of points in every direction for the comparison of u and the check of the residual."""
 
 SHARP = 401
 """Points in space for u with a shock: a grid that no layer escapes."""
@@ -87,7 +88,7 @@ def excess(found: Estimate, reference: Estimate) -> float:
 
 def against_the_same_equation(case: Case, found: Estimate, data: dict, points: np.ndarray) -> dict:
     """With a viscosity: the network against the numerical operator of the *viscous* equation."""
-    reference = case.file.reference(viscosity=case.viscosity)
+    reference = case.file.reference(case.viscous_nodes, viscosity=case.viscosity)
     optimum, _ = estimated(case, reference, data)
     u = np.asarray(found.solution(points))
     theta, wanted = found.theta(), optimum.theta()
@@ -133,19 +134,26 @@ def distance(case: Case, found: Any, wanted: Any, truth: Any, everywhere: bool =
     return float(np.linalg.norm(found - wanted) / (np.linalg.norm(truth) or 1.0))
 
 
+def finer(case: Case) -> tuple[int, int]:
+    """Numbers of points in space and time with others between those of the collocation."""
+    nx, nt = case.points or (0, 0)
+    return max(FINE, 2 * nx - 1), max(FINE, 2 * nt - 1)
+
+
 def fine_points(case: Case) -> np.ndarray:
-    """Where u is compared: a fine grid, wherever the collocation points lie."""
+    """Where u is compared."""
     domain = case.problem.domain
     if domain.dimension == 1:
         return domain.grid(SHARP)
-    return domain.grid(SHARP if case.swallowed else FINE, FINE)
+    nx, nt = finer(case)
+    return domain.grid(SHARP if case.swallowed else nx, nt)
 
 
 def loss_between(case: Case, fine: bilo.FineTuned, found: Estimate) -> float | None:
-    """Mean squared residual on the fine grid of a space-time problem, at the estimate."""
+    """Mean squared residual of a space-time problem at the estimate, on more and other points."""
     if case.points is None:
         return None
-    problem = case.on(2 * case.points[0] - 1 if case.viscosity else FINE, FINE)
+    problem = case.on(*finer(case))
     (weights,) = found.operator_states.values()
     local = fine.operator.with_weights(weights)
     u = local.field(found.theta())
@@ -210,6 +218,8 @@ def measured(case: Case) -> dict:
 HEAD = f"{'case':<48} {'unknown':>7} {'error, %':>16} {'reference, %':>16} {'between, %':>11} "
 HEAD += f"{'nats':>8} {'u, %':>7} {'CPU s':>6} {'steps':>6}"
 
+SAME = "  the same, viscous reference"
+
 
 def lines(entry: dict) -> list[str]:
     """Rows of the table: mean and sd over the data sets, in percent."""
@@ -230,6 +240,12 @@ def lines(entry: dict) -> list[str]:
             f"{entry['case']:<48} {name:>7} {spread[0]:>16} {spread[1]:>16} {between:>11.2g} "
             f"{nats:>8.2g} {u:>7.2g} {entry['cpu_seconds_first']:>6.0f} {steps:>6.0f}"
         )
+        same = [r["same_equation"] for r in runs if r["same_equation"] is not None]
+        if same:
+            between = 100 * max(r["difference"][name] for r in same)
+            nats = max(r["excess_nats"] for r in same)
+            u = 100 * max(r["u_relative_error"] for r in same)
+            rows.append(f"{SAME:<48} {name:>7} {between:>45.2g} {nats:>8.2g} {u:>7.2g}")
     return rows
 
 

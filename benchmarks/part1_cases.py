@@ -26,7 +26,9 @@ class Case:
     points: tuple[int, int] | None = None
     """Collocation points in space and in time; None: the model file's own."""
     viscosity: float = 0.0
-    """Of the network's problem; the numerical operator that it is compared with has none."""
+    """Of the network's problem. The reference has none; `same_equation` compares with one that has it."""
+    viscous_nodes: int = 401
+    """In space, of the numerical operator with the viscosity."""
     width: int = 64
     fourier: int = 0
     fourier_scale: float = 1.0
@@ -60,7 +62,7 @@ class Case:
         return self.file.problem if self.points is None else self.on(*self.points)
 
     def on(self, nx: int, nt: int) -> bilo.Problem:
-        """The PDE on another space-time grid."""
+        """The PDE with nx times nt collocation points."""
         viscous = {"viscosity": self.viscosity} if self.viscosity else {}
         return type(self.file.problem)(nx, nt, **viscous)
 
@@ -181,6 +183,7 @@ def _burgers(points: int) -> list[Case]:
             truth=truth,
             tolerance=tolerance,
             viscosity=3.5e-4 if fine else 5e-4,
+            viscous_nodes=801 if fine else 401,
             points=(max(41, points), points),
             fourier_scale=2.0,
             width=32,

@@ -32,35 +32,38 @@ def largest(values: Iterable[float | None], form: str, unit: float = 1.0) -> str
     return format(unit * max(there), form) if there else ""
 
 
+def compared(record: dict, name: str) -> list[str]:
+    """The estimates' distance, the excess and the error of u."""
+    runs = record["runs"]
+    apart = [run["difference"][name] for run in runs]
+    outside = [(run["difference_outside_shock"] or run["difference"])[name] for run in runs]
+    between = largest(apart, ".2g", 100)
+    if apart != outside:
+        between += f" (outside the shock's reach {largest(outside, '.2g', 100)})"
+    excess = largest((run["excess_nats"] for run in runs), ".2g")
+    return [between, excess, largest((run["u_relative_error"] for run in runs), ".2g", 100)]
+
+
 def rows(record: dict) -> list[list[str]]:
-    """One row for every unknown of a case."""
+    """One row for every unknown of a case, and one against the viscous equation's numerical operator."""
     runs = record["runs"]
     found = []
     for name in runs[0]["error"]:
-        apart, outside = (
-            [run[key][name] for run in runs] for key in ("difference", "difference_outside_shock")
-        )
-        between = largest(apart, ".2g", 100)
-        if apart != outside:
-            between += f" (outside the shock's reach {largest(outside, '.2g', 100)})"
-        found.append(
-            [
-                record["case"],
-                str(record["collocation_points"]),
-                f"{record['tolerance']:.0e}",
-                str(len(runs)),
-                name,
-                mean_and_sd([run["error"][name] for run in runs]),
-                mean_and_sd([run["reference_error"][name] for run in runs]),
-                between,
-                largest((run["excess_nats"] for run in runs), ".2g"),
-                largest((run["u_relative_error"] for run in runs), ".2g", 100),
-                largest((run["fine_grid_loss"] for run in runs), ".0e"),
-                f"{record['cpu_seconds_first']:.0f}",
-                f"{np.mean([run['steps'] for run in runs]):.0f}",
-                f"{np.mean([run['inner_steps'] for run in runs]):.0f}",
-            ]
-        )
+        case = [record["case"], str(record["collocation_points"]), f"{record['tolerance']:.0e}"]
+        errors = (mean_and_sd([r[k][name] for r in runs]) for k in ("error", "reference_error"))
+        cost = [
+            largest((run["fine_grid_loss"] for run in runs), ".0e"),
+            f"{record['cpu_seconds_first']:.0f}",
+            f"{np.mean([run['steps'] for run in runs]):.0f}",
+            f"{np.mean([run['inner_steps'] for run in runs]):.0f}",
+        ]
+        found.append([*case, str(len(runs)), name, *errors, *compared(record, name), *cost])
+        same = [run["same_equation"] for run in runs if run.get("same_equation")]
+        if same:
+            label = f"{record['case']}: against the same viscosity"
+            empty = {"difference_outside_shock": None}
+            values = compared({"runs": [{**empty, **each} for each in same]}, name)
+            found.append([label, "", "", str(len(same)), name, "", "", *values, "", "", "", ""])
     return found
 
 

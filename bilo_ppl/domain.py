@@ -89,8 +89,11 @@ def _axis(i: int, axis: Any, lower: float, upper: float) -> np.ndarray:
             raise ValueError(f"Box.grid: axis {i} needs at least 2 points, got {axis}.")
         return np.linspace(lower, upper, axis)
     points = np.asarray(axis, float)
-    if points.ndim != 1 or not (np.diff(points) > 0).all():
-        raise ValueError(f"Box.grid: the coordinates of axis {i} must increase in one array.")
+    increasing = points.ndim == 1 and points.size > 0 and np.isfinite(points).all()
+    if not increasing or not (np.diff(points) > 0).all():
+        raise ValueError(
+            f"Box.grid: the coordinates of axis {i} must be one array of increasing numbers."
+        )
     if points[0] < lower or points[-1] > upper:
         raise ValueError(
             f"Box.grid: axis {i} has coordinates from {points[0]:g} to {points[-1]:g}, outside "
@@ -100,44 +103,54 @@ def _axis(i: int, axis: Any, lower: float, upper: float) -> np.ndarray:
 
 
 def graded(
-    space: Box, count: int, near: Sequence[float], *, width: float, density: float
+    space: Box, count: int, near: float | Sequence[float], *, width: float, density: float
 ) -> np.ndarray:
     """Coordinates ``(count,)`` in an interval, ends included, crowded near given points.
 
-    The points are ``1 + density`` times as dense at a point of ``near`` as far from all of them, and half
-    of that excess remains at the distance ``width``: the derivative of the map is
-    ``1 + density * sum_s 1 / (1 + ((x - s) / width)^2)``, up to a factor. For shocks and layers.
+    The density of the points at x is proportional to
+    ``1 + density * sum_s 1 / (1 + ((x - s) / width)^2)``, s in ``near``. So near a single s it is up to
+    ``1 + density`` times that far away, and half of the excess is left at the distance ``width``. For
+    shocks and layers.
     """
-    (a,), (b,) = space.lower, space.upper
-    if count < 2 or not (width > 0 and density >= 0):
+    if space.dimension != 1:
+        raise ValueError(
+            f"graded: needs an interval, got a box of dimension {space.dimension}; give its space part."
+        )
+    if count < 2 or not (0 < width < np.inf and 0 <= density < np.inf):
         raise ValueError(
             "graded: needs at least 2 points, a positive width and a density of at least 0, got "
             f"count={count}, width={width}, density={density}."
         )
-    outside = [s for s in near if not a <= s <= b]
+    (a,), (b,) = space.lower, space.upper
+    centres = np.atleast_1d(np.asarray(near, float))
+    outside = centres[~((centres >= a) & (centres <= b))].tolist()
     if outside:
         raise ValueError(f"graded: {outside} in near lie outside [{a:g}, {b:g}].")
 
-    def place(x):
-        crowd = np.arctan((x[:, None] - np.asarray(near, float)) / width)
-        return x + density * width * crowd.sum(axis=1)
+    def points_up_to(x):
+        crowd = np.arctan((x[:, None] - centres) / width) - np.arctan((a - centres) / width)
+        return x - a + density * width * crowd.sum(axis=1)
 
-    fine = np.linspace(a, b, 200 * count + 1)
-    places = place(fine)
-    found = np.interp(np.linspace(places[0], places[-1], count), places, fine)
-    found[[0, -1]] = a, b
-    return found
+    wanted = np.linspace(0, points_up_to(np.array([b]))[0], count)
+    low, high = np.full(count, a), np.full(count, b)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = points_up_to(middle) < wanted
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    low[[0, -1]] = a, b
+    return low
 
 
 def hammersley(*axes: Sequence[float] | np.ndarray) -> Points:
-    """Scattered points ``(n, d)`` with the given coordinates, n on every axis, each used once.
+    """Scattered points ``(n, d)`` with the given coordinates: n different ones on every axis.
 
-    The last axis keeps its order; on the others the coordinates are dealt out in the order of the van
-    der Corput sequence of base 2, 3, 5, ... With equidistant axes this is Hammersley's point set (1960),
-    as even as a grid; but no two points share a coordinate, and so there are no rows of points between
-    which a solution can hide a jump.
+    The points increase in the last coordinate. Along every other axis the r-th smallest coordinate goes
+    to the point whose van der Corput number (base 2, 3, 5, ...) is the r-th smallest. With equidistant
+    axes these are Hammersley's points (1960) but for shifts of a few 1/n: they are more even than a
+    grid, and, since no two share a coordinate, have no rows between which a solution can hide a jump. The
+    first point has the smallest coordinate on every axis.
     """
-    from scipy.stats import qmc  # takes longer to import than all the rest of this package's core
+    from scipy.stats import qmc  # takes a second to import
 
     columns = [np.asarray(axis, float) for axis in axes]
     count = columns[0].size if columns else 0
@@ -146,10 +159,14 @@ def hammersley(*axes: Sequence[float] | np.ndarray) -> Points:
             "hammersley: give one array of coordinates for each axis, all of one length, got the shapes "
             f"{[c.shape for c in columns]}."
         )
-    order = (
-        qmc.Halton(len(columns) - 1, scramble=False).random(count).argsort(axis=0).argsort(axis=0)
-    )
-    dealt = [np.sort(c)[rank] for c, rank in zip(columns[:-1], order.T, strict=True)]
+    bad = [
+        i for i, c in enumerate(columns) if not np.isfinite(c).all() or np.unique(c).size < count
+    ]
+    if bad:
+        raise ValueError(f"hammersley: axes {bad} have coordinates that repeat or are not finite.")
+    numbers = qmc.Halton(len(columns) - 1, scramble=False).random(count)
+    ranks = numbers.argsort(axis=0).argsort(axis=0).T
+    dealt = [np.sort(c)[rank] for c, rank in zip(columns[:-1], ranks, strict=True)]
     return np.stack([*dealt, np.sort(columns[-1])], axis=-1)
 
 

@@ -81,9 +81,10 @@ def _values(value: Any, points: Any, dtype: Any) -> Array:
 def _default_scale(values: Array) -> Array:
     """Root mean square of the first guess (of a number, its magnitude); 1 where that is zero."""
     largest = jnp.max(jnp.abs(values), axis=0)
-    largest = jnp.where(largest == 0, 1, largest)
-    spread = jnp.sqrt(jnp.mean((values / largest) ** 2, axis=0))
-    return jnp.where(spread == 0, 1, largest * spread)
+    # The squares of small or large numbers would leave single precision.
+    unit = jnp.where(largest == 0, 1, largest)
+    relative = jnp.sqrt(jnp.mean((values / unit) ** 2, axis=0))
+    return jnp.where(largest == 0, 1, unit * relative)
 
 
 class LocalSolution(eqx.Module):

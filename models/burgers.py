@@ -6,7 +6,7 @@ from values at t = 1 only. Three truths: "smooth" 0.5 sin(pi x) + 0.25 sin(2 pi 
 sin(2 pi x), whose shock forms at x = 1/2 at t = 0.8; "rarefaction" -sin(2 pi x), with compression at
 the ends. u0 = sin(pi x) + x (1 - x) N(x) with a small network N, 0 at the start; the objective is the
 mean squared misfit plus 1e-3 times the mean of u0'^2. The local operator sees u0(x) as an auxiliary
-input.
+input. For the truths with shocks `Burgers` takes a viscosity.
 """
 
 import functools
@@ -32,10 +32,10 @@ SPACE = bilo.interval(0.0, 1.0)
 class Burgers(bilo.Problem):
     """With ``nx`` times ``nt`` collocation points.
 
-    Where there is a shock, the equation at points leaves its place open: give a small ``viscosity`` nu.
-    Then u_t + 0.2 u u_x = nu u_xx, whose smooth layers of width 2 nu / (0.2 |u|) tend to the entropy
-    solution with nu. The points are then scattered, and crowded where the layers stand, at both ends
-    and in the middle.
+    A residual at points does not determine the place of a shock. With a small ``viscosity`` nu the
+    equation is u_t + 0.2 u u_x = nu u_xx; its layers have the width 2 nu / (0.2 |u|), and u tends to the
+    entropy solution as nu tends to 0. The points are then scattered, and crowded at both ends and in the
+    middle, where the shocks of the three truths stand.
     """
 
     nx: int = eqx.field(static=True, default=51)
@@ -110,7 +110,10 @@ truth = {"u0": truths["smooth"]}
 
 
 def reference(nodes=401, viscosity=0.0):
-    """Godunov's method, of first order, for |u0| up to 2; with a viscosity the method of lines."""
+    """Godunov's method, of first order, for |u0| up to 2.
+
+    With a viscosity nu, the method of lines; 0.2 |u| / nodes must be below 2 nu.
+    """
     if viscosity:
         return bilo.MethodOfLines(Burgers(viscosity=viscosity), nodes, nodes // 2 + 1, theta=truth)
     return bilo.Godunov(problem, flux, nodes, theta=truth, max_speed=2 * SPEED)

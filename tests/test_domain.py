@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import qmc
 
 from bilo_ppl.domain import Box, graded, hammersley, interval, masked, space_time
 
@@ -38,14 +39,31 @@ def test_graded_points_are_as_dense_as_they_should_be():
     )
 
 
+def test_graded_points_resolve_a_layer_thinner_than_their_mean_distance():
+    """Nearly all points lie in the layer: their ranks follow a Cauchy distribution."""
+    width, density = 1e-6, 1e8
+    x = graded(interval(-1.0, 1.0), 41, 0.0, width=width, density=density)
+    ranks = x + density * width * np.arctan(x / width)
+    np.testing.assert_allclose(ranks / ranks[-1], np.linspace(-1, 1, 41), atol=1e-9)
+    assert np.abs(x[11:30]).max() < 2 * width
+
+
 def test_hammersley_points_use_every_coordinate_once_and_are_even():
     x, t = np.linspace(0, 1, 256) ** 2, np.linspace(2, 3, 256)
-    points = hammersley(x, t)
+    points = hammersley(x, t[::-1])
     np.testing.assert_array_equal(points[:, 1], t)
     np.testing.assert_array_equal(np.sort(points[:, 0]), x)
     # Every box of 16 x 16 equal parts of both axes has its one point.
-    boxes = 16 * (np.sqrt(points[:, 0]) * 255 // 16) + (points[:, 1] - 2 + 1e-12) * 255 // 16
-    assert len(np.unique(boxes)) == 256
+    ranks = np.rint(np.stack([np.sqrt(points[:, 0]), points[:, 1] - 2]) * 255)
+    assert len(np.unique(ranks // 16, axis=1).T) == 256
+
+
+@pytest.mark.parametrize(("count", "sides"), [(861, (41, 21)), (1000, (10, 10, 10))])
+def test_hammersley_points_of_any_number_are_more_even_than_a_grid(count, sides):
+    """By the centred discrepancy in the unit cube."""
+    scattered = hammersley(*[np.linspace(0, 1, count)] * len(sides))
+    grid = Box((0.0,) * len(sides), (1.0,) * len(sides)).grid(*sides)
+    assert qmc.discrepancy(scattered) < 0.5 * qmc.discrepancy(grid)
 
 
 def test_samples_are_uniform_and_reproducible():
@@ -84,7 +102,12 @@ def test_space_time_appends_time():
         (lambda: BOX.grid(3), "needs 2 counts"),
         (lambda: BOX.grid(3, 1), "at least 2"),
         (lambda: BOX.grid([0.0, 3.0], 2), r"axis 0 has coordinates from 0 to 3, outside \[0, 2\]"),
-        (lambda: BOX.grid(2, [1.0, 0.0]), "axis 1 must increase"),
+        (lambda: BOX.grid(2, [1.0, 0.0]), "axis 1 must be one array of increasing numbers"),
+        (lambda: BOX.grid([], 2), "axis 0 must be one array of increasing numbers"),
+        (lambda: BOX.grid([np.nan], 2), "axis 0 must be one array of increasing numbers"),
+        (lambda: graded(BOX, 5, 0.5, width=1.0, density=1.0), "interval, got a box of dimension 2"),
+        (lambda: graded(interval(0, 1), 5, 0.5, width=1.0, density=np.inf), "density=inf"),
+        (lambda: hammersley(np.ones(3), np.arange(3)), r"axes \[0\] have coordinates that repeat"),
         (lambda: graded(interval(0, 1), 1, (), width=1.0, density=1.0), "at least 2 points"),
         (
             lambda: graded(interval(0, 1), 5, (2.0,), width=1.0, density=1.0),

@@ -176,7 +176,8 @@ def test_the_standing_layer_solves_the_viscous_burgers_equation():
     assert viscous.points.shape == (41 * 3, 2)
     assert spacing[61] < spacing.max() / 3
     np.testing.assert_allclose(residuals(viscous), 0, atol=1e-5)
-    assert np.abs(residuals(burgers.Burgers(41, 3))).max() > 0.1
+    for wrong in (0.0, 2 * viscosity):
+        assert np.abs(residuals(burgers.Burgers(41, 3, viscosity=wrong))).max() > 0.1
 
 
 def test_first_guesses_are_those_that_the_models_state():

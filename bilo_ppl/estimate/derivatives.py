@@ -16,7 +16,7 @@ __all__ = ["differentiated"]
 def differentiated(
     objective: Objective, z: dict[str, Any], operators: Any, *, rows: bool
 ) -> tuple[Scalar, dict[str, Any], Float[Array, "n p"] | None, Any]:
-    """U, its gradient, with ``rows`` the Jacobian ``(n, p)`` of its rows, and what else it reports."""
+    """U, its gradient, with ``rows`` the Jacobian ``(n, p)`` of its rows, and its auxiliary output."""
     if not rows:
         value_and_grad = jax.value_and_grad(objective, has_aux=True)
         (energy, aux), gradient = value_and_grad(z, operators)
@@ -36,9 +36,9 @@ def differentiated(
 def _penalty_jacobian(
     objective: Objective, z: dict[str, Any], operators: Any
 ) -> list[Float[Array, "n p"]]:
-    """Of the rows of every squared penalty, point by point, since a row knows no other point.
+    """The Jacobian of the rows of every squared penalty, point by point: a row knows one point only.
 
-    What they do not use of the model is not run: the solve, unless u is in the penalty.
+    The PDE is solved only if u is in the penalty.
     """
     flat, unravel = ravel_pytree(z)
 
