@@ -4,7 +4,8 @@
 
 Every problem is estimated twice from the same data: with the fine-tuned network, and with the
 numerical operator (whose reverse mode is the adjoint method) or, for gene expression, the closed form;
-where the network's equation has a viscosity a third time, with the numerical operator of that equation.
+where the network's equation has a viscosity, the first data set a third time, with the numerical operator
+of that equation.
 One process and one thread for a problem; times are CPU seconds, compilation included. Prints a table
 and writes one record for each problem. `part1_studies.py` has the papers' own algorithm.
 """
@@ -193,7 +194,7 @@ def measured(case: Case) -> dict:
                     np.linalg.norm(u - numerical) / np.linalg.norm(numerical)
                 ),
                 "same_equation": against_the_same_equation(case, found, data, points)
-                if case.viscosity
+                if case.viscosity and not runs
                 else None,
                 "cpu_seconds": took,
                 "steps": found.history.steps,
