@@ -89,7 +89,7 @@ def excess(found: Estimate, reference: Estimate) -> float:
 
 def against_the_same_equation(case: Case, found: Estimate, data: dict, points: np.ndarray) -> dict:
     """With a viscosity: the network against the numerical operator of the *viscous* equation."""
-    reference = case.file.reference(case.viscous_nodes, viscosity=case.viscosity)
+    reference = case.file.reference(viscosity=case.viscosity)
     optimum, _ = estimated(case, reference, data)
     u = np.asarray(found.solution(points))
     theta, wanted = found.theta(), optimum.theta()

@@ -27,8 +27,6 @@ class Case:
     """Collocation points in space and in time; None: the model file's own."""
     viscosity: float = 0.0
     """Of the network's problem. The reference has none; `same_equation` compares with one that has it."""
-    viscous_nodes: int = 401
-    """In space, of the numerical operator with the viscosity."""
     width: int = 64
     fourier: int = 0
     fourier_scale: float = 1.0
@@ -75,15 +73,16 @@ class Case:
 
 
 def cases(profile: str) -> list[Case]:
-    """What is estimated; the paper profile has the collocation points of the papers."""
+    """What is estimated; the paper profile has grids of 51 x 51 points in space-time."""
     paper = profile == "paper"
     points = 51 if paper else 21
-    space_time = [*_fisher(points), _heat(points), *_burgers(points)]
+    grids = [*_fisher(points), _heat(points), _smooth_burgers(points)]
     if paper:
-        # The others have the papers' points in the quick profile too.
-        return space_time
+        # The others are the same in both profiles.
+        return grids
     gene = Case("gene expression", "gene_expression", 1e-6, exact=True, newton=False, steps=200)
-    return space_time + _poisson() + [gene, Case("boundary toy", "boundary_toy", 1e-6)]
+    toy = Case("boundary toy", "boundary_toy", 1e-6)
+    return [*grids, *_shocks(), gene, *_poisson(), toy]
 
 
 def _fisher(points: int) -> list[Case]:
@@ -155,9 +154,9 @@ def _heat(points: int) -> Case:
     )
 
 
-def _burgers(points: int) -> list[Case]:
+def _smooth_burgers(points: int) -> Case:
     fine = points > 21
-    smooth = Case(
+    return Case(
         "Burgers, smooth",
         "burgers",
         1e-6 if fine else 1e-8,
@@ -170,26 +169,29 @@ def _burgers(points: int) -> list[Case]:
         seeds=1 if fine else 5,
         steps=40 if fine else 60,
     )
-    found = [smooth]
+
+
+def _shocks() -> list[Case]:
+    """Burgers with shocks: on scattered points, with a viscosity."""
+    found = []
     for truth, swallowed in (
         # x + 0.2 u0(x) is at the shock, at 1/2 or at both ends, at t = 1 for |x - shock| = 0.182.
         ("shock", (0.318, 0.682)),
         ("rarefaction", (-0.182, 0.182)),
     ):
-        entry = dataclasses.replace(
-            smooth,
-            name=f"Burgers, {truth}",
+        entry = Case(
+            f"Burgers, {truth}",
+            "burgers",
+            1e-6,
             data={"truth": truth},
             truth=truth,
-            tolerance=1e-6,
-            inner_steps=50,
-            viscosity=3.5e-4 if fine else 5e-4,
-            viscous_nodes=801 if fine else 401,
-            points=(max(41, points), points),
-            fourier_scale=2.0,
+            viscosity=5e-4,
+            points=(41, 21),
             width=32,
-            dtype="float32",
+            fourier=16,
+            fourier_scale=2.0,
             steps=70,
+            inner_steps=50,
             swallowed=swallowed,
         )
         found.append(entry)
