@@ -262,6 +262,24 @@ def test_the_shock_of_burgers_is_odd():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("truth", ["shock", "rarefaction"])
+def test_viscous_burgers_tends_to_the_entropy_solution(truth):
+    """In L2 like the square root of the viscosity in layers, like its first power elsewhere."""
+    theta = {"u0": burgers.truths[truth]}
+    points = jnp.asarray(burgers.problem.domain.grid(401, 51))
+    exact = jax.vmap(burgers.reference(1601).solve(theta, ())[0])(points)
+
+    def error(viscosity):
+        u, _, info = burgers.reference(401, viscosity=viscosity).solve(theta, ())
+        assert info.converged
+        return np.linalg.norm(jax.vmap(u)(points) - exact) / np.linalg.norm(exact)
+
+    coarse, fine = error(2e-3), error(5e-4)
+    assert fine < 0.05
+    assert 2 < coarse / fine < 4  # for a quarter of the viscosity
+
+
+@pytest.mark.slow
 def test_the_bayesian_model_of_the_diffusion_has_a_density():
     operator = variable_poisson.reference(nodes=51)
     data = variable_poisson.synthetic_data(0)
