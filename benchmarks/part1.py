@@ -39,7 +39,7 @@ FINE = 51
 """Least number of points in every direction for the comparison of u and the check of the residual."""
 
 SHARP = 401
-"""Points in space for u with a shock: a grid that no layer escapes."""
+"""Points in space for a second comparison of u with a shock: a grid that no layer escapes."""
 
 
 def pretrained(case: Case) -> tuple[bilo.FineTuned, float]:
@@ -87,17 +87,16 @@ def excess(found: Estimate, reference: Estimate) -> float:
     return float(at) - reference.energy
 
 
-def against_the_same_equation(case: Case, found: Estimate, data: dict, points: np.ndarray) -> dict:
+def against_the_same_equation(case: Case, found: Estimate, data: dict) -> dict:
     """With a viscosity: the network against the numerical operator of the *viscous* equation."""
     reference = case.file.reference(viscosity=case.viscosity)
     optimum, _ = estimated(case, reference, data)
-    u = np.asarray(found.solution(points))
     theta, wanted = found.theta(), optimum.theta()
-    numerical = numerical_solution(reference, theta, points)
     return {
         "difference": {n: distance(case, theta[n], wanted[n], t) for n, t in case.truths.items()},
         "excess_nats": excess(found, optimum),
-        "u_relative_error": float(np.linalg.norm(u - numerical) / np.linalg.norm(numerical)),
+        "u_relative_error": error_of_u(found, reference, fine_points(case)),
+        "u_relative_error_sharp": error_of_u(found, reference, fine_points(case, sharp=True)),
     }
 
 
@@ -141,13 +140,20 @@ def finer(case: Case) -> tuple[int, int]:
     return max(FINE, 2 * nx - 1), max(FINE, 2 * nt - 1)
 
 
-def fine_points(case: Case) -> np.ndarray:
-    """Where u is compared."""
+def fine_points(case: Case, sharp: bool = False) -> np.ndarray:
+    """Where u is compared; sharply, so that no layer escapes."""
     domain = case.problem.domain
     if domain.dimension == 1:
         return domain.grid(SHARP)
     nx, nt = finer(case)
-    return domain.grid(SHARP if case.swallowed else nx, nt)
+    return domain.grid(SHARP if sharp else nx, nt)
+
+
+def error_of_u(found: Estimate, reference: Any, points: np.ndarray) -> float:
+    """Relative error of the network's u at its estimate, in the mean square over points."""
+    u = np.asarray(found.solution(points))
+    numerical = numerical_solution(reference, found.theta(), points)
+    return float(np.linalg.norm(u - numerical) / np.linalg.norm(numerical))
 
 
 def loss_between(case: Case, fine: bilo.FineTuned, found: Estimate) -> float | None:
@@ -167,7 +173,6 @@ def measured(case: Case) -> dict:
     imported = time.process_time()
     fine, seconds = pretrained(case)
     reference = case.file.reference(*([] if case.nodes is None else [case.nodes]))
-    points = fine_points(case)
     runs = []
     for seed in range(case.seeds):
         data = case.file.synthetic_data(seed, **case.data)
@@ -175,8 +180,6 @@ def measured(case: Case) -> dict:
         theta = found.theta()
         optimum = None if case.exact else estimated(case, reference, data)[0]
         wanted = likeliest(case, data) if optimum is None else optimum.theta()
-        u = np.asarray(found.solution(points))
-        numerical = numerical_solution(reference, theta, points)
 
         def between(one, other, everywhere=True):
             truths = case.truths.items()
@@ -190,10 +193,13 @@ def measured(case: Case) -> dict:
                 "difference": between(theta, wanted),
                 "difference_outside_shock": between(theta, wanted, everywhere=False),
                 "excess_nats": None if optimum is None else excess(found, optimum),
-                "u_relative_error": float(
-                    np.linalg.norm(u - numerical) / np.linalg.norm(numerical)
-                ),
-                "same_equation": against_the_same_equation(case, found, data, points)
+                "u_relative_error": error_of_u(found, reference, fine_points(case)),
+                "u_relative_error_sharp": error_of_u(
+                    found, reference, fine_points(case, sharp=True)
+                )
+                if case.swallowed
+                else None,
+                "same_equation": against_the_same_equation(case, found, data)
                 if case.viscosity and not runs
                 else None,
                 "cpu_seconds": took,

@@ -52,7 +52,7 @@ class Burgers(bilo.Problem):
             return self.domain.grid(self.nx, self.nt)
         layer = 2 * self.viscosity / SPEED
         n = self.nx * self.nt
-        x = bilo.graded(SPACE, n, (0.0, 0.5, 1.0), width=4 * layer, density=6.0)
+        x = bilo.graded(SPACE, n, (0.0, 0.5, 1.0), width=2 * layer, density=12.0)
         return bilo.hammersley(x, np.linspace(0.0, 1.0, n))
 
     def residual(self, u, x, theta):
