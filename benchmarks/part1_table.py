@@ -41,7 +41,9 @@ def compared(record: dict, name: str) -> list[str]:
     if apart != outside:
         between += f" (outside the shock's reach {largest(outside, '.2g', 100)})"
     excess = largest((run["excess_nats"] for run in runs), ".2g")
-    return [between, excess, largest((run["u_relative_error"] for run in runs), ".2g", 100)]
+    u = largest((run["u_relative_error"] for run in runs), ".2g", 100)
+    sharp = largest((run.get("u_relative_error_sharp") for run in runs), ".2g", 100)
+    return [between, excess, f"{u} ({sharp})" if sharp else u]
 
 
 def rows(record: dict) -> list[list[str]]:
