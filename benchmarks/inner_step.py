@@ -31,10 +31,10 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 
 import bilo_ppl as bilo
-from bilo_ppl import gauss_newton
-from bilo_ppl.least_squares import LeastSquares
-from bilo_ppl.lower_level import LowerLevel
-from bilo_ppl.solvers import solve
+from bilo_ppl.inner import linearised
+from bilo_ppl.inner.least_squares import LeastSquares
+from bilo_ppl.inner.lower_level import LowerLevel
+from bilo_ppl.inner.solvers import solve
 from models import nonlinear_poisson as case
 
 K = 0.65
@@ -88,11 +88,11 @@ def step_row(points: int, width: int, rank: int, warm_steps: int, dense_limit: f
     def stepper(limit: float) -> Callable:
         # The choice is made while tracing.
         def step(state):
-            old, gauss_newton.DENSE_UP_TO = gauss_newton.DENSE_UP_TO, limit
+            old, linearised.DENSE_UP_TO = linearised.DENSE_UP_TO, limit
             try:
                 return solver.step(problem, state)
             finally:
-                gauss_newton.DENSE_UP_TO = old
+                linearised.DENSE_UP_TO = old
 
         return jax.jit(step)
 

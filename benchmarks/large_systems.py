@@ -4,7 +4,7 @@
 
 Fisher-KPP on n x n points: one solve from D = rho = 1 to D = rho = 1.2 at tolerance 1e-6, from the same
 weights, by Levenberg-Marquardt with the QR factorisation and with conjugate gradients. CPU seconds
-after compilation, one thread. `bilo_ppl.gauss_newton.DENSE_UP_TO` is the size at which the package
+after compilation, one thread. `bilo_ppl.inner.linearised.DENSE_UP_TO` is the size at which the package
 goes from the one to the other.
 """
 
@@ -22,9 +22,9 @@ import jax
 from jax.flatten_util import ravel_pytree
 
 import bilo_ppl as bilo
-from bilo_ppl import gauss_newton
-from bilo_ppl.lower_level import LowerLevel
-from bilo_ppl.solvers import solve
+from bilo_ppl.inner import linearised
+from bilo_ppl.inner.lower_level import LowerLevel
+from bilo_ppl.inner.solvers import solve
 from models import fisher_kpp
 
 TOLERANCE = 1e-6
@@ -37,11 +37,11 @@ def timed(operator: bilo.LocalOperator, limit: float) -> dict:
     """A solve with systems factored up to ``limit``."""
     solver = bilo.LevenbergMarquardt(TOLERANCE, MAX_STEPS)
     problem = LowerLevel(operator, bilo.ImplicitDifferentiation()).at(MOVED)
-    usual, gauss_newton.DENSE_UP_TO = gauss_newton.DENSE_UP_TO, limit
+    usual, linearised.DENSE_UP_TO = linearised.DENSE_UP_TO, limit
     try:
         compiled = jax.jit(lambda w: solve(solver, problem, w)).lower(operator.weights).compile()
     finally:
-        gauss_newton.DENSE_UP_TO = usual
+        linearised.DENSE_UP_TO = usual
     begun = time.process_time()
     found = jax.block_until_ready(compiled(operator.weights))
     return {

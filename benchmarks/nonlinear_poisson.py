@@ -27,7 +27,7 @@ from numpyro.infer import HMC, NUTS, init_to_value
 import bilo_ppl as bilo
 from benchmarks.processes import run_each
 from bilo_ppl.diagnostics.results import chain_diagnostics
-from bilo_ppl.run.sampling import BlockSampler
+from bilo_ppl.run.sample.sampling import BlockSampler
 from models import nonlinear_poisson as case
 
 jax.config.update("jax_enable_x64", True)

@@ -29,7 +29,7 @@ from benchmarks.part1_cases import Case, cases
 from benchmarks.processes import run_each
 from bilo_ppl.estimate import Estimate, find_map, gauss_newton
 from bilo_ppl.estimate.result import evaluate
-from bilo_ppl.run.map_scores import numerical_solution
+from bilo_ppl.run.map.scores import numerical_solution
 
 jax.config.update("jax_enable_x64", True)
 

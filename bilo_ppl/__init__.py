@@ -2,18 +2,11 @@
 
 The vocabulary: a `Problem` states the PDE, `pretrain` makes a `LocalOperator`, `FineTuned` turns it
 into a solution operator, `solution` uses it in a NumPyro model, `adapt` fits it to the posterior, and
-`certify` says how far the posterior can be from the exact one. Plots are in `bilo_ppl.plots`.
+`certify` says how far the posterior can be from the exact one. Plots are in `bilo_ppl.diagnostics.plots`.
 """
 
-from bilo_ppl.adapt import Adapted, AdaptReport, adapt
-from bilo_ppl.calculus import divergence, grad, laplacian, partial
-from bilo_ppl.certificate import Certificate
-from bilo_ppl.certify import certify
-from bilo_ppl.checkpoint import load_operator, save_operator
+from bilo_ppl.adaptation.adapting import Adapted, AdaptReport, adapt
 from bilo_ppl.diagnostics import inner_report, inner_statistics, solution_draws, summary, to_arviz
-from bilo_ppl.distances import distances
-from bilo_ppl.domain import Box, graded, hammersley, interval, masked, space_time
-from bilo_ppl.effects import replace_operator, solution, warm_start
 from bilo_ppl.estimate import Estimate, Laplace, find_map, laplace, save_estimate
 from bilo_ppl.fields import (
     KarhunenLoeve,
@@ -23,18 +16,27 @@ from bilo_ppl.fields import (
     mean_squared_gradient,
     total_variation,
 )
-from bilo_ppl.lower_level import LowerLevel
+from bilo_ppl.inner.lower_level import LowerLevel
+from bilo_ppl.inner.pretraining import pretrain
+from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
+from bilo_ppl.inner.solvers import LevenbergMarquardt, OptaxSolver
 from bilo_ppl.mcmc import BiLOHMC, BiLONUTS
+from bilo_ppl.network.local_operator import LocalOperator
+from bilo_ppl.network.operator_file import load_operator, save_operator
 from bilo_ppl.numerics import FiniteDifferences, Godunov, MethodOfLines
-from bilo_ppl.operator import LocalOperator
-from bilo_ppl.potential import StatefulPotential
-from bilo_ppl.pretrain import pretrain
-from bilo_ppl.problem import Problem
-from bilo_ppl.reference import grid_posterior
-from bilo_ppl.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
-from bilo_ppl.solution_operators import AbstractSolutionOperator, FineTuned, SolveInfo
-from bilo_ppl.solvers import LevenbergMarquardt, OptaxSolver
-from bilo_ppl.unknowns import penalty, squared_penalty, unknown_function
+from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
+from bilo_ppl.operators.fine_tuned import FineTuned
+from bilo_ppl.pde.calculus import divergence, grad, laplacian, partial
+from bilo_ppl.pde.domain import Box, graded, hammersley, interval, masked, space_time
+from bilo_ppl.pde.problem import Problem
+from bilo_ppl.ppl.effect import solution
+from bilo_ppl.ppl.handlers import replace_operator, warm_start
+from bilo_ppl.ppl.potential import StatefulPotential
+from bilo_ppl.ppl.unknowns import penalty, squared_penalty, unknown_function
+from bilo_ppl.validation.certificate import Certificate
+from bilo_ppl.validation.certifying import certify
+from bilo_ppl.validation.distance import distances
+from bilo_ppl.validation.posterior_grid import grid_posterior
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import jax
 from threadpoolctl import threadpool_limits
 
-from bilo_ppl.run.map_settings import METHODS, OPTIMIZERS, MapSettings
+from bilo_ppl.run.map.settings import METHODS, OPTIMIZERS, MapSettings
 from bilo_ppl.run.record import version
 from bilo_ppl.run.settings import SAMPLERS, BadInputError, RunFailedError, RunSettings
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     threadpool_limits(limits=1, user_api="blas")
     try:
         if arguments.command == "map":
-            from bilo_ppl.run.mapping import estimate_model
+            from bilo_ppl.run.map.pipeline import estimate_model
 
             return estimate_model(_settings(arguments, MapSettings))
         from bilo_ppl.run import run

@@ -20,7 +20,7 @@ import numpyro.distributions as dist
 
 import bilo_ppl as bilo
 from bilo_ppl.fields import NetworkField, zero_output
-from bilo_ppl.unknowns import squared_penalty, unknown_function
+from bilo_ppl.ppl.unknowns import squared_penalty, unknown_function
 
 SPEED = 0.2
 SIGMA = 0.01

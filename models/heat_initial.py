@@ -17,7 +17,7 @@ import numpyro.distributions as dist
 
 import bilo_ppl as bilo
 from bilo_ppl.fields import NetworkField, zero_output
-from bilo_ppl.unknowns import squared_penalty, unknown_function
+from bilo_ppl.ppl.unknowns import squared_penalty, unknown_function
 
 DIFFUSION = 0.01
 SIGMA = 0.001

@@ -16,7 +16,7 @@ import numpyro.distributions as dist
 
 import bilo_ppl as bilo
 from bilo_ppl.fields import KarhunenLoeve, NetworkField, zero_output
-from bilo_ppl.unknowns import squared_penalty, unknown_function
+from bilo_ppl.ppl.unknowns import squared_penalty, unknown_function
 
 SIGMA = 0.01
 REGULARISATION = 1e-3

@@ -10,10 +10,10 @@ from numpyro.infer.util import log_density
 from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 
-from bilo_ppl.calculus import partial
-from bilo_ppl.effects import find_solutions
 from bilo_ppl.fields import field_weights
-from bilo_ppl.model_file import load_model
+from bilo_ppl.pde.calculus import partial
+from bilo_ppl.ppl.handlers import find_solutions
+from bilo_ppl.run.model_file import load_model
 from models import (
     boundary_toy,
     burgers,

@@ -10,8 +10,8 @@ from numpyro import handlers
 from numpyro.infer import init_to_sample
 from numpyro.infer.util import log_likelihood
 
-from bilo_ppl.effects import without_solving
-from bilo_ppl.solution_operators import SolveInfo
+from bilo_ppl.operators.base import SolveInfo
+from bilo_ppl.ppl.handlers import without_solving
 
 __all__ = ["certificates", "inner_stats", "log_likelihoods", "observations", "sample_stats"]
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpyro import handlers
 
 from bilo_ppl._compile import jit_for
-from bilo_ppl.effects import TYPE, warm_start
-from bilo_ppl.solution_operators import SolveInfo
+from bilo_ppl.operators.base import SolveInfo
+from bilo_ppl.ppl.effect import TYPE
+from bilo_ppl.ppl.handlers import warm_start
 
 __all__ = ["inner_statistics", "solution_draws"]
 

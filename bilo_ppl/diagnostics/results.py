@@ -15,7 +15,7 @@ import numpy as np
 
 from bilo_ppl._files import replacing
 from bilo_ppl.diagnostics import _groups
-from bilo_ppl.solution_operators import SolveInfo
+from bilo_ppl.operators.base import SolveInfo
 
 __all__ = [
     "ChainDiagnostics",

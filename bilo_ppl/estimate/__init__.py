@@ -2,7 +2,7 @@
 
 from bilo_ppl.estimate.files import save_estimate
 from bilo_ppl.estimate.find import find_map
-from bilo_ppl.estimate.laplace import GaussianDraws, Laplace, laplace
+from bilo_ppl.estimate.laplace_approximation import GaussianDraws, Laplace, laplace
 from bilo_ppl.estimate.line_search import backtracking_lbfgs, gauss_newton
 from bilo_ppl.estimate.result import Estimate, History
 

@@ -12,14 +12,15 @@ import optax
 from bilo_ppl._types import Key
 from bilo_ppl.estimate.descent import Descent
 from bilo_ppl.estimate.files import check_same, load_state
+from bilo_ppl.estimate.first_guess import Start, find_start
 from bilo_ppl.estimate.line_search import LeastSquaresTrials, Trials, backtracking_lbfgs
 from bilo_ppl.estimate.loop import MapState, begin, resumed
 from bilo_ppl.estimate.objective import Objective
-from bilo_ppl.estimate.one_step import OneStep
 from bilo_ppl.estimate.result import Estimate, History, evaluate, message
-from bilo_ppl.estimate.start import Start, find_start
 from bilo_ppl.estimate.stopping import Best, Status, Stopping
-from bilo_ppl.solution_operators import AbstractSolutionOperator, FineTuned
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.operators.fine_tuned import FineTuned
+from bilo_ppl.operators.one_step import OneStep
 
 __all__ = ["find_map"]
 

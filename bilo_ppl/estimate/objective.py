@@ -17,9 +17,9 @@ from numpyro.distributions import (
 )
 
 from bilo_ppl._types import Rows, Scalar
-from bilo_ppl.effects import replace_operator
-from bilo_ppl.potential import PotentialInfo, StatefulPotential
-from bilo_ppl.unknowns import SquaredPenalty
+from bilo_ppl.ppl.handlers import replace_operator
+from bilo_ppl.ppl.potential import PotentialInfo, StatefulPotential
+from bilo_ppl.ppl.unknowns import SquaredPenalty
 
 __all__ = ["Evaluation", "Objective", "find_rows", "is_data"]
 

@@ -12,11 +12,11 @@ from numpyro import handlers
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Points, Theta
-from bilo_ppl.effects import find_solutions
 from bilo_ppl.estimate.loop import MapState
 from bilo_ppl.estimate.objective import Objective
 from bilo_ppl.estimate.stopping import Status
-from bilo_ppl.potential import PotentialInfo
+from bilo_ppl.ppl.handlers import find_solutions
+from bilo_ppl.ppl.potential import PotentialInfo
 
 __all__ = ["Estimate", "History", "evaluate", "find_theta", "message"]
 

@@ -4,7 +4,7 @@ No other file of the package touches them. What is relied upon, beyond names and
 
 - `build_tree` never looks inside ``z``; it hands the integrator plain 4-tuples in the order of
   `IntegratorState`, and the edges of its result enclose every leaf that was built, those of a last,
-  turning or diverging subtree included (tests/test_mcmc.py counts them);
+  turning or diverging subtree included (tests/mcmc/test_kernels.py counts them);
 - `warmup_adapter` reads nothing of its point but the first entry, the position.
 """
 
@@ -137,7 +137,7 @@ def check_contract() -> None:
     if version > TESTED[1]:
         warnings.warn(
             f"bilo_ppl.mcmc was tested with NumPyro {tested}, not with {numpyro.__version__}; "
-            "names and signatures fit, but run tests/test_mcmc.py before trusting a chain.",
+            "names and signatures fit, but run tests/mcmc/test_kernels.py before trusting a chain.",
             RuntimeWarning,
             stacklevel=2,
         )

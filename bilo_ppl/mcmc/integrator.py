@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from bilo_ppl._types import Count, Flag, Key, Scalar
 from bilo_ppl.mcmc._numpyro import IntegratorState, kinetic_gradient, momentum_generator
-from bilo_ppl.potential import PotentialInfo
+from bilo_ppl.ppl.potential import PotentialInfo
 
 __all__ = [
     "Carry",

@@ -16,9 +16,9 @@ import jax
 
 from bilo_ppl.mcmc._numpyro import MCMCKernel, init_to_uniform, is_prng_key
 from bilo_ppl.mcmc.chain import BiLOState, Chain, Settings
-from bilo_ppl.mcmc.start import Start, check_start, find_start
+from bilo_ppl.mcmc.first_states import Start, check_start, find_start
 from bilo_ppl.mcmc.transitions import AbstractTransition, FixedLength, NoUTurn
-from bilo_ppl.potential import StatefulPotential
+from bilo_ppl.ppl.potential import StatefulPotential
 
 __all__ = ["BiLOHMC", "BiLONUTS"]
 

@@ -10,17 +10,18 @@ import jax
 import optax
 from numpyro import handlers
 
-from bilo_ppl.checkpoint import load_operator
-from bilo_ppl.data import Observations, read_csv
-from bilo_ppl.effects import find_solutions
-from bilo_ppl.lower_level import AbstractSensitivity
-from bilo_ppl.model_file import ModelFile, load_model
-from bilo_ppl.operator import LocalOperator
+from bilo_ppl.inner.lower_level import AbstractSensitivity
+from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
+from bilo_ppl.inner.solvers import AbstractInnerSolver, LevenbergMarquardt, OptaxSolver
+from bilo_ppl.network.local_operator import LocalOperator
+from bilo_ppl.network.operator_file import load_operator
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.operators.fine_tuned import FineTuned
+from bilo_ppl.pde.data import Observations, read_csv
+from bilo_ppl.ppl.handlers import find_solutions
+from bilo_ppl.run.model_file import ModelFile, load_model
 from bilo_ppl.run.record import FILES
 from bilo_ppl.run.settings import SAMPLERS, RunSettings
-from bilo_ppl.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
-from bilo_ppl.solution_operators import AbstractSolutionOperator, FineTuned
-from bilo_ppl.solvers import AbstractInnerSolver, LevenbergMarquardt, OptaxSolver
 
 __all__ = ["Plan", "prepare"]
 

@@ -6,16 +6,17 @@ import jax
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Theta
-from bilo_ppl.adapt import adapt
-from bilo_ppl.checkpoint import save_operator
-from bilo_ppl.operator import LocalOperator
-from bilo_ppl.pretrain import FitReport, pretrain
+from bilo_ppl.adaptation.adapting import adapt
+from bilo_ppl.inner.pretraining import FitReport, pretrain
+from bilo_ppl.inner.solvers import LevenbergMarquardt
+from bilo_ppl.network.local_operator import LocalOperator
+from bilo_ppl.network.operator_file import save_operator
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.interrupts import Interrupts
 from bilo_ppl.run.record import Record, warn
 from bilo_ppl.run.settings import RunFailedError
-from bilo_ppl.solution_operators import AbstractSolutionOperator, FineTuned
-from bilo_ppl.solvers import LevenbergMarquardt
 
 __all__ = ["Prepared", "make_operator"]
 

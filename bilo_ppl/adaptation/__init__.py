@@ -1,0 +1,1 @@
+"""The operator fitted to the posterior region before sampling."""

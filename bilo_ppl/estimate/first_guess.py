@@ -1,0 +1,170 @@
+"""Where an estimate starts, and every check that needs no solve."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from numpyro import handlers
+from numpyro.distributions import (
+    ExpandedDistribution,
+    Independent,
+    MaskedDistribution,
+    biject_to,
+    constraints,
+)
+from numpyro.infer import init_to_median
+
+from bilo_ppl._types import Key, Theta
+from bilo_ppl.estimate.objective import find_rows, is_data
+from bilo_ppl.fields.weights import field_weights
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.operators.fine_tuned import FineTuned
+from bilo_ppl.ppl.handlers import find_solutions
+from bilo_ppl.ppl.unknowns import FIRST_GUESS
+
+__all__ = ["Start", "find_start"]
+
+_WRAPPERS = (ExpandedDistribution, Independent, MaskedDistribution)
+
+
+class Start(NamedTuple):
+    """A first position, and the solution sites of the model."""
+
+    z: dict[str, Any]
+    """Unconstrained values by latent site."""
+    operators: dict[str, AbstractSolutionOperator]
+    """By solution site."""
+    thetas: dict[str, Theta]
+    """Theta of each solution site at the first position."""
+    least_squares: bool
+    """Whether there are data whose negative log likelihood is a sum of squares."""
+
+
+def find_start(
+    model: Callable, key: Key, args: tuple, kwargs: Mapping[str, Any], init: Mapping[str, Any]
+) -> Start:
+    """The first position: given values, first guesses, the theta of pretraining, prior medians.
+
+    Raises a ``ValueError`` for a model without solution or latent site, a discrete one, names in
+    ``init`` that are no latent sites, values of another shape or outside the support, data that are
+    not finite, or a noise scale that is negative.
+    """
+    given = {name: _as_value(value) for name, value in init.items()}
+    _, found = _look(model, key, args, kwargs, given, {})
+    if not found:
+        raise ValueError(
+            "find_map: the model has no solution(...) site, so there is no PDE to solve; minimise "
+            "numpyro.infer.util.potential_energy directly."
+        )
+    sites, found = _look(model, key, args, kwargs, given, _pretrained_at(found))
+    latent = {name: site for name, site in sites.items() if not site["is_observed"]}
+    _check_names(given, latent)
+    for name, site in latent.items():
+        _check_value(name, site)
+    for name, site in sites.items():
+        if site["is_observed"]:
+            _check_observed(name, site)
+    z = {
+        name: biject_to(site["fn"].support).inv(jnp.asarray(site["value"], jnp.result_type(float)))
+        for name, site in latent.items()
+    }
+    edge = [name for name, value in z.items() if not np.isfinite(value).all()]
+    if edge:
+        raise ValueError(
+            f"find_map: the first guess of {edge} lies on the edge of its support, where the "
+            "optimiser cannot move; give init a value inside."
+        )
+    return Start(
+        z,
+        {name: operator for name, (operator, _) in found.items()},
+        {name: theta for name, (_, theta) in found.items()},
+        any(is_data(site) and find_rows(site) is not None for site in sites.values()),
+    )
+
+
+def _as_value(value: Any) -> Any:
+    """A field stands for its weights, as in `unknown_function`."""
+    return field_weights(value) if callable(value) else jnp.asarray(value, jnp.result_type(float))
+
+
+def _look(model, key, args, kwargs, given, pretrained) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sample sites and solution sites of a run of the model in which every solution is zero."""
+
+    def first(site):
+        if site["type"] != "sample" or site["is_observed"]:
+            return None
+        name = site["name"]
+        if name in given:
+            return given[name]
+        if FIRST_GUESS in site["infer"]:
+            return site["infer"][FIRST_GUESS]
+        if name in pretrained and jnp.shape(pretrained[name]) == site["fn"].shape():
+            return pretrained[name]
+        return init_to_median(site)
+
+    found = find_solutions(handlers.substitute(handlers.seed(model, key), substitute_fn=first))
+    # u = 0 may be no valid parameter of the likelihood; NumPyro's strategy promotes ranks.
+    with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
+        trace = handlers.trace(found).get_trace(*args, **kwargs)
+    sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
+    return sites, found.sites
+
+
+def _pretrained_at(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The theta at which the operators were pretrained, by name."""
+    return {
+        name: value
+        for operator, theta in found.values()
+        if isinstance(operator, FineTuned)
+        for name, value in operator.operator.embedding.centre.items()
+        if not callable(theta[name])
+    }
+
+
+def _check_names(given: Mapping[str, Any], latent: Mapping[str, Any]) -> None:
+    if not latent:
+        raise ValueError("find_map: the model has no latent sample site: nothing to estimate.")
+    unknown = [name for name in given if name not in latent]
+    if unknown:
+        raise ValueError(f"find_map: init names {unknown}; the latent sites are {list(latent)}.")
+
+
+def _check_value(name: str, site: Any) -> None:
+    fn, value = site["fn"], site["value"]
+    if fn.support.is_discrete:
+        raise ValueError(f"find_map: {name!r} is discrete; only continuous sites have a gradient.")
+    if jnp.shape(value) != fn.shape():
+        raise ValueError(
+            f"find_map: the first guess of {name!r} has shape {jnp.shape(value)}; the site has "
+            f"shape {fn.shape()}."
+        )
+    if not (np.isfinite(value).all() and np.all(fn.support(value))):
+        raise ValueError(
+            f"find_map: the first guess {name} = {value} lies outside the support of its prior, "
+            f"{fn.support}; give init another value."
+        )
+
+
+def _check_observed(name: str, site: Any) -> None:
+    value = np.asarray(site["value"]) if site["value"] is not None else np.zeros(())
+    if not np.isfinite(value).all():
+        raise ValueError(
+            f"find_map: {np.sum(~np.isfinite(value))} of the {value.size} data of {name!r} are NaN "
+            "or infinite."
+        )
+    fn = site["fn"]
+    while isinstance(fn, _WRAPPERS):
+        fn = fn.base_dist
+    for parameter, constraint in fn.arg_constraints.items():
+        if constraint is not constraints.positive:
+            continue
+        scale = np.asarray(getattr(fn, parameter))
+        # u is zero here, so that a scale of zero may be one that u gives.
+        if not (scale >= 0).all():
+            raise ValueError(
+                f"find_map: {type(fn).__name__} of {name!r} has {parameter} = {scale.min():g}; it "
+                "must be positive."
+            )

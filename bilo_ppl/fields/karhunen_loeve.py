@@ -1,0 +1,33 @@
+"""Karhunen-Loeve expansions: Gaussian random fields with independent standard normal coefficients."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Float
+
+__all__ = ["KarhunenLoeve"]
+
+
+class KarhunenLoeve(eqx.Module):
+    """``transform(sum_i a_i sqrt(lambda_i) sqrt(2) cos(i pi x))`` on [0, 1], i = 1 ... K.
+
+    The eigenvalues ``lambda_i = (pi^2 i^2 + tau^2)^-alpha`` are those of the covariance
+    ``(-Laplace + tau^2)^-alpha`` with Neumann ends, so that independent a_i ~ N(0, 1) make a Gaussian
+    random field. ``transform`` maps it to what the PDE needs, such as ``jnp.exp`` for a positive
+    coefficient.
+    """
+
+    coefficients: Float[Any, " K"]
+    tau: float = eqx.field(static=True, default=3.0)
+    alpha: float = eqx.field(static=True, default=1.0)
+    transform: Callable = eqx.field(static=True, default=jnp.exp)
+
+    def __call__(self, x: Any) -> Any:
+        """The value at a point ``(1,)`` or a scalar: a scalar."""
+        a = jnp.asarray(self.coefficients)
+        i = jnp.arange(1, a.shape[-1] + 1, dtype=a.dtype)
+        sd = (jnp.pi**2 * i**2 + self.tau**2) ** (-self.alpha / 2)
+        modes = jnp.sqrt(2.0).astype(a.dtype) * jnp.cos(i * jnp.pi * jnp.reshape(x, ()))
+        return self.transform(a @ (sd.astype(a.dtype) * modes))

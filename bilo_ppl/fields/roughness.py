@@ -1,0 +1,33 @@
+"""Roughness of a field: the penalties of Tikhonov and of Rudin, Osher and Fatemi (1992)."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from bilo_ppl._types import Field, Points, Scalar
+from bilo_ppl.pde.calculus import grad
+
+__all__ = ["gradients", "mean_squared_gradient", "total_variation"]
+
+
+def gradients(field: Field, points: Points) -> Float[Array, "n d"]:
+    """The gradient of a field at points ``(n, d)``."""
+    return jax.vmap(grad(field))(jnp.asarray(points, jnp.result_type(float)))
+
+
+def mean_squared_gradient(field: Field, points: Points) -> Scalar:
+    """Mean of ``|grad f|^2`` over points ``(n, d)``: for a uniform grid, its mean over the domain."""
+    return jnp.mean(_squared_gradient(field, points))
+
+
+def total_variation(field: Field, points: Points, smoothing: float = 1e-6) -> Scalar:
+    """Mean of ``sqrt(|grad f|^2 + smoothing^2) - smoothing`` over points ``(n, d)``.
+
+    ``smoothing``, in units of the gradient, makes it differentiable where the gradient vanishes.
+    """
+    squares = _squared_gradient(field, points)
+    return jnp.mean(jnp.sqrt(squares + smoothing**2) - smoothing)
+
+
+def _squared_gradient(field: Field, points: Points) -> Float[Array, " n"]:
+    return jnp.sum(gradients(field, points) ** 2, axis=1)

@@ -1,0 +1,68 @@
+"""The trainable numbers of a field, as one vector: what a sampler or an optimiser moves."""
+
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from bilo_ppl.network.mlp import MLP
+
+__all__ = ["field_weights", "trainable_numbers", "with_field_weights"]
+
+F = TypeVar("F")
+
+
+def trainable_numbers(field: Any) -> Any:
+    """Filter of the weights of a field: inexact arrays, less the frozen frequencies of networks."""
+
+    def mark(node):
+        marks = jax.tree.map(eqx.is_inexact_array, node)
+        if isinstance(node, MLP) and node.frequencies is not None:
+            marks = eqx.tree_at(lambda m: m.frequencies, marks, False)
+        return marks
+
+    return jax.tree.map(mark, field, is_leaf=lambda node: isinstance(node, MLP))
+
+
+def _in_default_precision(field: F) -> F:
+    """The field with its numbers in the precision of a sampler."""
+
+    def cast(leaf):
+        numeric = isinstance(leaf, (float, np.floating)) or eqx.is_inexact_array(leaf)
+        return jnp.asarray(leaf, jnp.result_type(float)) if numeric else leaf
+
+    return jax.tree.map(cast, field)
+
+
+def field_weights(field: Any) -> Float[Array, " n"]:
+    """The trainable numbers of a field, as one vector in default precision.
+
+    For a site of `unknown_function` they are the value that stands for ``field``:
+    ``init_to_value(values={"f": field_weights(field)})``.
+    """
+    field = _in_default_precision(field)
+    flat, _ = ravel_pytree(eqx.filter(field, trainable_numbers(field)))
+    if not flat.size:
+        raise ValueError(
+            f"{type(field).__name__} has no trainable arrays: a field to infer is an Equinox module "
+            "that holds its numbers as arrays, such as NetworkField or KarhunenLoeve."
+        )
+    return flat
+
+
+def with_field_weights(field: F, weights: Any) -> F:
+    """The field with other trainable numbers, in the order of `field_weights`."""
+    field = _in_default_precision(field)
+    free, fixed = eqx.partition(field, trainable_numbers(field))
+    flat, unravel = ravel_pytree(free)
+    weights = jnp.asarray(weights, flat.dtype)
+    if weights.shape != flat.shape:
+        raise ValueError(
+            f"{type(field).__name__} has {flat.size} trainable numbers; the weights given have "
+            f"shape {weights.shape}, not ({flat.size},)."
+        )
+    return eqx.combine(unravel(weights), fixed)

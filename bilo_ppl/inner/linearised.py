@@ -1,0 +1,155 @@
+"""The linearised lower level and its damped least-squares solve: dense, or matrix-free.
+
+Both minimise ``|J d - rows|^2 + damping * scale * |d|^2`` through the smaller normal matrix, rows x
+rows (dual) or weights x weights (primal). `Dense` factors J by QR, never the normal matrix itself,
+whose condition number a single-precision Cholesky factorisation would not survive. `MatrixFree` solves
+by conjugate gradients and never forms J.
+"""
+
+import abc
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.scipy.linalg import solve_triangular
+from jax.scipy.sparse.linalg import cg
+from jaxtyping import Array, Float
+
+from bilo_ppl._types import Rows, Scalar, Weights
+from bilo_ppl.inner.least_squares import LeastSquares
+
+__all__ = ["AbstractLinearised", "Dense", "MatrixFree", "is_large", "linearise"]
+
+DENSE_UP_TO = 5e10
+"""Largest k^2 m at which a k x m Jacobian (k <= m) is factored; above it, conjugate gradients.
+
+By whole solves the QR wins at all sizes measured (`benchmarks/large_systems.py`); this is where a step
+takes seconds, and J up to a few hundred MiB."""
+
+PROBES = 8
+"""Random vectors for the mean eigenvalue of a normal matrix that is never formed."""
+
+
+class AbstractLinearised(eqx.Module):
+    """Rows near some weights: ``rows(weights + d)`` is about ``rows + J d``."""
+
+    @abc.abstractmethod
+    def solve(self, damping: Scalar | float, rows: Rows) -> Float[Array, " p"]:
+        """The damped minimiser; linear in ``rows`` and differentiable in them in both modes.
+
+        ``damping`` is in units of the mean eigenvalue of the smaller normal matrix. Near zero, the
+        result is the minimum-norm least-squares solution.
+        """
+
+    @abc.abstractmethod
+    def apply(self, step: Float[Array, " p"]) -> Rows:
+        """J d."""
+
+
+class Dense(AbstractLinearised):
+    """A Jacobian J with the triangular factor R of its smaller normal matrix.
+
+    R^T R = J J^T when there are no more rows than weights (dual), else J^T J (primal).
+    """
+
+    J: Float[Array, "rows p"]
+    R: Float[Array, "k k"]
+
+    def __init__(self, jacobian: Float[Array, "rows p"]):
+        """Factor a Jacobian; its derivative is not needed and is stopped."""
+        self.J = jax.lax.stop_gradient(jacobian)
+        self.R = jnp.linalg.qr(self.J.T if self.dual else self.J, mode="r")
+
+    @property
+    def dual(self) -> bool:
+        """Whether R factors the rows x rows matrix."""
+        return self.J.shape[0] <= self.J.shape[1]
+
+    @property
+    def scale(self) -> Scalar:
+        """Mean eigenvalue of the normal matrix: the unit of damping."""
+        return jnp.sum(self.R**2) / self.R.shape[0]
+
+    def solve(self, damping: Scalar | float, rows: Rows) -> Float[Array, " p"]:
+        """See `AbstractLinearised`."""
+        size = self.R.shape[0]
+        shift = jnp.sqrt(damping * self.scale) * jnp.eye(size, dtype=self.R.dtype)
+        factor = jnp.linalg.qr(jnp.concatenate([self.R, shift]), mode="r")
+        if self.dual:
+            return self.J.T @ _normal_solve(factor, rows)
+        return _normal_solve(factor, self.J.T @ rows)
+
+    def apply(self, step: Float[Array, " p"]) -> Rows:
+        """See `AbstractLinearised`."""
+        return self.J @ step
+
+
+def _normal_solve(R, b):
+    """Solve R^T R y = b."""
+    return solve_triangular(R, solve_triangular(R, b, trans=1))
+
+
+class MatrixFree(AbstractLinearised):
+    """Products with J and its transpose, and conjugate gradients on the smaller normal matrix.
+
+    The iteration ends at a relative residual of the square root of the machine precision, or after
+    ``max_iterations``: a step that is not exact is still one that Levenberg-Marquardt may try.
+    """
+
+    push: Callable
+    """d -> J d."""
+    pull: Callable
+    """y -> J^T y."""
+    scale: Scalar
+    shape: tuple[int, int] = eqx.field(static=True)
+    max_iterations: int = eqx.field(static=True)
+
+    def __init__(self, problem: LeastSquares, weights: Weights, max_iterations: int = 200):
+        """Linearise ``problem.rows`` at ``weights``, which are taken as constants."""
+        flat, unravel = ravel_pytree(jax.lax.stop_gradient(weights))
+        rows, self.push = jax.linearize(lambda w: problem.rows(unravel(w)), flat)
+        transpose = jax.linear_transpose(self.push, flat)
+        self.pull = lambda y: transpose(y)[0]
+        self.shape, self.max_iterations = (rows.size, flat.size), max_iterations
+        # E |J^T s|^2 over random signs s is the trace of J J^T.
+        signs = jax.random.rademacher(jax.random.key(0), (PROBES, rows.size), rows.dtype)
+        trace = jnp.mean(jnp.sum(jax.vmap(self.pull)(signs) ** 2, axis=1))
+        self.scale = jax.lax.stop_gradient(trace / min(self.shape))
+
+    @property
+    def dual(self) -> bool:
+        """Whether the iteration runs in the space of the rows."""
+        return self.shape[0] <= self.shape[1]
+
+    def solve(self, damping: Scalar | float, rows: Rows) -> Float[Array, " p"]:
+        """See `AbstractLinearised`."""
+        shift = damping * self.scale
+        first, then = (self.pull, self.push) if self.dual else (self.push, self.pull)
+        right_side = rows if self.dual else self.pull(rows)
+        found, _ = cg(
+            lambda y: then(first(y)) + shift * y,
+            right_side,
+            tol=float(jnp.finfo(rows.dtype).eps) ** 0.5,
+            maxiter=self.max_iterations,
+        )
+        return self.pull(found) if self.dual else found
+
+    def apply(self, step: Float[Array, " p"]) -> Rows:
+        """See `AbstractLinearised`."""
+        return self.push(step)
+
+
+def is_large(problem: LeastSquares, weights: Weights) -> bool:
+    """Whether the Jacobian is too large for a factorisation to be the cheaper way."""
+    count = jax.eval_shape(problem.rows, weights).size
+    p = sum(leaf.size for leaf in jax.tree.leaves(weights))
+    return min(count, p) ** 2 * max(count, p) > DENSE_UP_TO
+
+
+def linearise(problem: LeastSquares, weights: Weights) -> AbstractLinearised:
+    """The rows near ``weights``, by the cheaper of the two representations for their sizes."""
+    if is_large(problem, weights):
+        return MatrixFree(problem, weights)
+    return Dense(problem.jacobian(weights))

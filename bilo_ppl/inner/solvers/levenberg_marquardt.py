@@ -1,0 +1,122 @@
+"""Levenberg-Marquardt: damped Gauss-Newton steps on the lower level's rows.
+
+One linearisation a step (`bilo_ppl.inner.linearised`: QR, or conjugate gradients for large systems); the
+damping is then searched with forward passes and solves only. Nielsen's rule (Madsen, Nielsen,
+Tingleff, *Methods for Non-Linear Least Squares Problems*, 2004) sets it from the gain ratio.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from bilo_ppl._types import Count, Flag, Rows, Scalar, Weights
+from bilo_ppl.inner.least_squares import LeastSquares
+from bilo_ppl.inner.linearised import AbstractLinearised, linearise
+from bilo_ppl.inner.solvers.base import AbstractInnerSolver, check_limits
+
+__all__ = ["LevenbergMarquardt"]
+
+
+class _State(NamedTuple):
+    weights: Weights
+    loss: Scalar
+    steps: Count
+    rows: Rows
+    damping: Scalar
+    stuck: Flag
+
+
+class _Trial(NamedTuple):
+    weights: Weights
+    rows: Rows
+    loss: Scalar
+    gain: Scalar
+    damping: Scalar
+    growth: Scalar
+    count: Count
+
+
+SUFFICIENT = 1e-4
+"""Least gain ratio of an accepted step."""
+
+
+def _untried(state: _State) -> _Trial:
+    """Where the search for a damping starts: nothing gained, the damping not yet raised."""
+    gain, growth = -jnp.ones_like(state.loss), jnp.ones_like(state.damping)
+    count = jnp.array(0)
+    return _Trial(state.weights, state.rows, state.loss, gain, state.damping, growth, count)
+
+
+class LevenbergMarquardt(AbstractInnerSolver):
+    """Second-order inner solver for the rows of the lower level.
+
+    ``damping`` is the first damping, in units of the mean eigenvalue of the normal matrix;
+    ``max_trials`` bounds the dampings tried in one step. A step for which none of them lowers the
+    loss ends the solve (not converged, unless the tolerance was reached before).
+    """
+
+    tolerance: float
+    max_steps: int
+    damping: float = 1e-4
+    max_trials: int = 8
+
+    def __check_init__(self):
+        check_limits(self)
+
+    def init(self, problem: LeastSquares, weights: Weights) -> _State:
+        """Rows and loss at the start."""
+        rows = problem.rows(weights)
+        damping = jnp.asarray(self.damping, rows.dtype)
+        return _State(weights, jnp.sum(rows**2), jnp.array(0), rows, damping, jnp.array(False))
+
+    def step(self, problem: LeastSquares, state: _State) -> _State:
+        """Factor the Jacobian, then raise the damping until the loss falls."""
+        system = linearise(problem, state.weights)
+
+        def rejected(trial):
+            return ~(trial.gain > SUFFICIENT) & (trial.count < self.max_trials)
+
+        trial = jax.lax.while_loop(
+            rejected, lambda trial: self._try(problem, state, system, trial), _untried(state)
+        )
+        accepted = trial.gain > SUFFICIENT
+        shrink = jnp.clip(1 - (2 * trial.gain - 1) ** 3, 0.05, 1.0)
+        floor = jnp.asarray(10 * jnp.finfo(state.rows.dtype).eps ** 2, state.rows.dtype)
+
+        def keep(new, old):
+            return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, old)
+
+        return _State(
+            keep(trial.weights, state.weights),
+            keep(trial.loss, state.loss),
+            state.steps + 1,
+            keep(trial.rows, state.rows),
+            jnp.maximum(trial.damping * shrink, floor),
+            ~accepted,
+        )
+
+    def _try(
+        self, problem: LeastSquares, state: _State, system: AbstractLinearised, last: _Trial
+    ) -> _Trial:
+        """One damping: a step, its loss, and the ratio of actual to predicted decrease."""
+        flat, unravel = ravel_pytree(state.weights)
+        damping = last.damping * last.growth
+        step = -system.solve(damping, state.rows)
+        weights = unravel(flat + step)
+        rows = problem.rows(weights)
+        loss = jnp.sum(rows**2)
+        predicted = state.loss - jnp.sum((state.rows + system.apply(step)) ** 2)
+        gain = (state.loss - loss) / jnp.maximum(predicted, jnp.finfo(loss.dtype).tiny)
+        growth = jnp.where(last.count == 0, 2, 2 * last.growth)
+        return _Trial(weights, rows, loss, gain, damping, growth, last.count + 1)
+
+    def follow(self, problem: LeastSquares, state: _State) -> _State:
+        """One step on another problem, with the damping that served the former one."""
+        start = self.init(problem, state.weights)
+        return self.step(problem, start._replace(damping=state.damping))
+
+    def stuck(self, state: _State) -> Flag:
+        """No damping lowered the loss in the last step."""
+        return state.stuck

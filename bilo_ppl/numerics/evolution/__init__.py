@@ -1,0 +1,1 @@
+"""Problems in one space dimension and time."""

@@ -1,0 +1,1 @@
+"""Two-point boundary value problems."""

@@ -1,0 +1,1 @@
+"""The problem as its user states it: residual, domain, points, derivatives, data."""

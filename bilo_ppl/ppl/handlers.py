@@ -1,0 +1,103 @@
+"""Handlers that act on the effect ``solution``: other starts, other operators, or no solve at all."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from numpyro.primitives import Messenger
+
+from bilo_ppl._types import Theta
+from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
+from bilo_ppl.ppl.effect import TYPE, Solved
+
+__all__ = ["find_solutions", "replace_operator", "warm_start", "without_solving"]
+
+
+class warm_start(Messenger):  # noqa: N801
+    """Start solves from given states and collect new states and reports.
+
+    ``states`` maps solution names to operator states; ``accept_unconverged`` lets a solve that did
+    not reach its tolerance stand. After the model has run, ``handler.states`` and ``handler.infos``
+    hold the new states and the `SolveInfo` of every solution site.
+    """
+
+    def __init__(
+        self,
+        fn: Callable | None = None,
+        states: Mapping[str, Any] | None = None,
+        accept_unconverged: bool = False,
+    ):
+        self.given = dict(states or {})
+        self.accept_unconverged = accept_unconverged
+        self.states: dict[str, Any] = {}
+        self.infos: dict[str, SolveInfo] = {}
+        super().__init__(fn)
+
+    def process_message(self, msg: Any) -> None:
+        """Put in the start."""
+        if msg["type"] == TYPE:
+            msg["kwargs"]["state"] = self.given.get(msg["name"])
+            msg["kwargs"]["accept"] = self.accept_unconverged
+
+    def postprocess_message(self, msg: Any) -> None:
+        """Take out the end."""
+        if msg["type"] == TYPE:
+            self.states[msg["name"]] = jax.lax.stop_gradient(msg["value"].state)
+            self.infos[msg["name"]] = msg["value"].info
+
+
+class replace_operator(Messenger):  # noqa: N801
+    """Solve with other operators than those that the model names: ``{"u": reference}``.
+
+    The same model, another solver: every comparison of operators is made this way.
+    """
+
+    def __init__(
+        self,
+        fn: Callable | None = None,
+        operators: Mapping[str, AbstractSolutionOperator] | None = None,
+    ):
+        self.operators = dict(operators or {})
+        super().__init__(fn)
+
+    def process_message(self, msg: Any) -> None:
+        """Swap the operator."""
+        if msg["type"] == TYPE and msg["name"] in self.operators:
+            _, theta = msg["args"]
+            msg["args"] = (self.operators[msg["name"]], theta)
+
+
+class without_solving(Messenger):  # noqa: N801
+    """Put u = 0 in the place of every solution: no operator is called.
+
+    For what needs the structure of a model and not its solution: names, priors, data, theta.
+    """
+
+    def process_message(self, msg: Any) -> None:
+        """A message that has a value is not evaluated."""
+        if msg["type"] == TYPE and msg["value"] is None:
+            components = msg["args"][0].problem.components
+            zero = jnp.zeros((components,) if components > 1 else ())
+            info = SolveInfo(jnp.array(0), jnp.array(0.0), jnp.array(True))
+            msg["value"] = Solved(lambda x: zero, (), info)
+
+
+class find_solutions(without_solving):  # noqa: N801
+    """Record the operator and theta of every solution site, without solving.
+
+    After the model has run, ``handler.sites[name]`` is the pair (operator, theta). Raises a
+    ``ValueError`` where a name is used twice.
+    """
+
+    def __init__(self, fn: Callable | None = None):
+        self.sites: dict[str, tuple[AbstractSolutionOperator, Theta]] = {}
+        super().__init__(fn)
+
+    def process_message(self, msg: Any) -> None:
+        """Note the call."""
+        if msg["type"] == TYPE:
+            if msg["name"] in self.sites:
+                raise ValueError(f"solution: the name {msg['name']!r} is used twice in the model.")
+            self.sites[msg["name"]] = tuple(msg["args"])
+        super().process_message(msg)

@@ -1,0 +1,103 @@
+"""NumPyro effects for unknown functions: a field as one latent site, and checked penalties."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax.core import Tracer
+from numpyro.distributions import constraints
+
+from bilo_ppl._types import Point, Points
+from bilo_ppl.fields.weights import field_weights, with_field_weights
+
+__all__ = ["FIRST_GUESS", "SquaredPenalty", "penalty", "squared_penalty", "unknown_function"]
+
+F = TypeVar("F")
+
+FIRST_GUESS = "first_guess"
+"""Key of a site's ``infer`` under which its first guess is found."""
+
+
+class _FlatPrior(dist.ImproperUniform):
+    """Zero log density everywhere; a "draw" is the first guess, since nothing can be drawn."""
+
+    pytree_data_fields = ("guess",)
+
+    def __init__(self, guess: Any):
+        self.guess = guess
+        super().__init__(constraints.real_vector, (), jnp.shape(guess))
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        """The first guess, repeated."""
+        return jnp.broadcast_to(self.guess, (*sample_shape, *jnp.shape(self.guess)))
+
+
+def unknown_function(name: str, field: F, prior_sd: float | None = None) -> F:
+    """An unknown function: one latent site ``name`` with the weights of ``field``.
+
+    The site is a real vector: all trainable numbers of the field (`field_weights`), with a flat
+    improper prior, or independent ``Normal(0, prior_sd)``. The result is the field with those
+    weights, an entry of theta. What is known of its roughness enters by
+    `squared_penalty` or `penalty`.
+
+    The weights of ``field`` itself are the first guess: `find_map` starts from them, and NumPyro's
+    kernels do with ``init_to_value(values={name: field_weights(field)})``. Raises a ``ValueError``
+    if the field has no trainable arrays or ``prior_sd`` is not positive.
+    """
+    guess = field_weights(field)
+    if prior_sd is None:
+        prior = _FlatPrior(guess)
+    elif prior_sd > 0:
+        prior = dist.Normal(0.0, prior_sd).expand(guess.shape).to_event(1)
+    else:
+        raise ValueError(f"unknown_function({name!r}): prior_sd must be positive, got {prior_sd}.")
+    weights = numpyro.sample(name, prior, infer={FIRST_GUESS: guess})
+    return with_field_weights(field, weights)
+
+
+def penalty(name: str, weight: Any, value: Any) -> None:
+    """Add ``weight * value`` to the potential energy: ``numpyro.factor(name, -weight * value)``.
+
+    ``weight`` is in units of the negative log likelihood. A regulariser that the literature adds
+    with weight w to the *mean* squared misfit of n data with noise sd sigma has the weight
+    ``w n / (2 sigma^2)`` here. Raises a ``ValueError`` for a weight that is negative or not finite.
+    """
+    _check_weight(name, weight)
+    numpyro.factor(name, -weight * value)
+
+
+class SquaredPenalty(dist.Unit):
+    """A factor ``exp(-|r|^2 / 2)`` that knows its rows r as a function of a point, and the points."""
+
+    def __init__(self, row: Callable[[Any], Any], points: Any):
+        self.row, self.points = row, points
+        super().__init__(-jnp.sum(jax.vmap(row)(points) ** 2) / 2)
+
+
+def squared_penalty(
+    name: str, weight: Any, function: Callable[[Point], Any], points: Points
+) -> None:
+    """Add ``weight`` times the mean of ``|function(x)|^2`` to the potential energy.
+
+    The mean is over points ``(n, d)``. The same as `penalty` with that mean, but a Gauss-Newton
+    method sees its curvature. With ``grad(f)`` of a field f it is the mean squared gradient. Points,
+    which are constants, must lie closer than the features of the field: between them a network can bend
+    unpenalised.
+    """
+    _check_weight(name, weight)
+    points = jnp.asarray(points, jnp.result_type(float))
+    scale = jnp.sqrt(2 * weight / points.shape[0])
+    factor = SquaredPenalty(lambda x: scale * jnp.atleast_1d(function(x)), points)
+    numpyro.sample(name, factor, obs=jnp.empty(0))
+
+
+def _check_weight(name: str, weight: Any) -> None:
+    if isinstance(weight, Tracer):
+        return
+    concrete = np.asarray(weight, dtype=float)
+    if not (np.isfinite(concrete).all() and (concrete >= 0).all()):
+        raise ValueError(f"penalty({name!r}): the weight must be at least 0, got {weight}.")

@@ -1,0 +1,215 @@
+"""The figures of a point estimate: unknown functions, fit, descent, and the local operator."""
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from numpyro import handlers
+from numpyro.infer.util import compute_log_probs
+
+from bilo_ppl.diagnostics.plots import COLOURS, INK, save_figure
+from bilo_ppl.estimate import Estimate
+from bilo_ppl.estimate.objective import data_sites
+from bilo_ppl.fields.karhunen_loeve import KarhunenLoeve
+from bilo_ppl.fields.network_field import NetworkField
+from bilo_ppl.inner.sensitivity import ResidualGradient
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.operators.fine_tuned import FineTuned
+from bilo_ppl.pde.problem import Problem
+from bilo_ppl.ppl.handlers import replace_operator
+from bilo_ppl.run.checks import Plan
+from bilo_ppl.run.map.scores import numerical_solution
+
+__all__ = ["figures"]
+
+LINE = 201
+CONTOURS = 25
+DELTA = 0.1
+"""The local operator is shown at theta0 (1 - DELTA), theta0, and theta0 (1 + DELTA)."""
+
+
+def figures(
+    plan: Plan,
+    operator: AbstractSolutionOperator,
+    estimate: Estimate,
+    reference: AbstractSolutionOperator | None,
+) -> Iterator[pathlib.Path]:
+    """Draw and write the figures one by one; gives the path of each."""
+    for name, figure in _figures(plan, operator, estimate, reference):
+        yield save_figure(figure, plan.folder / "figures" / f"{name}.png")
+
+
+def _figures(plan, operator, estimate, reference) -> Iterator[tuple[str, Figure]]:
+    site = plan.solutions[0]
+    yield "descent", _descent(estimate)
+    for name, field in estimate.theta(site).items():
+        if isinstance(field, KarhunenLoeve) or _is_line(field):
+            yield f"field_{name}", _field(plan, name, field)
+    if plan.file.problem.components == 1:
+        yield "solution", _solution(plan, estimate, reference, site)
+    scalars = [n for n, v in estimate.history.values.items() if v.ndim == 1]
+    if len(scalars) == 2:
+        yield "trajectory", _trajectory(plan, estimate, reference, scalars, site)
+    theta = plan.file.start
+    numbers = [n for n, v in theta.items() if not callable(v) and np.ndim(v) == 0]
+    # Only the residual gradient teaches the network how u depends on theta at fixed weights.
+    local = isinstance(operator, FineTuned) and isinstance(operator.sensitivity, ResidualGradient)
+    if local and numbers and plan.file.problem.components == 1:
+        yield "local_operator", _local(plan, operator, reference, numbers)
+
+
+def _is_line(field: Any) -> bool:
+    return isinstance(field, NetworkField) and field.domain.dimension == 1
+
+
+def _panels(count: int = 1, width: float = 4.6, height: float = 3.6) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(max(width * count, 6.4), height), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(color="0.92", linewidth=0.8)
+        ax.set_axisbelow(True)
+    return figure, axes
+
+
+def section(problem: Problem, count: int = LINE) -> tuple[np.ndarray, str]:
+    """Points along the first coordinate, the others at their middle, time at its end; a caption."""
+    lower, upper = np.array(problem.domain.lower), np.array(problem.domain.upper)
+    points = np.repeat(upper[None], count, axis=0)
+    if len(lower) > 2:
+        points[:, 1:-1] = (lower + upper)[1:-1] / 2
+    points[:, 0] = np.linspace(lower[0], upper[0], count)
+    rest = ", ".join(f"{v:g}" for v in points[0, 1:])
+    return points, f"at (x, {rest})" if rest else ""
+
+
+def _descent(estimate: Estimate) -> Figure:
+    history = estimate.history
+    figure, (top, bottom) = _panels(2)
+    steps = np.arange(history.steps)
+    lowest = np.nanmin(history.energy)
+    top.plot(steps, history.energy - lowest + 1e-6, color=COLOURS[0], label="U - least U")
+    top.set(xlabel="step", ylabel="nats", yscale="log")
+    top.plot(steps, history.gradient, color=COLOURS[1], linewidth=1, label="largest gradient")
+    top.legend(frameon=False, fontsize="small")
+    bottom.plot(steps, np.maximum(history.inner_loss, 1e-30), color=COLOURS[2])
+    bottom.set(xlabel="step", ylabel="lower-level loss", yscale="log")
+    return figure
+
+
+def _field(plan: Plan, name: str, field: Any) -> Figure:
+    points, _ = section(plan.file.problem)
+    figure, (ax,) = _panels()
+    lines = {"estimate": (field, COLOURS[0], "-")}
+    truth = (plan.file.truth or {}).get(name)
+    if callable(truth) and plan.settings.data is None:
+        lines["truth"] = (truth, INK, "--")
+    if callable(plan.file.start.get(name)):
+        lines["start"] = (plan.file.start[name], "0.6", ":")
+    for label, (function, colour, style) in lines.items():
+        values = np.asarray(jax.vmap(function)(jnp.asarray(points)))
+        ax.plot(points[:, 0], values, style, color=colour, label=label)
+    ax.set(xlabel="x", ylabel=name)
+    ax.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def _solution(plan: Plan, estimate: Estimate, reference: Any, site: str) -> Figure:
+    """u along a section, and, where data have more coordinates, observed against fitted values."""
+    points, where = section(plan.file.problem)
+    data = estimate.objective.args[1:3]
+    line = np.asarray(data[0]).shape[1] == 1
+    fitted = not line and np.ndim(data[1]) == 1
+    figure, axes = _panels(2 if fitted else 1)
+    ax = axes[0]
+    ax.plot(points[:, 0], estimate.solution(points, site), color=COLOURS[0], label="estimate")
+    if reference is not None:
+        u = numerical_solution(reference, estimate.theta(site), points)
+        ax.plot(points[:, 0], u, "--", color=INK, label="numerical, same theta")
+    if line and np.ndim(data[1]) == 1 and plan.file.problem.domain.contains(data[0]).all():
+        ax.plot(np.asarray(data[0])[:, 0], data[1], "o", color=COLOURS[1], ms=4, label="data")
+    ax.set(xlabel="x", ylabel=site, title=where)
+    ax.legend(frameon=False, fontsize="small")
+    if fitted:
+        values = np.asarray(estimate.solution(data[0], site))
+        axes[1].plot(data[1], values, "o", color=COLOURS[1], ms=3)
+        ends = [float(np.min(data[1])), float(np.max(data[1]))]
+        axes[1].plot(ends, ends, color=INK, linewidth=1)
+        axes[1].set(xlabel="observed", ylabel="fitted")
+    return figure
+
+
+def _trajectory(plan: Plan, estimate: Estimate, reference: Any, names: list[str], site: str):
+    """The path of two parameters over the data loss of the numerical solution."""
+    figure, (ax,) = _panels()
+    a, b = (estimate.history.values[name] for name in names)
+    truth = plan.file.truth if plan.settings.data is None else None
+    known = truth is not None and all(name in truth for name in names)
+    marks = [[truth[name]] if known and truth else [] for name in names]
+    axes = [_around(np.concatenate([path, mark])) for path, mark in zip((a, b), marks, strict=True)]
+    if reference is not None:
+        loss = _data_loss(estimate, reference, names, axes, site)
+        # Levels are equidistant in the logarithm: valleys show.
+        height = np.log10(loss - np.nanmin(loss) + 1)
+        ax.contour(*axes, height.T, levels=15, linewidths=0.8, cmap="Greys")
+    ax.plot(a, b, "-", color=COLOURS[0], linewidth=1.2, label="descent")
+    ax.plot(a[:1], b[:1], "o", color=COLOURS[0], label="start")
+    ax.plot(*[[float(estimate.values[name])] for name in names], "*", color=COLOURS[1], ms=11)
+    if known:
+        ax.plot(*marks, "x", color=INK, label="truth")
+    ax.set(xlabel=names[0], ylabel=names[1])
+    ax.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def _around(values: np.ndarray) -> np.ndarray:
+    """An interval that holds the values, with room about them."""
+    low, high = float(np.min(values)), float(np.max(values))
+    room = 0.15 * (high - low) or 0.1 * (abs(high) or 1)
+    # A parameter that is positive along the whole way keeps its sign.
+    floor = low / 2 if low > 0 else -np.inf
+    return np.linspace(max(low - room, floor), high + room, CONTOURS)
+
+
+def _data_loss(estimate: Estimate, reference: Any, names, axes, site: str) -> np.ndarray:
+    """Negative log likelihood by the numerical operator on the grid of two parameters."""
+    objective = estimate.objective
+    model = replace_operator(objective.model, {site: reference})
+    others = {n: jnp.asarray(v) for n, v in estimate.values.items() if n not in names}
+
+    def loss(pair):
+        values = {**others, **dict(zip(names, pair, strict=True))}
+        substituted = handlers.substitute(model, data=values)
+        terms, trace = compute_log_probs(substituted, objective.args, objective.kwargs, {})
+        sites = {n: s for n, s in trace.items() if s["type"] == "sample"}
+        return -sum(terms[name] for name in data_sites(sites))
+
+    pairs = np.stack([c.ravel() for c in np.meshgrid(*axes, indexing="ij")], axis=1)
+    losses = jax.jit(lambda p: jax.lax.map(loss, p))(jnp.asarray(pairs))
+    return np.asarray(losses).reshape(CONTOURS, CONTOURS)
+
+
+def _local(plan: Plan, operator: FineTuned, reference: Any, names: list[str]) -> Figure:
+    """u(x, theta0 +- delta; W) at the pretrained weights, against the numerical solutions there."""
+    points, where = section(plan.file.problem)
+    figure, axes = _panels(len(names[:4]))
+    start: dict[str, Any] = {
+        n: v if callable(v) else jnp.asarray(v, float) for n, v in plan.file.start.items()
+    }
+    at = jax.jit(lambda theta: jax.vmap(operator.operator.field(theta))(jnp.asarray(points)))
+    for ax, name in zip(axes, names, strict=False):
+        size = start[name] if start[name] != 0 else jnp.ones(())
+        for factor, colour in zip((-DELTA, 0.0, DELTA), COLOURS, strict=False):
+            theta = {**start, name: start[name] + factor * size}
+            ax.plot(points[:, 0], at(theta), color=colour, label=f"{float(theta[name]):.3g}")
+            if reference is not None:
+                u = numerical_solution(reference, theta, points)
+                ax.plot(points[:, 0], u, "--", color=INK, linewidth=1)
+        ax.set(xlabel="x", title=f"{name}: network; dashed: numerical {where}")
+        ax.title.set_fontsize("small")
+        ax.legend(frameon=False, fontsize="small")
+    return figure

@@ -1,0 +1,184 @@
+"""The stages of ``bilo-ppl map``: an operator, an estimate for each data set, scores, figures."""
+
+import dataclasses
+import inspect
+import json
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from bilo_ppl._files import replacing
+from bilo_ppl.estimate import Estimate, find_map, save_estimate
+from bilo_ppl.estimate.first_guess import find_start
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.run.checks import Plan, prepare
+from bilo_ppl.run.ending import INTERRUPTED, to_the_end
+from bilo_ppl.run.interrupts import Interrupts
+from bilo_ppl.run.map.figures import figures
+from bilo_ppl.run.map.scores import compared_points, relative_errors, table, u_error
+from bilo_ppl.run.map.settings import MapSettings
+from bilo_ppl.run.model_file import ModelFile
+from bilo_ppl.run.operators import make_operator
+from bilo_ppl.run.record import Clock, Record, plain, warn
+from bilo_ppl.run.settings import BadInputError, RunFailedError
+
+__all__ = ["estimate_model"]
+
+
+def estimate_model(settings: MapSettings) -> int:
+    """Do the estimates and return the exit status: 0, or 130 after Ctrl-C.
+
+    Raises `BadInputError` before anything is computed or written, and `RunFailedError` if a stage
+    cannot reach what the next one needs; run.json then says so.
+    """
+    started = Clock()
+    try:
+        settings.check()
+        plan = prepare(settings.as_run())
+        plan = dataclasses.replace(plan, file=_with_noise(plan.file, settings.noise))
+    except (ValueError, FileNotFoundError) as error:
+        raise BadInputError(str(error)) from error
+    (plan.folder / "map.json").unlink(missing_ok=True)
+    record = Record(plan.folder, plan.settings)
+    record["arguments"] = dataclasses.asdict(settings)
+    record.took("check", started)
+    return to_the_end(record, _Job(settings, plan, record).run)
+
+
+def _with_noise(file: ModelFile, noise: float | None) -> ModelFile:
+    if noise is None:
+        return file
+    if "noise" not in inspect.signature(file.synthetic_data).parameters:
+        raise ValueError(
+            f"{file.path}: synthetic_data has no argument noise, so --noise cannot be given."
+        )
+    return dataclasses.replace(file, synthetic_data=partial(file.synthetic_data, noise=noise))
+
+
+class _Job:
+    """Estimates for all data sets, with one operator and one compilation."""
+
+    def __init__(self, settings: MapSettings, plan: Plan, record: Record):
+        self.settings, self.plan, self.record = settings, plan, record
+        self.optimizer = settings.make_optimizer()
+        self.scores: list[dict[str, Any]] = []
+        self.estimates: list[Estimate] = []
+        self.reference: AbstractSolutionOperator | None = None
+        self.first_guess: dict[str, Any] | None = None
+        """The start of the model file at the latent sites, once they are known."""
+
+    def run(self, interrupts: Interrupts) -> int:
+        """All stages."""
+        plan, say = self.plan, self.record.say
+        say(f"Model {plan.file.path}: unknown {', '.join(plan.file.problem.parameters)}.")
+        operator = make_operator(plan, self.record, interrupts).operator
+        self.reference = plan.numerical
+        if self.reference is None and plan.file.reference is not None:
+            self.reference = plan.file.reference()
+        for number, seed in enumerate(self.settings.data_seeds):
+            self._estimate(operator, seed)
+            self._write()
+            if interrupts.count:
+                break
+            if number == 0:
+                say("(The first estimate includes compilation.)")
+        with self.record.stage("figures", "Figures."):
+            for path in figures(plan, operator, self.estimates[0], self.reference):
+                say(f"  {path}")
+        self._report()
+        interrupted = bool(interrupts.count)
+        self.record.status("interrupted in estimate" if interrupted else "finished")
+        return INTERRUPTED if interrupted else 0
+
+    def _estimate(self, operator: AbstractSolutionOperator, seed: int) -> None:
+        settings, file = self.settings, self.plan.file
+        data = self.plan.observations if settings.data else file.observations(seed)
+        key = jax.random.key(settings.seed + 2)
+        args = (operator, *data.model_args)
+        with self.record.stage(f"estimate {seed}", f"Estimate, data seed {seed}: {data}."):
+            try:
+                if self.first_guess is None:
+                    latent = find_start(file.model, key, args, {}, {}).z
+                    self.first_guess = {n: v for n, v in file.start.items() if n in latent}
+                found = find_map(
+                    file.model,
+                    key,
+                    *args,
+                    method=settings.method,
+                    optimizer=self.optimizer,
+                    init=self.first_guess,
+                    steps=settings.chosen_steps,
+                    progress=not settings.quiet,
+                )
+            except ValueError as error:
+                raise RunFailedError(f"data seed {seed}: {error}") from error
+        self.record.say(str(found))
+        if not found.converged and found.status != "steps":
+            warn(f"data seed {seed}: {found.message}")
+        save_estimate(self.plan.folder / f"estimate-{seed}.eqx", found)
+        self.estimates.append(found)
+        self.scores.append(self._score(found, seed))
+
+    def _score(self, found: Estimate, seed: int) -> dict[str, Any]:
+        file, site = self.plan.file, self.plan.solutions[0]
+        error = None
+        if self.reference is not None and self.plan.numerical is None:
+            error = u_error(found, site, self.reference, compared_points(file.problem))
+        errors = {}
+        if self.settings.data is None:
+            errors = relative_errors(file, found.theta(site), found.values)
+        return {
+            "seed": seed,
+            "theta": {n: np.asarray(v).tolist() for n, v in found.values.items()},
+            "relative_error": errors,
+            "u_relative_error": error,
+            "cpu_seconds": float(found.history.cpu_seconds[-1]),
+            "steps": found.history.steps,
+            "inner_steps": int(np.sum(found.history.inner_steps)),
+            "energy": found.energy,
+            "data_loss": found.data_loss,
+            "inner_loss": float(found.inner.loss),
+            "status": found.status,
+            "converged": found.converged,
+        }
+
+    def _write(self) -> None:
+        """map.json: every quantity as a list over the data sets, with mean and standard deviation."""
+        scores = self.scores
+        names = list(scores[0]["relative_error"])
+        content = {
+            "seeds": [score["seed"] for score in scores],
+            "noise": self.settings.noise,
+            "method": self.settings.method,
+            "optimizer": self.settings.chosen_optimizer,
+            "theta": [score["theta"] for score in scores],
+            "relative_error": {
+                name: _spread([score["relative_error"][name] for score in scores]) for name in names
+            },
+        }
+        for name in ("u_relative_error", "cpu_seconds", "data_loss", "inner_loss"):
+            values = [score[name] for score in scores]
+            content[name] = None if None in values else _spread(values)
+        for name in ("steps", "inner_steps", "status", "converged"):
+            content[name] = [score[name] for score in scores]
+        with replacing(self.plan.folder / "map.json") as temporary:
+            temporary.write_text(json.dumps(plain(content), indent=2) + "\n")
+
+    def _report(self) -> None:
+        say, folder = self.record.say, self.plan.folder
+        frame = table(self.scores)
+        frame.to_csv(folder / "map.csv", index_label="seed")
+        say("", frame.to_string(float_format=lambda v: f"{v:.4g}", na_rep=""))
+        say(
+            "",
+            "Errors are relative (of functions and of u in L2); u is compared with the numerical",
+        )
+        say("solution at the estimate.", "", self.record.times())
+        say(f"Results: {folder}/map.json, map.csv, run.json, estimate-*.eqx and figures/.")
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"values": values, "mean": float(np.mean(values)), "sd": sd}

@@ -1,0 +1,97 @@
+"""Point estimates against the truth and against the numerical solution, over data sets."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from bilo_ppl._compile import jit_once
+from bilo_ppl._types import Points
+from bilo_ppl.estimate import Estimate
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.pde.problem import Problem
+from bilo_ppl.run.model_file import ModelFile
+
+__all__ = ["compared_points", "numerical_solution", "relative_errors", "table", "u_error"]
+
+_LINE = 401
+
+
+def compared_points(problem: Problem) -> Points:
+    """Where fields and solutions are compared: a fine grid of an interval, else all points."""
+    if problem.domain.dimension == 1:
+        return problem.domain.grid(_LINE)
+    return np.asarray(problem.points)
+
+
+def relative_errors(
+    file: ModelFile, theta: Mapping[str, Any], values: Mapping[str, Any]
+) -> dict[str, float]:
+    """Relative error of every entry of the truth: absolute for a truth of zero, L2 for a function.
+
+    An entry is looked up in ``theta``, and then in the ``values`` of the latent sites.
+    """
+    errors = {}
+    for name, truth in (file.truth or {}).items():
+        found = theta.get(name, values.get(name))
+        if found is None:
+            continue
+        if callable(truth):
+            points = compared_points(file.problem)
+            errors[name] = _relative(_at(found, points), _at(truth, points))
+        else:
+            errors[name] = _relative(np.asarray(found), np.asarray(truth, dtype=float))
+    return errors
+
+
+def u_error(
+    estimate: Estimate, site: str, reference: AbstractSolutionOperator, points: Points
+) -> float:
+    """``|u - u_numerical| / |u_numerical|`` in L2, both at the estimated theta."""
+    numerical = numerical_solution(reference, estimate.theta(site), points)
+    return _relative(np.asarray(estimate.solution(points, site)), numerical)
+
+
+def numerical_solution(
+    reference: AbstractSolutionOperator, theta: Mapping[str, Any], points: Points
+) -> Float[np.ndarray, "n ..."]:
+    """The reference solution at points ``(n, d)``."""
+    return np.asarray(_solve(reference, dict(theta), jnp.asarray(points)))
+
+
+@jit_once
+def _solve(reference: AbstractSolutionOperator, theta: Any, points: Any) -> Any:
+    u, _, info = reference.solve(theta, reference.init_state())
+    return jnp.where(info.converged, jax.vmap(u)(points), jnp.nan)
+
+
+def _at(function: Any, points: Points) -> np.ndarray:
+    return np.asarray(jit_once(jax.vmap(function))(jnp.asarray(points)))
+
+
+def _relative(found: np.ndarray, wanted: np.ndarray) -> float:
+    size = float(np.linalg.norm(wanted))
+    return float(np.linalg.norm(found - wanted)) / (size or 1.0)
+
+
+def table(scores: list[dict[str, Any]]) -> Any:
+    """A pandas ``DataFrame``: one row for each data set, then mean and standard deviation."""
+    import pandas as pd
+
+    rows = []
+    for score in scores:
+        row = {
+            "seed": score["seed"],
+            **{n: v for n, v in score["theta"].items() if np.ndim(v) == 0},
+        }
+        row |= {f"error {name}": value for name, value in score["relative_error"].items()}
+        row["error u"] = score["u_relative_error"]
+        row |= {"steps": score["steps"], "CPU s": score["cpu_seconds"], "status": score["status"]}
+        rows.append(row)
+    frame = pd.DataFrame(rows).set_index("seed")
+    numbers = frame.drop(columns="status").astype(float)
+    summary = pd.DataFrame({"mean": numbers.mean(), "sd": numbers.std(ddof=1)}).T
+    return pd.concat([frame, summary]).fillna({"status": ""})

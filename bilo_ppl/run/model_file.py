@@ -1,0 +1,176 @@
+"""Model files: a problem, a NumPyro model and data in one Python file."""
+
+import dataclasses
+import importlib.util
+import inspect
+import pathlib
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from bilo_ppl.pde.data import Observations, check
+from bilo_ppl.pde.problem import Problem, check_problem
+
+__all__ = ["ModelFile", "load_model", "short_names"]
+
+EXPECTED = {
+    "problem": "the PDE, an instance of bilo_ppl.Problem",
+    "start": "the theta to pretrain at, a mapping from the problem's parameters to values",
+    "model": "the NumPyro model, a function model(operator, x, y, sigma)",
+    "synthetic_data": "a function of a seed that returns a mapping with x (n, d), y (n,) and sigma",
+}
+OPTIONAL = ("truth", "reference", "reference_grid", "exact")
+
+INSTALLED = "bilo_ppl_models"
+"""The package under which a wheel carries the folder models/."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFile:
+    """What a model file defines, as it stands there; `load_model` has checked it."""
+
+    name: str
+    path: pathlib.Path
+    problem: Any
+    start: Any
+    """Theta to pretrain at."""
+    model: Any
+    """``model(operator, x, y, sigma)``"""
+    synthetic_data: Any
+    """From a seed to a mapping with x, y, sigma."""
+    truth: Any = None
+    """The theta of the synthetic data, by site name."""
+    reference: Any = None
+    """Makes a numerical solution operator: the exact posterior from the same model."""
+    reference_grid: Any = None
+    """Values of the one or two parameters on which the exact posterior is evaluated."""
+    exact: Any = None
+    """The solution at ``truth``, a function of a point."""
+
+    @property
+    def default_sigma(self) -> Any:
+        """The default of the model's argument sigma, or None."""
+        default = inspect.signature(self.model).parameters["sigma"].default
+        return None if default is inspect.Parameter.empty else default
+
+    def observations(self, seed: int) -> Observations:
+        """The synthetic data of a seed, checked."""
+        data = self.synthetic_data(seed)
+        missing = [name for name in ("x", "y", "sigma") if name not in data]
+        if missing:
+            raise ValueError(f"{self.path}: synthetic_data({seed}) has no entry {missing}.")
+        found = Observations(np.asarray(data["x"]), np.asarray(data["y"]), data["sigma"])
+        return check(found, self.problem.domain, row="observation {} of synthetic_data".format)
+
+
+def load_model(spec: str) -> ModelFile:
+    """The model file at a path, or of a short name such as ``nonlinear_poisson``.
+
+    Short names are looked up in ``models/`` of the current folder, in ``models/`` beside the
+    package, and among the models installed with it. Raises a ``ValueError`` for an unknown name, a
+    file that fails to import, and one that lacks an expected name or defines it as something else.
+    """
+    path = _find(spec)
+    module = _import(path)
+    missing = [name for name in EXPECTED if not hasattr(module, name)]
+    if missing:
+        raise ValueError(
+            f"{path} is not a model file; it does not define "
+            + "; ".join(f"{name} ({EXPECTED[name]})" for name in missing)
+            + "."
+        )
+    names = [name for name in (*EXPECTED, *OPTIONAL) if hasattr(module, name)]
+    found = ModelFile(path.stem, path, **{name: getattr(module, name) for name in names})
+    _check(found)
+    return found
+
+
+def short_names() -> dict[str, pathlib.Path]:
+    """Model files by short name, the nearest folder first."""
+    folders = [pathlib.Path("models"), pathlib.Path(__file__).resolve().parents[2] / "models"]
+    installed = importlib.util.find_spec(INSTALLED)
+    if installed is not None:
+        folders += [pathlib.Path(f) for f in installed.submodule_search_locations or []]
+    files = [file for folder in folders for file in sorted(folder.glob("[!_]*.py"))]
+    return {file.stem: file for file in reversed(files)}
+
+
+def _find(spec: str) -> pathlib.Path:
+    if spec.endswith(".py") or "/" in spec or "\\" in spec:
+        path = pathlib.Path(spec)
+        if not path.is_file():
+            raise ValueError(f"there is no model file {spec}; {_available()}")
+        return path
+    known = short_names()
+    if spec not in known:
+        raise ValueError(
+            f"unknown model {spec!r}; {_available()} For a file of your own give its path, ending "
+            "in .py."
+        )
+    return known[spec]
+
+
+def _available() -> str:
+    names = sorted(short_names())
+    return f"the short names are: {', '.join(names)}." if names else "no short names are available."
+
+
+def _import(path: pathlib.Path) -> ModuleType:
+    name = f"_bilo_ppl_model_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses, hence Equinox modules, look their module up by name.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [str(f.lineno) for f in frames if f.filename == str(path)]
+        where = f", line {lines[-1]}" if lines else ""
+        raise ValueError(f"{path}{where}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _check(found: ModelFile) -> None:
+    """Raise a ``ValueError`` for a name that is defined as something else than expected."""
+
+    def refuse(name: str) -> None:
+        value = getattr(found, name)
+        raise ValueError(
+            f"{found.path}: {name} is {_described(value)}; it must be {EXPECTED[name]}."
+        )
+
+    if not isinstance(found.problem, Problem):
+        refuse("problem")
+    if not isinstance(found.start, Mapping):
+        refuse("start")
+    if not callable(found.synthetic_data):
+        refuse("synthetic_data")
+    if not callable(found.model) or not _takes_data(found.model):
+        refuse("model")
+    if found.reference is not None and not callable(found.reference):
+        raise ValueError(
+            f"{found.path}: reference is {_described(found.reference)}; it must be a function "
+            "without arguments that returns a solution operator."
+        )
+    check_problem(found.problem, found.start)
+
+
+def _takes_data(model: Callable) -> bool:
+    try:
+        bound = inspect.signature(model).bind("operator", "x", "y", "sigma")
+    except TypeError:
+        return False
+    return "sigma" in bound.arguments
+
+
+def _described(value: Any) -> str:
+    if inspect.isfunction(value):
+        return f"{value.__name__}{inspect.signature(value)}"
+    return f"of type {value.__name__} (a class)" if isinstance(value, type) else f"{value!r:.80}"

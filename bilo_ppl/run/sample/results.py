@@ -1,0 +1,151 @@
+"""What comes out of a run: the ArviZ object, comparisons, figures, and the printed report."""
+
+from typing import Any
+
+from bilo_ppl import diagnostics
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.run.checks import Plan
+from bilo_ppl.run.record import Record, warn
+from bilo_ppl.run.sample.figures import figures
+from bilo_ppl.run.sample.sampling import BlockSampler
+from bilo_ppl.validation.certificate import Certificate
+from bilo_ppl.validation.certifying import certify
+from bilo_ppl.validation.distance import Distances, distances
+from bilo_ppl.validation.posterior_grid import GridPosterior, grid_posterior
+
+__all__ = ["Results"]
+
+
+class Results:
+    """Draws of a run, and what is computed from them stage by stage."""
+
+    def __init__(
+        self, plan: Plan, record: Record, operator: AbstractSolutionOperator, sampler: BlockSampler
+    ):
+        self.plan, self.record, self.operator = plan, record, operator
+        self.draws = sampler.collected()
+        self.args = plan.observations.model_args
+        self.model = plan.model(operator)
+        self.samples = self.draws.get_samples()
+        self.inner: Any = None
+        self.exact: GridPosterior | None = None
+        self.certificates: dict[str, Certificate] = {}
+        self.distances: dict[str, Distances] = {}
+
+    @property
+    def tolerance(self) -> float | None:
+        """Tolerance of the inner solver; None with a numerical operator."""
+        return self.plan.settings.tol if self.plan.settings.fine_tuned else None
+
+    def idata(self) -> Any:
+        """The ArviZ object, with what is known so far."""
+        idata = diagnostics.to_arviz(self.draws, inner=self.inner)
+        diagnostics.add_certificates(idata, self.certificates)
+        return idata
+
+    def write(self) -> None:
+        """Write posterior.nc and summary.csv."""
+        idata = self.idata()
+        diagnostics.save(idata, self.record.folder / "posterior.nc")
+        self.table = diagnostics.write_summary_csv(idata, self.record.folder / "summary.csv")
+
+    def add_inner_statistics(self) -> None:
+        """What the solves did at the draws; a chain that carries weights has recorded it."""
+        if self.plan.settings.stateful:
+            return
+        with self.record.stage("inner statistics", "Inner solves at the draws."):
+            self.inner = diagnostics.inner_statistics(self.model, self.samples, *self.args)
+
+    def add_reference(self) -> None:
+        """The exact posterior on a grid, where the model file has one, and the distances to it."""
+        file = self.plan.file
+        if file.reference is None or file.reference_grid is None:
+            return
+        with self.record.stage(
+            "reference", "Exact posterior on a grid, by the numerical operator."
+        ):
+            operator = self.plan.numerical or file.reference()
+            try:
+                self.exact = grid_posterior(
+                    self.plan.model(operator), file.reference_grid, *self.args
+                )
+                self.distances = {
+                    name: distances(self.samples[name], self.exact, name)
+                    for name in self.exact.names
+                }
+            except ValueError as error:
+                warn(f"no comparison with the exact posterior: {error}")
+                self.record["reference"] = f"not available: {error}"
+                return
+        self.record["distances"] = {
+            name: {"exact_mean": self.exact.mean(name), "exact_sd": self.exact.sd(name)}
+            | found._asdict()
+            for name, found in self.distances.items()
+        }
+
+    def add_certificates(self) -> None:
+        """How far the posterior can be from that of a better solution of the PDE."""
+        settings = self.plan.settings
+        if not (settings.certify and settings.fine_tuned):
+            return
+        ways: dict[str, Any] = {"tighter": None}
+        if self.plan.file.reference is not None:
+            ways["numerical"] = self.plan.file.reference()
+        with self.record.stage("certify", "Certificates: a subset of the draws, solved again."):
+            for name, reference in ways.items():
+                try:
+                    self.certificates[name] = self._certificate(reference)
+                except ValueError as error:
+                    warn(f"no certificate ({name}): {error}")
+                    self.record[f"certificate_{name}"] = f"not available: {error}"
+        self.record["certificates"] = {n: c.as_dict() for n, c in self.certificates.items()}
+
+    def _certificate(self, reference: AbstractSolutionOperator | None) -> Certificate:
+        return certify(
+            self.plan.file.model,
+            self.samples,
+            self.operator,
+            *self.args,
+            reference=reference,
+            energies=self.draws.get_extra_fields()["potential_energy"],
+            seed=self.plan.settings.seed,
+        )
+
+    def draw_figures(self) -> None:
+        """Write figures/*.png."""
+        with self.record.stage("figures", "Figures."):
+            idata = self.idata()
+            for path in figures(self.plan, self.model, idata, self.exact, self.tolerance):
+                self.record.say(f"  {path}")
+
+    def report(self) -> None:
+        """Print the table, the reports and where everything is; fill in run.json."""
+        say, folder = self.record.say, self.record.folder
+        idata = self.idata()
+        limit = self.plan.settings.inner_limit if self.plan.settings.fine_tuned else None
+        inner = diagnostics.inner_report(idata, tolerance=self.tolerance, max_steps=limit)
+        self.record["inner_report"] = inner.splitlines()
+        self.record["faults"] = diagnostics.run_faults(idata)
+        self.record["summary"] = self.table.to_dict(orient="index")
+        say("", self.table.to_string(float_format=lambda v: f"{v:.4g}"), "", inner)
+        if self.distances:
+            say("", "Against the exact posterior:")
+            say(*(_distance_line(n, d, self.exact) for n, d in self.distances.items()))
+        for name, certificate in self.certificates.items():
+            say("", f"Certificate ({name}): {certificate}")
+        say("", self.record.times())
+        say(f"Results: {folder}/posterior.nc, summary.csv, run.json and figures/.")
+
+
+def _distance_line(name: str, found: Distances, exact: GridPosterior | None) -> str:
+    assert exact is not None
+    return (
+        f"  {name}: exact {exact.mean(name):.5g} +- {exact.sd(name):.3g}, draws "
+        f"{found.mean:.5g} +- {found.sd:.3g}. Mean off by "
+        f"{found.mean_error:+.1f} Monte Carlo standard errors, sd by {100 * found.sd_error:+.1f} % "
+        f"(standard error {100 * found.sd_error_se:.1f} %).\n"
+        f"  {name}: total variation distance {found.total_variation:.3f}; that many independent "
+        f"draws would give {found.total_variation_iid:.3f} (95 % below "
+        f"{found.total_variation_iid95:.3f}), {found.ess:.0f} effective ones 95 % below "
+        f"{found.total_variation_ess95:.3f}."
+    )

@@ -1,0 +1,57 @@
+"""First states of chains: one compiled evaluation of the potential for all of them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer.util import potential_energy
+
+from bilo_ppl._compile import jit_once
+from bilo_ppl.mcmc import BiLOHMC, BiLONUTS
+from bilo_ppl.mcmc.first_states import finite_chains, priors_only
+
+__all__ = ["first_states"]
+
+
+def first_states(kernel: Any, args: tuple, keys: Any, warmup: int, vectorized: bool) -> Any:
+    """States of a NumPyro kernel for a batch of keys, a leading chain axis on every array.
+
+    NumPyro's kernels evaluate the potential step by step outside of any compiled function, and again
+    at every call. So they are made with the priors alone, and the potential is put in afterwards.
+    They must not search for a step size at their start. Raises a ``ValueError`` for a chain whose
+    potential or gradient is not finite where it starts, a ``RuntimeError`` where the priors give no
+    start at all.
+    """
+    options: dict[str, Any] = {"init_params": None, "model_args": args, "model_kwargs": {}}
+    if isinstance(kernel, (BiLOHMC, BiLONUTS)):
+        return kernel.init(keys, warmup, **options)
+    with priors_only():
+        if vectorized:
+            states = kernel.init(keys, warmup, **options)
+        else:
+            each = [kernel.init(key, warmup, **options) for key in keys]
+            states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+
+    def potential(z):
+        return potential_energy(kernel.model, args, {}, z)
+
+    energy, gradient = jit_once(lambda z: jax.lax.map(jax.value_and_grad(potential), z))(states.z)
+    _check(states.z, energy, gradient)
+    return states._replace(
+        potential_energy=energy.astype(states.potential_energy.dtype), z_grad=gradient
+    )
+
+
+def _check(z: Any, energy: Any, gradient: Any) -> None:
+    finite = finite_chains(energy, gradient)
+    if finite.all():
+        return
+    chain = int(np.argmin(finite))
+    where = jax.tree.map(lambda leaf: np.asarray(leaf[chain]).tolist(), z)
+    raise ValueError(
+        f"the chain cannot start at {where} (unconstrained; chain {chain} of {len(finite)}): the "
+        f"potential energy is {float(energy[chain]):g}, or its gradient is not finite. Either the PDE "
+        "was not solved there (allow more inner steps, a larger tolerance, or start nearer to the "
+        "theta of pretraining) or the prior and the likelihood exclude it."
+    )

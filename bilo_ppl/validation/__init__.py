@@ -1,0 +1,1 @@
+"""How far results can be from the exact ones: certificates, grid posteriors, distances."""

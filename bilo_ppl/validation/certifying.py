@@ -1,0 +1,199 @@
+"""A certificate: how far the sampled posterior can be from the one with an exact PDE solution.
+
+For a subset of draws the potential energy is recomputed with a solution that is much nearer to exact:
+at a tolerance a hundred times tighter, or by a numerical operator. The differences of the energies
+give importance weights, and their statistics say what the better solution would have changed.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from numpyro import handlers
+from numpyro.infer.util import potential_energy, unconstrain_fn
+
+from bilo_ppl.inner.sensitivity import PartialDerivative
+from bilo_ppl.inner.solvers import LevenbergMarquardt
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.operators.fine_tuned import FineTuned
+from bilo_ppl.ppl.handlers import find_solutions, replace_operator, warm_start, without_solving
+from bilo_ppl.validation.certificate import Certificate
+from bilo_ppl.validation.importance import importance_weights
+
+__all__ = ["Certificate", "certify"]
+
+
+def certify(
+    model: Callable,
+    samples: Mapping[str, Any],
+    *model_args: Any,
+    reference: AbstractSolutionOperator | Mapping[str, AbstractSolutionOperator] | None = None,
+    energies: Any = None,
+    subset: int = 200,
+    factor: float = 100.0,
+    max_steps: int = 60,
+    seed: int = 0,
+    **model_kwargs: Any,
+) -> Certificate:
+    """Compare draws with a much better solution of the PDE.
+
+    ``samples`` are constrained values by site, ``(chains, draws, ...)``; ``subset`` of them are
+    recomputed. Without ``reference`` every `FineTuned` operator of the model is run again to a
+    tolerance ``factor`` times tighter, by Levenberg-Marquardt of at most ``max_steps`` steps on the
+    residual rows (in double precision where JAX has it enabled); with ``reference`` (one operator
+    for all solution sites, or one a site) that operator is taken as exact.
+
+    ``energies``, ``(chains, draws)``, are the potential energies that the sampler had at the draws:
+    NumPyro's field ``potential_energy``. A chain that carries the weights along needs them, since
+    its energies depend on its path; without them the model as given is solved again at the draws.
+
+    Raises a ``ValueError`` if the model has no solution site or one that cannot be solved more
+    tightly, if ``energies`` do not fit the draws, or if no draw has a finite energy both ways.
+    """
+    flat = {name: np.asarray(v).reshape(-1, *np.shape(v)[2:]) for name, v in samples.items()}
+    total = len(next(iter(flat.values())))
+    picked = np.random.default_rng(seed).permutation(total)[: min(subset, total)]
+    latent, operators = _look(model, {n: v[0] for n, v in flat.items()}, model_args, model_kwargs)
+    draws = {name: jnp.asarray(flat[name][picked]) for name in latent}
+    if reference is None:
+        operators = {n: _tightened(n, op, factor, max_steps) for n, op in operators.items()}
+        tolerance = max(op.solver.tolerance for op in operators.values())
+        against = f"solving to a loss of {tolerance:.0e}"
+    else:
+        given = reference if isinstance(reference, Mapping) else dict.fromkeys(operators, reference)
+        against, operators = "the numerical operator", dict(given)
+    if energies is None:
+        sampled = _energies(model, draws, model_args, model_kwargs, {}, accept=False).energy
+    else:
+        sampled = _picked_energies(energies, samples, picked)
+    better = _energies(model, draws, model_args, model_kwargs, operators, accept=reference is None)
+    unchanged = int((better.steps == 0).sum()) if reference is None else 0
+    return _certificate(flat, picked, sampled, better, unchanged, against)
+
+
+def _look(model, draw, args, kwargs) -> tuple[list[str], dict[str, AbstractSolutionOperator]]:
+    """Names of the latent sites, and the operators by solution site; nothing is solved."""
+    found = find_solutions()
+    with found:
+        seeded = handlers.seed(handlers.substitute(model, data=draw), jax.random.key(0))
+        trace = handlers.trace(seeded).get_trace(*args, **kwargs)
+    if not found.sites:
+        raise ValueError("certify: the model has no solution(...) site.")
+    latent = [n for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]]
+    missing = [name for name in latent if name not in draw]
+    if missing:
+        raise ValueError(f"certify: the samples have no values for the sites {missing}.")
+    return latent, {name: operator for name, (operator, _) in found.sites.items()}
+
+
+def _tightened(
+    name: str, operator: AbstractSolutionOperator, factor: float, max_steps: int
+) -> FineTuned:
+    """The operator with a tighter tolerance, on the residual rows, by Levenberg-Marquardt."""
+    if not isinstance(operator, FineTuned):
+        raise ValueError(
+            f"certify: site {name!r} has a {type(operator).__name__}, whose tolerance cannot be "
+            "tightened; give reference=."
+        )
+    solver = LevenbergMarquardt(operator.solver.tolerance / factor, max_steps)
+    tight = eqx.tree_at(
+        lambda o: (o.solver, o.sensitivity), operator, (solver, PartialDerivative())
+    )
+    # Rounding in single precision stalls the loss near 1e-9, and is an error of its own.
+    floating = jnp.result_type(float)
+    parts = tight.operator.network, tight.operator.embedding
+    precise = jax.tree.map(
+        lambda leaf: leaf.astype(floating) if eqx.is_inexact_array(leaf) else leaf, parts
+    )
+    return eqx.tree_at(lambda o: (o.operator.network, o.operator.embedding), tight, precise)
+
+
+class _Energies(NamedTuple):
+    """Potential energy at every draw, and what its solves report."""
+
+    energy: Any
+    converged: Any
+    loss: Any
+    steps: Any
+
+
+def _energies(model, draws, args, kwargs, operators, accept: bool) -> _Energies:
+    """Potential energies, all solves converged, their largest loss, the sum of their steps.
+
+    Where a solve did not converge the energy is NaN, unless ``accept``.
+    """
+
+    def energy(draw):
+        with without_solving():
+            z = unconstrain_fn(model, args, kwargs, draw)
+        collector = warm_start(accept_unconverged=accept)
+        with collector, replace_operator(operators=operators):
+            value = potential_energy(model, args, kwargs, z)
+        infos = list(collector.infos.values())
+        converged = jnp.all(jnp.stack([info.converged for info in infos]))
+        loss = jnp.max(jnp.stack([info.loss for info in infos]))
+        steps = sum(info.steps for info in infos)
+        return _Energies(jnp.where(converged | accept, value, jnp.nan), converged, loss, steps)
+
+    return jax.tree.map(np.asarray, jax.jit(lambda d: jax.lax.map(energy, d))(draws))
+
+
+def _picked_energies(energies: Any, samples: Mapping[str, Any], picked: np.ndarray) -> np.ndarray:
+    shape = np.shape(next(iter(samples.values())))[:2]
+    if np.shape(energies) != shape:
+        raise ValueError(
+            f"certify: energies have shape {np.shape(energies)}, the draws {shape}; give the field "
+            "potential_energy, grouped by chain."
+        )
+    return np.asarray(energies, dtype=float).ravel()[picked]
+
+
+def _certificate(
+    flat: Mapping[str, np.ndarray],
+    picked: np.ndarray,
+    sampled: Float[np.ndarray, " n"],
+    better: _Energies,
+    unchanged: int,
+    against: str,
+) -> Certificate:
+    """What the weights exp(U - U_better) of the picked draws say."""
+    log_ratio = np.asarray(sampled - better.energy, dtype=float)
+    finite = np.isfinite(log_ratio)
+    if not finite.any():
+        raise ValueError(
+            f"certify: no draw has a finite energy both as sampled and by {against}; were the "
+            "samples drawn from this model and data?"
+        )
+    found = importance_weights(log_ratio)
+    means, sds = {}, {}
+    for label, values in _scalars(flat):
+        chosen = values[picked]
+        mean = float(found.weights @ chosen)
+        means[label] = (float(chosen.mean()), mean)
+        sds[label] = (float(chosen.std()), float(np.sqrt(found.weights @ (chosen - mean) ** 2)))
+    return Certificate(
+        against=against,
+        draws=len(picked),
+        unsolved=int((~better.converged).sum()),
+        unchanged=unchanged,
+        left_out=int((~finite).sum()),
+        achieved_loss=float(np.median(better.loss)),
+        energy_error_sd=float(log_ratio[finite].std()),
+        kl_divergence=found.kl_divergence,
+        effective_fraction=found.effective_fraction,
+        pareto_k=found.pareto_k,
+        means=means,
+        sds=sds,
+    )
+
+
+def _scalars(flat: Mapping[str, np.ndarray]):
+    """Every scalar component of every site, with a label."""
+    for name, values in flat.items():
+        columns = values.reshape(len(values), -1)
+        for j in range(columns.shape[1]):
+            yield name if values.ndim == 1 else f"{name}[{j}]", columns[:, j]

@@ -1,0 +1,173 @@
+"""Figures: what is drawn is what was given, and files are pictures."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from bilo_ppl.diagnostics import plots
+
+RNG = np.random.default_rng(0)
+DRAWS = 0.7 + 0.03 * RNG.normal(size=(4, 500))
+GRID = np.linspace(0.5, 0.9, 401)
+DENSITY = np.exp(-0.5 * ((GRID - 0.7) / 0.03) ** 2) / (0.03 * np.sqrt(2 * np.pi))
+
+
+def labels(ax):
+    return ax.get_legend_handles_labels()[1]
+
+
+def line(ax, start):
+    (found,) = [one for one in ax.get_lines() if str(one.get_label()).startswith(start)]
+    return found
+
+
+def test_posterior_histogram_is_a_density_and_the_reference_is_drawn():
+    figure = plots.plot_posterior(DRAWS, "k", (GRID, 3 * DENSITY), truth=0.71)
+    (ax,) = figure.axes
+    area = sum(bar.get_width() * bar.get_height() for bar in ax.patches)
+    assert area == pytest.approx(1)
+    reference = line(ax, "reference")
+    np.testing.assert_allclose(reference.get_ydata(), DENSITY, rtol=1e-6)
+    assert reference.get_label() == "reference, mean 0.7, sd 0.03"
+    assert set(line(ax, "truth").get_xdata()) == {0.71}
+    assert ax.get_xlabel() == "k"
+    assert any(label.startswith("2000 draws, mean") for label in labels(ax))
+
+
+def test_posterior_axis_holds_all_draws_but_not_an_empty_grid():
+    wide = np.linspace(-50, 50, 40001)
+    density = np.exp(-0.5 * ((wide - 0.7) / 0.03) ** 2)
+    (ax,) = plots.plot_posterior(DRAWS, "k", (wide, density)).axes
+    low, high = ax.get_xlim()
+    assert low <= DRAWS.min()
+    assert high >= DRAWS.max()
+    assert high - low < 0.5
+
+
+@pytest.mark.parametrize(
+    ("draws", "reference", "message"),
+    [
+        (np.ones(5), None, "chains, draws"),
+        (np.array([[1.0, np.nan]]), None, "1 draws are not finite"),
+        (DRAWS, (GRID, DENSITY[:-1]), r"\(n,\)"),
+    ],
+)
+def test_posterior_refuses(draws, reference, message):
+    with pytest.raises(ValueError, match=message):
+        plots.plot_posterior(draws, "k", reference)
+
+
+def test_band_is_the_quantiles_and_counts_what_it_leaves_out():
+    x = np.linspace(1, 0, 21)[:, None]
+    u = RNG.normal(size=(101, 21))
+    u[7, 3] = np.nan
+    data = (np.array([[0.2], [0.6]]), np.array([1.0, -1.0]), 0.3)
+    figure = plots.plot_solution_band(x, u, data, (x, np.zeros(21)), name="v")
+    (ax,) = figure.axes
+    kept = np.delete(u, 7, axis=0)[:, ::-1]
+    np.testing.assert_allclose(line(ax, "median").get_ydata(), np.median(kept, axis=0))
+    np.testing.assert_allclose(line(ax, "median").get_xdata(), x[::-1, 0])
+    edges = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert edges.min() == pytest.approx(np.quantile(kept, 0.05, axis=0).min())
+    assert edges.max() == pytest.approx(np.quantile(kept, 0.95, axis=0).max())
+    (bars,) = ax.containers
+    np.testing.assert_allclose(bars.lines[0].get_ydata(), data[1])
+    segments = bars.lines[2][0].get_segments()
+    np.testing.assert_allclose([s[1, 1] - s[0, 1] for s in segments], 0.6)
+    assert "5 to 95 % (1 of 101 draws left out: not finite)" in labels(ax)
+    assert set(labels(ax)[1:]) == {"median", "truth", "data, 1 sd"}
+    assert ax.get_ylabel() == "v"
+
+
+@pytest.mark.parametrize(
+    ("x", "u", "message"),
+    [
+        (np.ones((5, 2)), np.ones((3, 5)), "one coordinate"),
+        (np.ones(5), np.ones((3, 5, 2)), "one component at a time"),
+        (np.ones(5), np.ones((3, 4)), r"must be \(draws, 5\)"),
+        (np.ones(5), np.full((3, 5), np.nan), "no draw has finite values"),
+    ],
+)
+def test_band_refuses(x, u, message):
+    with pytest.raises(ValueError, match=message):
+        plots.plot_solution_band(x, u)
+
+
+def test_trace_has_a_line_a_chain_and_a_row_a_scalar():
+    figure = plots.plot_trace({"k": DRAWS, "a": RNG.normal(size=(4, 500, 2))}, warmup=100)
+    assert [ax.get_ylabel() for ax in figure.axes] == ["k", "a[0]", "a[1]"]
+    for ax in figure.axes:
+        chains = [one for one in ax.get_lines() if len(one.get_ydata()) == 500]
+        assert len({one.get_color() for one in chains}) == 4
+    np.testing.assert_array_equal(figure.axes[0].get_lines()[2].get_ydata(), DRAWS[2])
+    assert labels(figure.axes[0]) == ["chain 0", "chain 1", "chain 2", "chain 3", "warm-up"]
+
+
+def test_trace_says_what_it_leaves_out():
+    figure = plots.plot_trace({"a": RNG.normal(size=(1, 10, 64))})
+    assert len(figure.axes) == 12
+    assert figure.get_suptitle() == "the first 12 of 64 parameters"
+    with pytest.raises(ValueError, match="no draws"):
+        plots.plot_trace({})
+    with pytest.raises(ValueError, match="must be"):
+        plots.plot_trace({"k": np.ones(4)})
+
+
+def test_inner_steps_marks_losses_above_the_tolerance():
+    steps = np.tile([0, 0, 3, 1], (2, 5))
+    loss = np.full((2, 20), 1e-7)
+    loss[0, 3], loss[1, 4], loss[1, 5] = 1e-5, np.nan, 0.0
+    figure = plots.plot_inner_steps(steps, loss, 1e-6)
+    top, bottom = figure.axes
+    assert top.get_title(loc="left") == "1 inner steps per draw, none for 50%"
+    assert bottom.get_yscale() == "log"
+    assert set(line(bottom, "tolerance").get_ydata()) == {1e-6}
+    assert labels(bottom)[-1] == "above tolerance: 2 of 40"
+    marked = bottom.collections[-1].get_offsets()
+    np.testing.assert_array_equal(marked[:, 0], [3, 4])
+    np.testing.assert_allclose(marked[:, 1], [1e-5, 1e-4])
+    shown = np.concatenate([c.get_offsets()[:, 1] for c in bottom.collections])
+    assert shown.min() == pytest.approx(1e-8), "a loss of zero stays visible"
+    assert plots.plot_inner_steps(steps, 0 * steps, 1e-6).axes[1].get_yscale() == "log"
+    with pytest.raises(ValueError, match="but loss"):
+        plots.plot_inner_steps(steps, loss[:, :-1], 1e-6)
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_inner_steps_have_whole_numbers_on_the_axis(steps):
+    figure = plots.plot_inner_steps(np.full((2, 20), steps), np.full((2, 20), 1e-7), 1e-6)
+    figure.canvas.draw()
+    ticks = figure.axes[0].get_yticks()
+    low, high = figure.axes[0].get_ylim()
+    shown = ticks[(ticks >= low) & (ticks <= high)]
+    assert len(shown) >= 2
+    np.testing.assert_array_equal(shown, np.round(shown))
+    assert low < steps < high
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf"])
+def test_save_figure_writes_a_picture(tmp_path, suffix):
+    figure = plots.plot_trace({"k": DRAWS})
+    assert isinstance(figure, Figure)
+    path = plots.save_figure(figure, tmp_path / "sub" / f"trace.{suffix}")
+    head = {"png": b"\x89PNG", "pdf": b"%PDF"}[suffix]
+    assert path.read_bytes().startswith(head)
+    assert path.stat().st_size > 10_000
+    assert len(list(path.parent.iterdir())) == 1
+
+
+def test_pictures_are_not_blank(tmp_path):
+    from matplotlib.image import imread
+
+    path = plots.save_figure(plots.plot_posterior(DRAWS, "k", (GRID, DENSITY)), tmp_path / "k.png")
+    pixels = imread(path)[..., :3]
+    assert pixels.shape[:2] == (540, 960)
+    assert 0.05 < (pixels < 0.95).any(axis=-1).mean() < 0.8
+
+
+def test_no_pyplot():
+    code = "import sys, bilo_ppl.diagnostics.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

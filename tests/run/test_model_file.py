@@ -1,0 +1,99 @@
+import textwrap
+
+import pytest
+
+from bilo_ppl.run.model_file import EXPECTED, load_model, short_names
+
+GOOD = """
+import bilo_ppl as bilo
+class Line(bilo.Problem):
+    parameters = ("a",)
+    components = 1
+    domain = bilo.interval(0.0, 1.0)
+    points = domain.grid(5)
+    def residual(self, u, x, theta):
+        return bilo.laplacian(u)(x) - theta["a"]
+problem = Line()
+start = {"a": 1.0}
+def model(operator, x, y=None, sigma=0.5):
+    pass
+def synthetic_data(seed):
+    return {"x": problem.domain.grid(3), "y": [0.0, 0.0, 0.0], "sigma": 0.1}
+"""
+
+
+def written(tmp_path, text, name="line.py"):
+    path = tmp_path / name
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def test_a_good_file(tmp_path):
+    found = load_model(str(written(tmp_path, GOOD)))
+    assert found.name == "line"
+    assert found.default_sigma == 0.5
+    assert found.reference is None
+    assert found.observations(seed=3).x.shape == (3, 1)
+
+
+@pytest.mark.parametrize("name", ["poisson", "nonlinear_poisson"])
+def test_models_of_the_repository_have_short_names(name):
+    found = load_model(name)
+    assert found.name == name
+    assert len(found.observations(seed=0).y)
+    assert set(found.reference_grid) == set(found.problem.parameters)
+
+
+def test_the_current_folder_comes_first(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    written(tmp_path / "models", GOOD, "poisson.py")
+    written(tmp_path / "models", GOOD, "_private.py")
+    monkeypatch.chdir(tmp_path)
+    assert load_model("poisson").problem.parameters == ("a",)
+    assert "_private" not in short_names()
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(ValueError, match=r"unknown model 'poison'.*nonlinear_poisson, poisson"):
+        load_model("poison")
+    with pytest.raises(ValueError, match=r"no model file nowhere/poisson\.py.*short names"):
+        load_model("nowhere/poisson.py")
+
+
+def test_all_missing_names_are_listed_with_their_meaning(tmp_path):
+    with pytest.raises(ValueError, match="is not a model file") as error:
+        load_model(str(written(tmp_path, "problem = 3")))
+    for name in ("start", "model", "synthetic_data"):
+        assert f"{name} ({EXPECTED[name]})" in str(error.value)
+    assert EXPECTED["problem"] not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("problem = Line", "problem is of type Line .a class.; it must be the PDE, an instance"),
+        ("start = 1.0", "start is 1.0; it must be the theta"),
+        ("start = {'b': 1.0}", r"missing \['a'\], unknown \['b'\]"),
+        ("start = {'a': float('nan')}", "not finite"),
+        ("def model(x, y): pass", r"model is model\(x, y\); it must be .*operator, x, y, sigma"),
+        ("def model(operator, x, y, noise): pass", "it must be .*operator, x, y, sigma"),
+        ("synthetic_data = 1", "synthetic_data is 1"),
+        ("reference = 1", "reference is 1; it must be a function without arguments"),
+        ("1 / 0", r"line \d+: ZeroDivisionError"),
+        ("def broken(", "SyntaxError"),
+    ],
+)
+def test_wrong_definitions_are_refused(tmp_path, change, message):
+    path = written(tmp_path, GOOD + change + "\n")
+    with pytest.raises(ValueError, match=message):
+        load_model(str(path))
+
+
+def test_synthetic_data_are_checked(tmp_path):
+    path = written(tmp_path, GOOD + "def synthetic_data(seed): return {'x': 0}\n")
+    with pytest.raises(ValueError, match=r"no entry \['y', 'sigma'\]"):
+        load_model(str(path)).observations(seed=0)
+    outside = "def synthetic_data(seed): return {'x': [[7.0]], 'y': [0.0], 'sigma': 1.0}\n"
+    path = written(tmp_path, GOOD + outside)
+    with pytest.raises(ValueError, match="observation 0 of synthetic_data: x = 7 lies outside"):
+        load_model(str(path)).observations(seed=0)

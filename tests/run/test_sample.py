@@ -1,0 +1,281 @@
+import json
+import pathlib
+import re
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+
+from bilo_ppl.cli import main
+from bilo_ppl.diagnostics import load
+from bilo_ppl.run.sample.sampling import BlockSampler
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+CLOSED_FORM = """
+import jax.numpy as jnp
+import bilo_ppl as bilo
+from bilo_ppl.run.model_file import load_model
+from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
+
+poisson = load_model("poisson")
+problem, start, model = poisson.problem, poisson.start, poisson.model
+synthetic_data, truth, reference_grid = (
+    poisson.synthetic_data, poisson.truth, poisson.reference_grid
+)
+
+class ClosedForm(AbstractSolutionOperator):
+    problem: bilo.Problem
+    def init_state(self):
+        return ()
+    def solve(self, theta, state):
+        info = SolveInfo(jnp.array(0), jnp.array(0.0), jnp.array(True))
+        return lambda x: jnp.sin(jnp.pi * x[0]) / theta["D"], (), info
+
+def reference():
+    return ClosedForm(problem)
+"""
+
+TINY = ["--operator", "numerical", "--sampler", "hmc", "--chains", "2", "--quiet"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder of a test, with a model file that needs no solver."""
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("closed.py").write_text(CLOSED_FORM)
+    return tmp_path
+
+
+def refused(capsys, *arguments, status=2):
+    """Run the command, expect an exit status and return the one line of its message."""
+    assert main(["run", *arguments]) == status
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    return printed.err.strip()
+
+
+def content(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+# Bad input: a message, exit status 2, and nothing written.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "unknown model 'nowhere'; the short names are: .*poisson"),
+        (["missing.py"], "there is no model file missing.py"),
+        (["poisson", "--data", "missing.csv"], "there is no data file missing.csv"),
+        (["poisson", "--tol", "0"], "tol is 0; .* must be positive"),
+        (["poisson", "--tol", "nan"], "tol is nan"),
+        (["poisson", "--rank", "129"], "rank 129 is not between 1 and 128.*0 for full"),
+        (["poisson", "--rank", "-1"], "rank is -1; the least is 0"),
+        (["poisson", "--chains", "0"], "chains is 0; the least is 1"),
+        (["poisson", "--samples", "0"], "samples is 0; the least is 1"),
+        (["poisson", "--warmup", "-5"], "warmup is -5; the least is 0"),
+        (["poisson", "--max-inner-steps", "-1"], "max_inner_steps is -1; the least is 0"),
+        (["poisson", "--operator-file", "none.eqx"], "none.eqx"),
+        (["poisson", "--operator-file", "closed.py"], "closed.py is not an operator file"),
+        (["poisson", "--out", "closed.py"], "closed.py is a file; choose another folder"),
+    ],
+)
+def test_bad_arguments(folder, capsys, arguments, message):
+    assert re.search(message, refused(capsys, *arguments))
+    assert [path.name for path in folder.iterdir()] == ["closed.py"]
+
+
+def test_bad_data_name_the_line(folder, capsys):
+    pathlib.Path("data.csv").write_text("x,y\n0.5,1\n2.5,1\n")
+    message = refused(capsys, "poisson", "--data", "data.csv")
+    assert "data.csv, line 3: x = 2.5 lies outside the domain [0, 1]" in message
+
+
+@pytest.mark.parametrize("arguments", [["--sampler", "gibbs"], ["--chains", "two"], []])
+def test_argparse_refuses_unknown_values(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", *(["poisson"] if arguments else []), *arguments])
+    assert stopped.value.code == 2
+    assert "usage: bilo-ppl run" in capsys.readouterr().err
+
+
+def test_a_model_that_fails_or_infers_nothing_is_refused(folder, capsys):
+    change = "\ndef model(operator, x, y, sigma):\n    raise KeyError('rate')\n"
+    pathlib.Path("broken.py").write_text(CLOSED_FORM + change)
+    assert "fails on these data: KeyError: 'rate'" in refused(capsys, "broken.py")
+    change = "\ndef model(operator, x, y, sigma):\n    pass\n"
+    pathlib.Path("empty.py").write_text(CLOSED_FORM + change)
+    assert "nothing to infer" in refused(capsys, "empty.py")
+
+
+def test_a_missing_numerical_operator_is_named(folder, capsys):
+    pathlib.Path("closed.py").write_text(CLOSED_FORM + "\nreference = None\n")
+    assert "no numerical operator" in refused(capsys, "closed.py", "--operator", "numerical")
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith("bilo-ppl ")
+
+
+# Whole runs.
+
+
+def test_a_whole_run_and_a_second_one_into_its_folder(folder, capsys):
+    arguments = ["poisson", *TINY, "--warmup", "30", "--samples", "41", "--out", "here"]
+    assert main(["run", *arguments]) == 0
+    here = folder / "here"
+    figures = {path.name for path in (here / "figures").iterdir()}
+    assert figures == {"posterior.png", "trace.png", "solution.png"}
+    assert load(here / "posterior.nc")["posterior"]["D"].shape == (2, 41)
+    assert (here / "summary.csv").read_text().startswith("name,mean,sd")
+
+    found = content(here)
+    assert found["status"] == "finished"
+    assert found["arguments"]["samples"] == 41
+    assert {"check", "warmup", "sampling", "reference"} <= set(found["cpu_seconds"])
+    assert "pretrain" not in found["cpu_seconds"]
+    assert found["versions"]["jax"]
+    assert found["distances"]["D"]["exact_mean"] == pytest.approx(0.966, abs=0.01)
+    assert str(folder) not in json.dumps(found)
+
+    before = (here / "run.json").read_text()
+    message = refused(capsys, *arguments)
+    assert "holds the results of another run" in message
+    assert "--overwrite" in message
+    assert (here / "run.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("sampler", "method"), [("nuts", "sequential"), ("bilo-nuts", "vectorized")]
+)
+def test_samplers_and_chain_methods_agree_with_the_exact_posterior(folder, sampler, method):
+    arguments = ["closed.py", *TINY, "--sampler", sampler, "--chain-method", method]
+    assert main(["run", *arguments, "--warmup", "200", "--samples", "300"]) == 0
+    found = content(folder / "runs" / f"closed-{sampler}")["distances"]["D"]
+    assert abs(found["mean_error"]) < 4
+    assert abs(found["sd_error"]) < 4 * found["sd_error_se"]
+
+
+def test_too_few_devices_are_reported_and_the_chains_run_in_sequence(folder, capsys):
+    chains = str(jax.local_device_count() + 1)
+    arguments = ["closed.py", *TINY, "--chains", chains, "--chain-method", "parallel"]
+    arguments.remove("--quiet")
+    assert main(["run", *arguments, "--warmup", "20", "--samples", "20"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{chains} chains in parallel need as many devices, and JAX has" in printed
+    assert "chains run one after another" in printed
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_run(folder):
+    here = folder / "here"
+    (here / "figures").mkdir(parents=True)
+    for stale in ("run.json", "operator.eqx", "figures/old.png", "notes.txt"):
+        (here / stale).write_text("stale")
+    arguments = ["closed.py", *TINY, "--warmup", "50", "--samples", "60", "--out", "here"]
+    assert main(["run", *arguments, "--overwrite"]) == 0
+    assert content(here)["status"] == "finished"
+    assert not (here / "operator.eqx").exists()
+    assert not (here / "figures" / "old.png").exists()
+    assert (here / "notes.txt").read_text() == "stale"
+
+
+# Ctrl-C.
+
+
+def interrupt_block(monkeypatch, number):
+    """Raise KeyboardInterrupt in a block of transitions, counted from 1 over the whole run."""
+    compiled, lengths = BlockSampler._compiled, []
+
+    def interrupting(self):
+        run = compiled(self)
+
+        def block(state, length):
+            if len(lengths) + 1 == number:
+                raise KeyboardInterrupt
+            lengths.append(length)
+            return run(state, length)
+
+        return block
+
+    monkeypatch.setattr(BlockSampler, "_compiled", interrupting)
+    return lengths
+
+
+def test_ctrl_c_in_sampling_keeps_the_finished_blocks(folder, monkeypatch):
+    lengths = interrupt_block(monkeypatch, 4)
+    arguments = ["closed.py", *TINY, "--warmup", "1", "--samples", "80", "--out", "here"]
+    assert main(["run", *arguments]) == 130
+    here = folder / "here"
+    assert load(here / "posterior.nc")["posterior"]["D"].shape == (2, sum(lengths[1:]))
+    assert len(lengths) == 3
+    assert (here / "summary.csv").exists()
+    assert (here / "figures" / "posterior.png").exists()
+    found = content(here)
+    assert found["status"] == "interrupted in sampling"
+    assert {"warmup", "sampling", "figures"} <= set(found["cpu_seconds"])
+
+
+@pytest.mark.parametrize(("number", "status"), [(1, "warmup"), (2, "sampling")])
+def test_ctrl_c_before_the_first_draws(folder, monkeypatch, number, status):
+    interrupt_block(monkeypatch, number)
+    arguments = ["closed.py", *TINY, "--warmup", "1", "--samples", "40", "--out", "here"]
+    assert main(["run", *arguments]) == 130
+    found = content(folder / "here")
+    assert found["status"] == f"interrupted in {status}"
+    assert not (folder / "here" / "posterior.nc").exists()
+
+
+# With a fine-tuned operator.
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_run_and_its_operator_again(folder, capsys):
+    common = ["poisson", "--quiet", "--tol", "1e-5", "--samples", "500", "--warmup", "300"]
+    assert main(["run", *common, "--out", "first"]) == 0
+    found = content(folder / "first")
+    assert {"pretrain", "adapt", "warmup", "sampling", "certify"} <= set(found["cpu_seconds"])
+    assert found["adapt"]["fraction_ready"] > 0.9
+    assert abs(found["distances"]["D"]["mean_error"]) < 4
+    assert set(found["certificates"]) == {"tighter", "numerical"}
+    assert all(certificate["good"] for certificate in found["certificates"].values())
+    assert found["faults"]["diverging"] == 0
+    idata = load(folder / "first" / "posterior.nc")
+    group = idata["certificate"]
+    assert list(group["solution"].values) == ["tighter", "numerical"]
+    assert float(group["kl_divergence"].sel(solution="numerical")) < 0.01
+    assert np.all(idata["sample_stats"]["inner_loss"].values <= 1e-5)
+    assert (folder / "first" / "figures" / "inner_steps.png").exists()
+
+    again = ["--operator-file", "first/operator-adapted.eqx", "--sampler", "bilo-hmc"]
+    assert main(["run", *common, *again, "--chains", "2", "--no-certify", "--out", "second"]) == 0
+    found = content(folder / "second")
+    assert "pretrain" not in found["cpu_seconds"]
+    assert abs(found["distances"]["D"]["mean_error"]) < 4
+
+    wrong = refused(capsys, "nonlinear_poisson", "--operator-file", "first/operator.eqx")
+    assert "holds an operator of another problem" in wrong
+
+
+@pytest.mark.slow
+def test_a_tolerance_out_of_reach_is_an_error_that_says_what_to_do(folder, capsys):
+    message = refused(capsys, "poisson", "--tol", "1e-14", "--quiet", "--out", "here", status=1)
+    assert "does not reach the tolerance 1e-14 at the first guess D = 2.0" in message
+    assert "larger --tol" in message
+    assert content(folder / "here")["status"].startswith("failed: The operator does not reach")
+    assert (folder / "here" / "operator.eqx").exists()
+
+
+@pytest.mark.slow
+def test_the_example_of_the_readme_runs(folder):
+    text = (ROOT / "README.md").read_text()
+    example = re.search(r"```python\n# my_problem\.py\n(.*?)```", text, re.DOTALL).group(1)
+    pathlib.Path("my_problem.py").write_text(textwrap.dedent(example))
+    tiny = ["--quiet", "--chains", "2", "--warmup", "100", "--samples", "100", "--tol", "1e-5"]
+    assert main(["run", "my_problem.py", *tiny]) == 0
+    posterior = load(folder / "runs" / "my_problem-nuts" / "posterior.nc")["posterior"]
+    assert len(posterior.data_vars) >= 1
