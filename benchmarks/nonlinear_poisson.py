@@ -27,7 +27,7 @@ from numpyro.infer import HMC, NUTS, init_to_value
 import bilo_ppl as bilo
 from benchmarks.processes import run_each
 from bilo_ppl.diagnostics.results import chain_diagnostics
-from bilo_ppl.run.sample.sampling import BlockSampler
+from bilo_ppl.mcmc import BlockSampler
 from models import nonlinear_poisson as case
 
 jax.config.update("jax_enable_x64", True)
@@ -193,13 +193,13 @@ def sampled(method: Method, operator: Any, mass: Any, data: dict, clock: Clock) 
 
     def compiled():
         block.start(jax.random.key(3))
-        block.advance(1, keep=False, **options)
+        block.run(1, keep=False, **options)
 
     clock.stage("compile", compiled)
-    clock.stage("warmup", lambda: block.advance(method.warmup - 1, keep=False, **options))
-    clock.stage("sampling", lambda: block.advance(method.samples, keep=True, **options))
+    clock.stage("warmup", lambda: block.run(method.warmup - 1, keep=False, **options))
+    clock.stage("sampling", lambda: block.run(method.samples, keep=True, **options))
     draws = block.collected()
-    return {**draws.get_samples(), **draws.get_extra_fields()}
+    return {**draws.samples, **draws.statistics}
 
 
 def record(method: Method, fields: dict, exact: Any, clock: Clock, data: dict, fine: Any) -> dict:

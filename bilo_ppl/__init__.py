@@ -16,23 +16,27 @@ from bilo_ppl.fields import (
     mean_squared_gradient,
     total_variation,
 )
-from bilo_ppl.inner.lower_level import LowerLevel
+from bilo_ppl.inner.lower_level import AbstractSensitivity, LowerLevel
 from bilo_ppl.inner.pretraining import pretrain
 from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
-from bilo_ppl.inner.solvers import LevenbergMarquardt, OptaxSolver
-from bilo_ppl.mcmc import BiLOHMC, BiLONUTS
+from bilo_ppl.inner.solvers import AbstractInnerSolver, LevenbergMarquardt, OptaxSolver
+from bilo_ppl.inner.stop_reason import StopReason
+from bilo_ppl.mcmc import BiLOHMC, BiLONUTS, Draws, init_near, sample_in_blocks
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.operator_file import load_operator, save_operator
+from bilo_ppl.network.trainable import Frozen
 from bilo_ppl.numerics import FiniteDifferences, Godunov, MethodOfLines
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
+from bilo_ppl.operators.closed_form import ClosedForm
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.pde.calculus import divergence, grad, laplacian, partial
-from bilo_ppl.pde.domain import Box, graded, hammersley, interval, masked, space_time
+from bilo_ppl.pde.domain import Box, interval, space_time, time_interval
+from bilo_ppl.pde.points import graded, hammersley, masked
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.ppl.effect import solution
 from bilo_ppl.ppl.handlers import replace_operator, warm_start
 from bilo_ppl.ppl.potential import StatefulPotential
-from bilo_ppl.ppl.unknowns import penalty, squared_penalty, unknown_function
+from bilo_ppl.ppl.unknowns import penalty, squared_penalty, unknown_function, weight_in_nats
 from bilo_ppl.validation.certificate import Certificate
 from bilo_ppl.validation.certifying import certify
 from bilo_ppl.validation.distance import distances
@@ -41,6 +45,8 @@ from bilo_ppl.validation.posterior_grid import grid_posterior
 __version__ = "0.1.0"
 
 __all__ = [
+    "AbstractInnerSolver",
+    "AbstractSensitivity",
     "AbstractSolutionOperator",
     "AdaptReport",
     "Adapted",
@@ -48,9 +54,12 @@ __all__ = [
     "BiLONUTS",
     "Box",
     "Certificate",
+    "ClosedForm",
+    "Draws",
     "Estimate",
     "FineTuned",
     "FiniteDifferences",
+    "Frozen",
     "Godunov",
     "ImplicitDifferentiation",
     "KarhunenLoeve",
@@ -66,6 +75,7 @@ __all__ = [
     "ResidualGradient",
     "SolveInfo",
     "StatefulPotential",
+    "StopReason",
     "adapt",
     "certify",
     "distances",
@@ -77,6 +87,7 @@ __all__ = [
     "graded",
     "grid_posterior",
     "hammersley",
+    "init_near",
     "inner_report",
     "inner_statistics",
     "interval",
@@ -89,6 +100,7 @@ __all__ = [
     "penalty",
     "pretrain",
     "replace_operator",
+    "sample_in_blocks",
     "save_estimate",
     "save_operator",
     "solution",
@@ -96,8 +108,10 @@ __all__ = [
     "space_time",
     "squared_penalty",
     "summary",
+    "time_interval",
     "to_arviz",
     "total_variation",
     "unknown_function",
     "warm_start",
+    "weight_in_nats",
 ]

@@ -2,7 +2,7 @@
 
 ========  =====================================================================
 theta     PDE parameters: a mapping from names to scalars, arrays or fields
-x         a point of the domain, shape ``(d,)``; for evolution problems (x, t)
+x         a point of the domain, shape ``(d,)``; for evolution problems (x, t), time last
 u         the PDE solution, a function of a point
 W         weights of the local operator that the inner solver may change
 r         PDE residual at a point

@@ -20,7 +20,7 @@ import numpyro.distributions as dist
 
 import bilo_ppl as bilo
 from bilo_ppl.fields import NetworkField, zero_output
-from bilo_ppl.ppl.unknowns import squared_penalty, unknown_function
+from bilo_ppl.ppl.unknowns import squared_penalty, unknown_function, weight_in_nats
 
 SPEED = 0.2
 SIGMA = 0.01
@@ -93,7 +93,7 @@ def model(operator, x, y=None, sigma=SIGMA, regularisation=REGULARISATION):
     """Noisy values y (n,) of u at the points (x, t), of shape (n, 2)."""
     u0 = unknown_function("u0", start["u0"])
     u = bilo.solution("u", operator, {"u0": u0})
-    weight = regularisation * jnp.sum(jnp.broadcast_to(1 / sigma**2, len(x))) / 2
+    weight = weight_in_nats(regularisation, sigma, len(x))
     squared_penalty("roughness", weight, bilo.grad(u0), SPACE.grid(ROUGHNESS_POINTS))
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 

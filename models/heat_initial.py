@@ -17,7 +17,7 @@ import numpyro.distributions as dist
 
 import bilo_ppl as bilo
 from bilo_ppl.fields import NetworkField, zero_output
-from bilo_ppl.ppl.unknowns import squared_penalty, unknown_function
+from bilo_ppl.ppl.unknowns import squared_penalty, unknown_function, weight_in_nats
 
 DIFFUSION = 0.01
 SIGMA = 0.001
@@ -79,7 +79,7 @@ def model(operator, x, y=None, sigma=SIGMA, regularisation=REGULARISATION):
     """Noisy values y (n,) of u at the points (x, t), of shape (n, 2)."""
     f = unknown_function("f", start["f"])
     u = bilo.solution("u", operator, {"f": f})
-    weight = regularisation * jnp.sum(jnp.broadcast_to(1 / sigma**2, len(x))) / 2
+    weight = weight_in_nats(regularisation, sigma, len(x))
     squared_penalty("roughness", weight, bilo.grad(f), SPACE.grid(ROUGHNESS_POINTS))
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 

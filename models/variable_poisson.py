@@ -16,7 +16,7 @@ import numpyro.distributions as dist
 
 import bilo_ppl as bilo
 from bilo_ppl.fields import KarhunenLoeve, NetworkField, zero_output
-from bilo_ppl.ppl.unknowns import squared_penalty, unknown_function
+from bilo_ppl.ppl.unknowns import squared_penalty, unknown_function, weight_in_nats
 
 SIGMA = 0.01
 REGULARISATION = 1e-3
@@ -61,7 +61,7 @@ def model(operator, x, y=None, sigma=SIGMA, regularisation=REGULARISATION):
     """Noisy values y (n,) of u at the points x (n, 1); D is a network with a roughness penalty."""
     D = unknown_function("D", start["D"])
     u = bilo.solution("u", operator, {"D": D})
-    weight = regularisation * jnp.sum(jnp.broadcast_to(1 / sigma**2, len(x))) / 2
+    weight = weight_in_nats(regularisation, sigma, len(x))
     squared_penalty("roughness", weight, bilo.grad(D), problem.domain.grid(ROUGHNESS_POINTS))
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 

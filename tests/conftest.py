@@ -20,6 +20,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
+# A shape that was broadcast by accident is an error, not another number.
+jax.config.update("jax_numpy_rank_promotion", "raise")
 install_import_hook("bilo_ppl", "beartype.beartype")
 
 

@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 
 from bilo_ppl.fields import field_weights
 from bilo_ppl.pde.calculus import partial
-from bilo_ppl.ppl.handlers import find_solutions
+from bilo_ppl.ppl.look import look_at
 from bilo_ppl.run.model_file import load_model
 from models import (
     boundary_toy,
@@ -47,25 +47,19 @@ def file(request):
 
 
 def traced(file):
-    """Values of the latent sites at the start; the PDE is not solved."""
+    """Theta by solution site and values of the latent sites, at the start; nothing is solved."""
     observations = file.observations(0)
     start = {name: jnp.asarray(v) for name, v in file.start.items() if not callable(v)}
-    model = handlers.substitute(handlers.seed(file.model, jax.random.key(1)), data=start)
-    found = find_solutions()
-    with found:
-        trace = handlers.trace(model).get_trace(SMALL[file.name](), *observations.model_args)
-    return found.sites, {
-        name: jnp.asarray(site["value"])
-        for name, site in trace.items()
-        if site["type"] == "sample" and not site["is_observed"]
-    }
+    args = (SMALL[file.name](), *observations.model_args)
+    look = look_at(file.model, args, values=start, key=jax.random.key(1))
+    return look.thetas, {name: jnp.asarray(value) for name, value in look.values.items()}
 
 
 def test_the_model_has_one_solution_and_a_site_for_each_parameter(file):
-    solutions, latent = traced(file)
-    assert list(solutions) == ["u"]
+    thetas, latent = traced(file)
+    assert list(thetas) == ["u"]
     assert set(latent) == set(file.problem.parameters)
-    assert set(solutions["u"][1]) == set(file.problem.parameters)
+    assert set(thetas["u"]) == set(file.problem.parameters)
 
 
 @pytest.mark.parametrize(

@@ -14,22 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from numpyro import handlers
 
 from bilo_ppl._types import Key, Theta
-from bilo_ppl.adaptation.consolidation import (
-    batch_of,
-    consolidate,
-    count_of,
-    joined,
-    losses,
-    rows_of,
-)
+from bilo_ppl.adaptation.batches import batch_of, count_of, joined, losses, rows_of
 from bilo_ppl.adaptation.exploration import Explorer, Site, prior_thetas
 from bilo_ppl.adaptation.sources import FromBatch, FromChain
 from bilo_ppl.inner.pretraining import FitReport
-from bilo_ppl.operators.fine_tuned import FineTuned
-from bilo_ppl.ppl.handlers import find_solutions
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.ppl.look import look_at
 
 __all__ = ["AdaptReport", "Adapted", "adapt"]
 
@@ -65,7 +57,7 @@ class AdaptReport(NamedTuple):
 class Adapted(NamedTuple):
     """The adapted operator, the report, and a mass matrix for the sampler that comes next."""
 
-    operator: FineTuned
+    operator: AbstractSolutionOperator
     report: AdaptReport
     inverse_mass_matrix: Float[np.ndarray, " dim"] | None
     """Variances of the unconstrained sites, in the order of their names; None without a chain.
@@ -94,7 +86,7 @@ def adapt(
     """Adapt the operator of a model's solution site to the posterior of the model's data.
 
     ``model(*model_args, **model_kwargs)`` is an ordinary NumPyro model with one solution site (or
-    name it by ``site``) whose operator is a `FineTuned`.
+    name it by ``site``) whose operator can be fitted to thetas, as a `FineTuned` can.
 
     **Where the thetas come from**
 
@@ -127,6 +119,7 @@ def adapt(
     else:
         given = prior_thetas(place, key_source, draws) if thetas == "prior" else thetas
         source = FromBatch(batch_of(operator.problem.parameters, given))
+    tolerance = operator.loss_tolerance or 0.0
     fits: list[FitReport] = []
     chosen: Any = None
     found = np.array([np.inf])
@@ -136,8 +129,7 @@ def adapt(
             break
         more = source.to_fit(operator, count)
         chosen = joined(_home(operator, more) if chosen is None else chosen, more)
-        operator, fit = consolidate(
-            operator,
+        operator, fit = operator.fitted_to(
             chosen,
             rank=rank,
             steps=fit_steps,
@@ -146,7 +138,7 @@ def adapt(
         )
         fits.append(fit)
         found = losses(operator, source.to_check(operator))
-        fraction = float(np.mean(found <= operator.solver.tolerance))
+        fraction = float(np.mean(found <= tolerance))
     report = AdaptReport(
         fraction_ready=fraction,
         worst_loss=float(found.max()),
@@ -154,7 +146,7 @@ def adapt(
         thetas=count_of(chosen),
         fresh=len(found),
         fits=fits,
-        tolerance=operator.solver.tolerance,
+        tolerance=tolerance,
         ready=fraction >= ready,
         cpu_seconds=time.process_time() - start,
     )
@@ -177,32 +169,31 @@ def _check(ready, max_rounds, draws, spread, fit_steps) -> None:
             )
 
 
-def _the_operator(model, key, args, kwargs, site) -> tuple[Site, FineTuned]:
+def _the_operator(model, key, args, kwargs, site) -> tuple[Site, AbstractSolutionOperator]:
     """The solution site to adapt, and its operator; nothing is solved."""
-    found = find_solutions(handlers.seed(model, key))
-    found(*args, **kwargs)
-    names = list(found.sites)
+    operators = look_at(model, args, kwargs, key=key).operators
+    names = list(operators)
     if site is None and len(names) != 1:
         raise ValueError(f"adapt: the model has the solution sites {names}; name one by site=.")
     if site is not None and site not in names:
         raise ValueError(f"adapt: the model has no solution site {site!r}, only {names}.")
     name = site or names[0]
-    operator = found.sites[name][0]
-    if not isinstance(operator, FineTuned):
+    operator = operators[name]
+    if not operator.can_be_fitted:
         raise ValueError(
-            f"adapt: the operator of site {name!r} is a {type(operator).__name__}; only a FineTuned "
-            "operator has weights to adapt."
+            f"adapt: the operator of site {name!r} is a {type(operator).__name__}, which has no "
+            "weights to adapt, as a FineTuned operator has."
         )
     return Site(model, args, kwargs, name), operator
 
 
-def _home(operator: FineTuned, thetas: Theta) -> Theta:
+def _home(operator: AbstractSolutionOperator, thetas: Theta) -> Theta:
     """The theta of pretraining as a batch, like ``thetas``; nothing if it is not known.
 
     Fitted with the rest, it stays a theta at which a sampler can start. Of a field the operator knows
     no more than a typical value.
     """
-    centre = operator.operator.embedding.centre
-    if not all(name in centre and hasattr(v, "shape") for name, v in thetas.items()):
+    home = operator.home
+    if not all(name in home and hasattr(v, "shape") for name, v in thetas.items()):
         return rows_of(thetas, slice(0))
-    return {name: jnp.asarray(centre[name], v.dtype)[None] for name, v in thetas.items()}
+    return {name: jnp.asarray(home[name], v.dtype)[None] for name, v in thetas.items()}

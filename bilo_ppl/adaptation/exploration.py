@@ -14,32 +14,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
-from numpyro import handlers
 from numpyro.infer import init_to_value
 from numpyro.infer.util import constrain_fn
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Theta
-from bilo_ppl.inner.sensitivity import ImplicitDifferentiation
-from bilo_ppl.inner.solvers import LevenbergMarquardt
-from bilo_ppl.mcmc._numpyro import euclidean_kinetic_energy
+from bilo_ppl.adaptation.batches import described
 from bilo_ppl.mcmc.chain import BiLOState, Chain, Settings
-from bilo_ppl.mcmc.first_states import find_start
+from bilo_ppl.mcmc.initial_position import find_initial_position
 from bilo_ppl.mcmc.transitions import FixedLength
-from bilo_ppl.operators.fine_tuned import FineTuned
-from bilo_ppl.ppl.handlers import find_solutions, replace_operator, without_solving
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.ppl.handlers import replace_operator, without_solving
+from bilo_ppl.ppl.look import look_at, theta_at
 from bilo_ppl.ppl.potential import PotentialInfo, StatefulPotential
 
-__all__ = ["Explorer", "Site", "prior_thetas", "relaxed"]
+__all__ = ["Explorer", "Site", "prior_thetas"]
 
 UNKNOWN = 1e30
 """Potential of a start that has not been evaluated: the first finite trajectory is accepted."""
 
-LOOSEST = 1e-4
-"""Largest tolerance of an exploring solve: energies that are wrong by more would trap the chain."""
-
 LEAST_MOVES = 5
 """A chain with fewer distinct positions has not explored anything."""
+
+FIRST_STEP = 0.1
+"""First step size, before adaptation: a larger one leaps to thetas that cannot be solved."""
 
 LEAPFROGS = 4
 """Leapfrog steps of a transition: the step size adapts, the cost of a transition does not vary."""
@@ -55,29 +53,30 @@ class Site(NamedTuple):
 
     def theta(self, values: Mapping[str, Any]) -> Theta:
         """What the site is asked to solve, given constrained values of the latent sites."""
-        return self._looked_up(handlers.substitute(self.model, data=dict(values)))
+        return theta_at(self.model, self.args, self.kwargs, values, self.name)
 
     def drawn(self, key: Key) -> Theta:
-        """What the site is asked to solve at a draw from the prior."""
-        return self._looked_up(handlers.seed(self.model, key))
+        """What the site is asked to solve at a draw from the prior.
 
-    def _looked_up(self, model: Callable) -> Theta:
-        found = find_solutions(model)
-        found(*self.args, **self.kwargs)
-        return dict(found.sites[self.name][1])
+        Raises a ``ValueError`` where a prior is improper.
+        """
+        look = look_at(self.model, self.args, self.kwargs, key=key, first=_from_prior)
+        return dict(look.solutions[self.name].theta)
+
+
+def _from_prior(site: Any) -> Any:
+    try:
+        return site["fn"](*site["args"], **site["kwargs"])
+    except NotImplementedError as error:
+        raise ValueError(
+            f"adapt: nothing can be drawn from the prior of {site['name']!r}, an improper "
+            f"{type(site['fn']).__name__}; leave thetas='prior' out, or give thetas."
+        ) from error
 
 
 def prior_thetas(site: Site, key: Key, count: int) -> Theta:
     """``count`` thetas from the prior, a leading axis on every array; nothing is solved."""
     return jit_once(jax.vmap(site.drawn))(jax.random.split(key, count))
-
-
-def relaxed(operator: FineTuned) -> FineTuned:
-    """The operator for finding a region: residual rows only, a looser tolerance, few steps."""
-    limit = operator.solver.tolerance
-    tolerance = max(limit, min(100 * limit, LOOSEST))
-    solver = LevenbergMarquardt(tolerance=tolerance, max_steps=8)
-    return FineTuned(operator.operator, solver, ImplicitDifferentiation(), operator.row_weights)
 
 
 class Explorer:
@@ -86,33 +85,21 @@ class Explorer:
     The first half of the first ``draws`` transitions is warm-up.
     """
 
-    def __init__(self, site: Site, operator: FineTuned, draws: int, key: Key):
+    def __init__(self, site: Site, operator: AbstractSolutionOperator, draws: int, key: Key):
         self.site, self.draws, self.temperature = site, draws, 1.0
-        centre = operator.operator.embedding.centre
-        guess = {name: jnp.asarray(v, jnp.result_type(float)) for name, v in centre.items()}
+        floating = jnp.result_type(float)
+        guess = {name: jnp.asarray(v, floating) for name, v in operator.home.items()}
         key_start, key_chain = jax.random.split(key)
-        z = find_start(key_start, site.model, site.args, site.kwargs, init_to_value(values=guess)).z
+        z = find_initial_position(
+            key_start, site.model, site.args, site.kwargs, init_to_value(values=guess)
+        ).z
         self._unravel = ravel_pytree(z)[1]
-        self._static = eqx.partition(relaxed(operator), eqx.is_array)[1]
+        self._static = eqx.partition(operator.relaxed(), eqx.is_array)[1]
         self.state = self._chain(_unknown).first(z, key_chain, {site.name: operator.init_state()})
         self._run = jax.jit(self._transitions)
 
     def _chain(self, potential: Callable) -> Chain:
-        settings = Settings(
-            kinetic_fn=euclidean_kinetic_energy,
-            step_size=0.1,
-            inverse_mass_matrix=None,
-            adapt_step_size=True,
-            adapt_mass_matrix=True,
-            dense_mass=False,
-            target_accept_prob=0.8,
-            trajectory_length=None,
-            init_strategy=None,
-            find_heuristic_step_size=False,
-            forward_mode_differentiation=False,
-            regularize_mass_matrix=True,
-            accept_unconverged=False,
-        )
+        settings = Settings(step_size=FIRST_STEP)
         return Chain(potential, FixedLength(LEAPFROGS), settings, self.draws // 2)
 
     def _transitions(self, state: BiLOState, arrays: Any, temperature: Any):
@@ -137,12 +124,14 @@ class Explorer:
 
         return jax.lax.scan(step, state, None, self.draws)
 
-    def __call__(self, operator: FineTuned, temperature: float) -> Float[np.ndarray, "n dim"]:
+    def __call__(
+        self, operator: AbstractSolutionOperator, temperature: float
+    ) -> Float[np.ndarray, "n dim"]:
         """Unconstrained positions visited at a temperature, the warm-up's left out.
 
         Raises a ``ValueError`` if the chain hardly moved.
         """
-        arrays = eqx.partition(relaxed(operator), eqx.is_array)[0]
+        arrays = eqx.partition(operator.relaxed(), eqx.is_array)[0]
         warming_up = int(self.state.i) == 0
         state = _retempered(self.state, temperature / self.temperature)
         # Another operator, other energies: one kept from the old could be too low ever to leave.
@@ -158,13 +147,12 @@ class Explorer:
         kept = kept[np.asarray(known)[len(flat) - len(kept) :]]
         moves = len(np.unique(kept, axis=0))
         if moves < LEAST_MOVES:
-            limits = relaxed(operator).solver
             raise ValueError(
                 f"adapt: the chain could not leave its start, or stayed where it was, in {self.draws} "
-                f"transitions ({moves} distinct positions): nearly no solve reached a loss of "
-                f"{limits.tolerance:.0e} in {limits.max_steps} inner steps, or the potential is not "
-                "finite. Pretrain nearer to the posterior or to a smaller loss, choose a larger rank, or "
-                "look at the priors and the data."
+                f"transitions ({moves} distinct positions): nearly no solve reached "
+                f"{described(operator.relaxed())}, or the potential is not finite. Pretrain nearer to "
+                "the posterior or to a smaller loss, choose a larger rank, or look at the priors and "
+                "the data."
             )
         return kept
 

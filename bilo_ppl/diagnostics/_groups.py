@@ -5,13 +5,10 @@ from typing import Any
 
 import jax
 import numpy as np
-import numpyro
-from numpyro import handlers
-from numpyro.infer import init_to_sample
 from numpyro.infer.util import log_likelihood
 
 from bilo_ppl.operators.base import SolveInfo
-from bilo_ppl.ppl.handlers import without_solving
+from bilo_ppl.ppl.look import look_at
 
 __all__ = ["certificates", "inner_stats", "log_likelihoods", "observations", "sample_stats"]
 
@@ -66,28 +63,10 @@ def certificates(found: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any]
     return variables, coords
 
 
-class _keep_observed(without_solving):  # noqa: N801
-    """Keep the values of observed sites; nothing is solved."""
-
-    def __init__(self, fn: Callable):
-        self.observed: dict[str, np.ndarray] = {}
-        super().__init__(fn)
-
-    def postprocess_message(self, msg: Any) -> None:
-        """Keep data."""
-        if msg["type"] == "sample" and msg["is_observed"]:
-            self.observed[msg["name"]] = np.asarray(msg["value"])
-
-
 def observations(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Values of the observed sites, from a run of the model in which every solution is zero."""
-    # As in ArviZ: init_to_sample also gives a value to improper priors.
-    seeded = handlers.seed(model, jax.random.key(0))
-    silent = _keep_observed(handlers.substitute(seeded, substitute_fn=init_to_sample))
-    # u = 0 may be no valid parameter of the likelihood; NumPyro's strategy promotes ranks.
-    with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
-        silent(*args, **kwargs)
-    return silent.observed
+    """Values of the observed sites; nothing is solved."""
+    observed = look_at(model, args, kwargs).observed
+    return {name: np.asarray(site["value"]) for name, site in observed.items()}
 
 
 def log_likelihoods(

@@ -100,10 +100,11 @@ def plot_solution_band(
     data: tuple[Any, Any, Any] | None = None,
     truth: tuple[Any, Any] | None = None,
     name: str = "u",
+    coordinate: str = "x",
 ) -> Figure:
     """Median and 5 to 95 % band, point by point, of solutions ``(draws, n)`` at ``x``.
 
-    ``x`` is ``(n,)`` or ``(n, 1)``.
+    ``x`` is ``(n,)`` or ``(n, 1)``; ``name`` and ``coordinate`` are the labels of the axes.
     ``data`` is ``(x, y, sigma)``: points ``(m,)`` or ``(m, 1)``, values ``(m,)`` and the standard
     deviation of their noise, a number or ``(m,)``. ``truth`` is ``(x, u)``. Draws with a value that
     is not finite (unconverged solves) are left out and counted in the legend. Raises a
@@ -132,7 +133,7 @@ def plot_solution_band(
         _truth_line(ax, truth)
     if data is not None:
         _data_points(ax, data)
-    ax.set(xlabel="x", ylabel=name)
+    ax.set(xlabel=coordinate, ylabel=name)
     ax.margins(x=0.02)
     _legend_above(ax, columns=2)
     return figure

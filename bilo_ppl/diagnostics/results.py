@@ -10,11 +10,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
-import jax
 import numpy as np
 
 from bilo_ppl._files import replacing
 from bilo_ppl.diagnostics import _groups
+from bilo_ppl.mcmc.draws import Draws
 from bilo_ppl.operators.base import SolveInfo
 
 __all__ = [
@@ -50,7 +50,9 @@ def to_arviz(
     coords: Mapping[str, Any] | None = None,
     dims: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The draws, sampler statistics and data of a finished `numpyro.infer.MCMC` run, for ArviZ.
+    """The draws, sampler statistics and data of a finished run, for ArviZ.
+
+    ``mcmc`` is a `numpyro.infer.MCMC`, or `Draws` (of `sample_in_blocks`, or of `Laplace.sample`).
 
     Groups: ``posterior``; ``sample_stats`` under ArviZ's names (``n_steps``, ``acceptance_rate``,
     ``lp``, ...); ``observed_data``; and ``log_likelihood`` if asked for. No PDE is solved, except
@@ -67,13 +69,11 @@ def to_arviz(
     ``ValueError`` if the draws are not a mapping by site name, or ``inner`` does not have their
     shape.
     """
-    samples = jax.device_get(mcmc.get_samples(group_by_chain=True))
-    if not isinstance(samples, Mapping) or not samples:
-        raise ValueError("to_arviz: the run has no draws by site name; sample a NumPyro model.")
-    args = mcmc._args if model_args is None else model_args
-    kwargs = mcmc._kwargs if model_kwargs is None else model_kwargs
-    model = mcmc.sampler.model
-    stats = _groups.sample_stats(mcmc.get_extra_fields(group_by_chain=True))
+    draws = Draws.of(mcmc)
+    samples, model = draws.samples, draws.model
+    args = draws.args if model_args is None else model_args
+    kwargs = draws.kwargs if model_kwargs is None else model_kwargs
+    stats = _groups.sample_stats(draws.statistics)
     solved_in = "transition" if "inner_steps" in stats else "draw"
     if inner:
         shape = np.shape(next(iter(samples.values())))[:2]

@@ -2,13 +2,12 @@
 
 from bilo_ppl.estimate.files import save_estimate
 from bilo_ppl.estimate.find import find_map
-from bilo_ppl.estimate.laplace_approximation import GaussianDraws, Laplace, laplace
+from bilo_ppl.estimate.laplace_approximation import Laplace, laplace
 from bilo_ppl.estimate.line_search import backtracking_lbfgs, gauss_newton
 from bilo_ppl.estimate.result import Estimate, History
 
 __all__ = [
     "Estimate",
-    "GaussianDraws",
     "History",
     "Laplace",
     "backtracking_lbfgs",

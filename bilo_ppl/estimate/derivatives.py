@@ -14,27 +14,27 @@ __all__ = ["differentiated"]
 
 
 def differentiated(
-    objective: Objective, z: dict[str, Any], operators: Any, *, rows: bool
+    objective: Objective, z: dict[str, Any], operator_states: Any, *, rows: bool
 ) -> tuple[Scalar, dict[str, Any], Float[Array, "n p"] | None, Any]:
     """U, its gradient, with ``rows`` the Jacobian ``(n, p)`` of its rows, and its auxiliary output."""
     if not rows:
         value_and_grad = jax.value_and_grad(objective, has_aux=True)
-        (energy, aux), gradient = value_and_grad(z, operators)
+        (energy, aux), gradient = value_and_grad(z, operator_states)
         return energy, gradient, None, aux
     (energy, values), pull, aux = jax.vjp(
-        lambda z: objective.with_rows(z, operators), z, has_aux=True
+        lambda z: objective.with_rows(z, operator_states), z, has_aux=True
     )
     # The gradient of U is one more row: a single pass pulls all of them back.
     n = values.size
     pulled = jax.vmap(pull)((jnp.eye(n + 1, 1)[:, 0], jnp.eye(n + 1, n, -1)))[0]
     gradient = jax.tree.map(lambda leaf: leaf[0], pulled)
     jacobian = jax.vmap(lambda tree: ravel_pytree(tree)[0])(pulled)[1:]
-    penalties = _penalty_jacobian(objective, z, operators)
+    penalties = _penalty_jacobian(objective, z, operator_states)
     return energy, gradient, jnp.concatenate([jacobian, *penalties]), aux
 
 
 def _penalty_jacobian(
-    objective: Objective, z: dict[str, Any], operators: Any
+    objective: Objective, z: dict[str, Any], operator_states: Any
 ) -> list[Float[Array, "n p"]]:
     """The Jacobian of the rows of every squared penalty, point by point: a row knows one point only.
 
@@ -44,11 +44,11 @@ def _penalty_jacobian(
 
     def blocks(name, points):
         def row(position, x):
-            rows, _ = objective.penalties(unravel(position), operators)[name]
+            rows, _ = objective.penalties(unravel(position), operator_states)[name]
             return rows(x)
 
         found = jax.vmap(jax.jacrev(row), in_axes=(None, 0))(flat, points)
         return found.reshape(-1, flat.size)
 
-    penalties = objective.penalties(z, operators)
+    penalties = objective.penalties(z, operator_states)
     return [blocks(name, points) for name, (_, points) in penalties.items()]

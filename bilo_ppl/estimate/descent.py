@@ -1,15 +1,14 @@
-"""The iteration on the host: blocks of steps, progress, Ctrl-C, history."""
+"""The iteration on the host: blocks of steps, and their history."""
 
-import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm import tqdm
 
-from bilo_ppl.estimate.loop import Kept, MapState, advance
+from bilo_ppl._blocks import BlockReport, Ended, Lengths, run_blocks
+from bilo_ppl.estimate.loop import Kept, MapState, descend
 from bilo_ppl.estimate.objective import Objective
 from bilo_ppl.estimate.result import History
 from bilo_ppl.estimate.stopping import Status, Stopping
@@ -18,9 +17,6 @@ __all__ = ["Descent"]
 
 BLOCK = 256
 """Largest number of steps in one call of the compiled function."""
-
-BLOCK_SECONDS = 1.0
-"""Time that a call should take: Ctrl-C has to wait for it."""
 
 
 class Descent:
@@ -42,26 +38,20 @@ class Descent:
 
     def run(self, steps: int, progress: bool) -> bool:
         """Up to ``steps`` steps; whether Ctrl-C ended them."""
-        bar = tqdm(total=steps, desc="estimate", disable=not progress, file=sys.stderr, unit="step")
-        done, length = 0, 1
-        with bar:
-            try:
-                while done < steps and int(self.state.status) == Status.RUNNING:
-                    begun = time.perf_counter()
-                    taken = self._block(min(length, BLOCK, steps - done))
-                    done += taken
-                    bar.update(taken)
-                    bar.set_postfix_str(self._postfix())
-                    fitting = BLOCK_SECONDS * taken / (time.perf_counter() - begun)
-                    length = int(np.clip(fitting, 1, 4 * length))
-            except KeyboardInterrupt:
-                return True
-        return False
+        ended = run_blocks(
+            self._block,
+            steps,
+            label="estimate",
+            unit="step",
+            lengths=Lengths(BLOCK, growth=4),
+            progress=progress,
+        )
+        return ended is Ended.INTERRUPTED
 
-    def _block(self, length: int) -> int:
+    def _block(self, length: int) -> BlockReport:
         before = int(self.state.steps)
         cpu = time.process_time() - self.started
-        state, kept = advance(
+        state, kept = descend(
             self.objective, self.optimizer, self.stopping, BLOCK, self.state, jnp.asarray(length)
         )
         self.state = jax.block_until_ready(state)
@@ -69,7 +59,8 @@ class Descent:
         kept = Kept(*jax.tree.map(lambda leaf: np.asarray(leaf)[:taken], tuple(kept)))
         clock = np.linspace(cpu, time.process_time() - self.started, taken + 1)[1:]
         self.parts.append(History(*kept, cpu_seconds=clock))
-        return taken
+        finished = int(state.status) != Status.RUNNING
+        return BlockReport(taken, self._postfix(), finished)
 
     def _postfix(self) -> str:
         last = self.parts[-1]
@@ -82,6 +73,4 @@ class Descent:
     def history(self) -> History:
         """All steps, those before a resumption included."""
         parts = self.parts if self.former is None else [self.former, *self.parts]
-        if not parts:
-            raise KeyboardInterrupt
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

@@ -12,7 +12,7 @@ from bilo_ppl.estimate.result import Estimate, History
 
 __all__ = ["check_same", "load_state", "save_estimate"]
 
-FORMAT = "bilo_ppl estimate 1"
+FORMAT = "bilo_ppl estimate 2"
 
 
 def save_estimate(path: str | Path, estimate: Estimate) -> None:

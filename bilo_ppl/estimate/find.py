@@ -19,8 +19,6 @@ from bilo_ppl.estimate.objective import Objective
 from bilo_ppl.estimate.result import Estimate, History, evaluate, message
 from bilo_ppl.estimate.stopping import Best, Status, Stopping
 from bilo_ppl.operators.base import AbstractSolutionOperator
-from bilo_ppl.operators.fine_tuned import FineTuned
-from bilo_ppl.operators.one_step import OneStep
 
 __all__ = ["find_map"]
 
@@ -148,22 +146,18 @@ def _check_optimizer(optimizer: Any, method: str, start: Start) -> None:
 
 
 def _inner_tolerance(start: Start) -> float:
-    tolerances = [o.solver.tolerance for o in start.operators.values() if isinstance(o, FineTuned)]
-    return max(tolerances, default=1.0)
+    known = [operator.loss_tolerance for operator in start.operators.values()]
+    return max((tolerance for tolerance in known if tolerance is not None), default=1.0)
 
 
-def _one_steps(start: Start, inner_steps: int) -> dict[str, OneStep]:
-    for name, operator in start.operators.items():
-        if not isinstance(operator, FineTuned):
-            raise ValueError(
-                f"find_map: the operator of {name!r} is a {type(operator).__name__}, which has no "
-                "weights to descend on; use method='nested'."
-            )
-    return {
-        name: OneStep(operator, dict(start.thetas[name]), inner_steps)
-        for name, operator in start.operators.items()
-        if isinstance(operator, FineTuned)
-    }
+def _one_steps(start: Start, inner_steps: int) -> dict[str, AbstractSolutionOperator]:
+    try:
+        return {
+            name: operator.in_steps(start.thetas[name], inner_steps)
+            for name, operator in start.operators.items()
+        }
+    except NotImplementedError as error:
+        raise ValueError(f"find_map: {str(error)[:-1]}; use method='nested'.") from error
 
 
 def _first_state(
@@ -192,7 +186,7 @@ def _result(
     point = _chosen(state, method)
     if point is None:
         raise ValueError(_why_not_started(descent.objective, state))
-    states = point.operators
+    states = point.operator_states
     if method == "simultaneous":
         states = {name: inner.weights for name, inner in states.items()}
     energy, (states, found) = jax.device_get(evaluate(objective, point.z, states))
@@ -231,7 +225,7 @@ def _chosen(state: MapState, method: str) -> Best | None:
 
 
 def _why_not_started(objective: Objective, state: MapState) -> str:
-    _, (_, found) = jax.device_get(evaluate(objective, state.z, state.operators))
+    _, (_, found) = jax.device_get(evaluate(objective, state.z, state.operator_states))
     bad = {n: float(v) for n, v in found.terms.items() if not np.isfinite(v)}
     return (
         f"find_map: U or its gradient is not finite at the first guess; terms that are not finite: "

@@ -3,11 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-from numpyro import handlers
 from numpyro.distributions import (
     ExpandedDistribution,
     Independent,
@@ -21,8 +18,7 @@ from bilo_ppl._types import Key, Theta
 from bilo_ppl.estimate.objective import find_rows, is_data
 from bilo_ppl.fields.weights import field_weights
 from bilo_ppl.operators.base import AbstractSolutionOperator
-from bilo_ppl.operators.fine_tuned import FineTuned
-from bilo_ppl.ppl.handlers import find_solutions
+from bilo_ppl.ppl.look import look_at
 from bilo_ppl.ppl.unknowns import FIRST_GUESS
 
 __all__ = ["Start", "find_start"]
@@ -53,23 +49,22 @@ def find_start(
     not finite, or a noise scale that is negative.
     """
     given = {name: _as_value(value) for name, value in init.items()}
-    _, found = _look(model, key, args, kwargs, given, {})
-    if not found:
+    operators = look_at(model, args, kwargs, values=given, key=key, first=_guess({})).operators
+    if not operators:
         raise ValueError(
             "find_map: the model has no solution(...) site, so there is no PDE to solve; minimise "
             "numpyro.infer.util.potential_energy directly."
         )
-    sites, found = _look(model, key, args, kwargs, given, _pretrained_at(found))
-    latent = {name: site for name, site in sites.items() if not site["is_observed"]}
-    _check_names(given, latent)
-    for name, site in latent.items():
+    pretrained = {name: value for op in operators.values() for name, value in op.home.items()}
+    look = look_at(model, args, kwargs, values=given, key=key, first=_guess(pretrained))
+    _check_names(given, look.latent)
+    for name, site in look.latent.items():
         _check_value(name, site)
-    for name, site in sites.items():
-        if site["is_observed"]:
-            _check_observed(name, site)
+    for name, site in look.observed.items():
+        _check_observed(name, site)
     z = {
         name: biject_to(site["fn"].support).inv(jnp.asarray(site["value"], jnp.result_type(float)))
-        for name, site in latent.items()
+        for name, site in look.latent.items()
     }
     edge = [name for name, value in z.items() if not np.isfinite(value).all()]
     if edge:
@@ -79,9 +74,9 @@ def find_start(
         )
     return Start(
         z,
-        {name: operator for name, (operator, _) in found.items()},
-        {name: theta for name, (_, theta) in found.items()},
-        any(is_data(site) and find_rows(site) is not None for site in sites.values()),
+        look.operators,
+        look.thetas,
+        any(is_data(site) and find_rows(site) is not None for site in look.observed.values()),
     )
 
 
@@ -90,38 +85,18 @@ def _as_value(value: Any) -> Any:
     return field_weights(value) if callable(value) else jnp.asarray(value, jnp.result_type(float))
 
 
-def _look(model, key, args, kwargs, given, pretrained) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sample sites and solution sites of a run of the model in which every solution is zero."""
+def _guess(pretrained: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """The first value of a site that none was given for; ``pretrained`` are values by name."""
 
     def first(site):
-        if site["type"] != "sample" or site["is_observed"]:
-            return None
         name = site["name"]
-        if name in given:
-            return given[name]
         if FIRST_GUESS in site["infer"]:
             return site["infer"][FIRST_GUESS]
         if name in pretrained and jnp.shape(pretrained[name]) == site["fn"].shape():
             return pretrained[name]
         return init_to_median(site)
 
-    found = find_solutions(handlers.substitute(handlers.seed(model, key), substitute_fn=first))
-    # u = 0 may be no valid parameter of the likelihood; NumPyro's strategy promotes ranks.
-    with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
-        trace = handlers.trace(found).get_trace(*args, **kwargs)
-    sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
-    return sites, found.sites
-
-
-def _pretrained_at(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The theta at which the operators were pretrained, by name."""
-    return {
-        name: value
-        for operator, theta in found.values()
-        if isinstance(operator, FineTuned)
-        for name, value in operator.operator.embedding.centre.items()
-        if not callable(theta[name])
-    }
+    return first
 
 
 def _check_names(given: Mapping[str, Any], latent: Mapping[str, Any]) -> None:

@@ -15,9 +15,10 @@ from numpyro.infer.util import constrain_fn
 from bilo_ppl._types import Key
 from bilo_ppl.estimate.objective import Objective
 from bilo_ppl.estimate.result import Estimate
+from bilo_ppl.mcmc.draws import Draws
 from bilo_ppl.ppl.handlers import without_solving
 
-__all__ = ["GaussianDraws", "Laplace", "laplace"]
+__all__ = ["Laplace", "laplace"]
 
 FIRST_WIDTH = 1e-2
 """Step of the first differences, in z; the second ones take a tenth of the standard deviation."""
@@ -26,24 +27,6 @@ RELATIVE_WIDTH = 0.1
 NEWTON_STEPS = 5
 ENOUGH = 1e-2
 """Newton's decrement, in standard deviations, below which the mode counts as found."""
-
-
-class GaussianDraws:
-    """Independent draws, with what `to_arviz` and `summary` ask of a `numpyro.infer.MCMC`."""
-
-    def __init__(self, model: Any, args: tuple, kwargs: Mapping[str, Any], samples: dict[str, Any]):
-        self.sampler, self.samples = self, samples
-        self.model, self._args, self._kwargs = model, args, dict(kwargs)
-
-    def get_samples(self, group_by_chain: bool = False) -> dict[str, Any]:
-        """Draws by site name, in the space of the model: ``(chains, draws, ...)`` or flattened."""
-        if group_by_chain:
-            return self.samples
-        return {k: v.reshape(-1, *v.shape[2:]) for k, v in self.samples.items()}
-
-    def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, Any]:
-        """There are none."""
-        return {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +47,7 @@ class Laplace:
         _, log_determinant = np.linalg.slogdet(self.covariance)
         return float(-self.energy + 0.5 * (len(self.mean) * np.log(2 * np.pi) + log_determinant))
 
-    def sample(self, key: Key, draws: int, chains: int = 1) -> GaussianDraws:
+    def sample(self, key: Key, draws: int, chains: int = 1) -> Draws:
         """Independent draws; ``bilo_ppl.to_arviz(found.sample(key, 1000))`` gives the ArviZ object."""
         if draws < 1 or chains < 1:
             raise ValueError(f"Laplace.sample: draws={draws} and chains={chains}; the least is 1.")
@@ -79,9 +62,14 @@ class Laplace:
                     objective.model, objective.args, objective.kwargs, unravel(flat)
                 )
 
-        samples = jax.jit(jax.vmap(jax.vmap(values)))(self.mean + noise @ factor.T)
-        return GaussianDraws(
-            objective.model, objective.args, objective.kwargs, jax.device_get(samples)
+        positions = self.mean[None, None] + noise @ factor.T
+        samples = jax.jit(jax.vmap(jax.vmap(values)))(positions)
+        return Draws(
+            objective.model,
+            objective.args,
+            objective.kwargs,
+            jax.device_get(samples),
+            statistics={},
         )
 
 
@@ -132,8 +120,8 @@ def _curvature(objective: Objective, unravel: Any, states: Any, flat: Any, width
     def gradient(position):
         return jax.value_and_grad(energy)(position)
 
-    steps = jnp.diag(width)
-    positions = jnp.concatenate([flat[None], flat + steps, flat - steps])
+    here, steps = flat[None], jnp.diag(width)
+    positions = jnp.concatenate([here, here + steps, here - steps])
     energies, gradients = jax.lax.map(gradient, positions)
     n = flat.size
     rows = (gradients[1 : n + 1] - gradients[n + 1 :]) / (2 * width[:, None])

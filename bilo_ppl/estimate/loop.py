@@ -13,7 +13,7 @@ from bilo_ppl.estimate.derivatives import differentiated
 from bilo_ppl.estimate.objective import Evaluation, Objective
 from bilo_ppl.estimate.stopping import SETTLING, Best, Status, Stopping, find_trouble, verdict
 
-__all__ = ["Kept", "MapState", "advance", "begin", "resumed"]
+__all__ = ["Kept", "MapState", "begin", "descend", "resumed"]
 
 RECORDED_SIZE = 64
 """Latent sites with more entries than this are left out of the history."""
@@ -24,8 +24,7 @@ class MapState(NamedTuple):
 
     z: dict[str, Any]
     """Unconstrained position, not yet evaluated."""
-    operators: dict[str, Any]
-    """States of the solution operators."""
+    operator_states: dict[str, Any]
     optimiser: Any
     best: Best
     """Where U was least among the points whose solves reached their tolerance; U = inf: nowhere."""
@@ -58,13 +57,15 @@ class Kept(NamedTuple):
     """Latent sites of at most 64 entries."""
 
 
-def begin(z: dict[str, Any], operators: Any, optimizer: optax.GradientTransformation) -> MapState:
+def begin(
+    z: dict[str, Any], operator_states: dict[str, Any], optimizer: optax.GradientTransformation
+) -> MapState:
     """The state before the first step."""
     infinite, zero = jnp.array(jnp.inf), jnp.array(0)
-    nowhere = Best(z, operators, infinite)
+    nowhere = Best(z, operator_states, infinite)
     state = MapState(
         z=z,
-        operators=operators,
+        operator_states=operator_states,
         optimiser=optimizer.init(z),
         best=nowhere,
         last=nowhere,
@@ -87,7 +88,7 @@ def resumed(state: MapState) -> MapState:
 
 
 @eqx.filter_jit
-def advance(
+def descend(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     stopping: Stopping,
@@ -121,12 +122,12 @@ def _step(
     objective: Objective, optimiser: Any, stopping: Stopping, state: MapState
 ) -> tuple[MapState, Kept]:
     """Evaluate at the position, then move it."""
-    energy, gradient, jacobian, (operators, found) = differentiated(
-        objective, state.z, state.operators, rows=stopping.least_squares
+    energy, gradient, jacobian, (operator_states, found) = differentiated(
+        objective, state.z, state.operator_states, rows=stopping.least_squares
     )
     slope = _largest(gradient)
 
-    here = Best(state.z, operators, energy)
+    here = Best(state.z, operator_states, energy)
     state, trouble = _noted(state, here, found, slope, stopping)
     good = trouble == Status.RUNNING
     counts = good if stopping.max_misses is None else good & found.info.converged
@@ -138,13 +139,13 @@ def _step(
         value=jnp.where(counts, energy, jnp.inf) if stopping.trials else energy,
         grad=gradient,
         jacobian=jacobian,
-        value_fn=lambda z: _solved_only(objective, z, operators, stopping),
+        value_fn=lambda z: _solved_only(objective, z, operator_states, stopping),
     )
     status = verdict(state, found, trouble, slope, _largest(updates), stopping)
     moves = status == Status.RUNNING
     state = state._replace(
         z=_choose(moves, optax.apply_updates(state.z, updates), state.z),
-        operators=_carried(state, operators, good, stopping),
+        operator_states=_carried(state, operator_states, good, stopping),
         optimiser=_choose(moves, moments, state.optimiser),
         steps=state.steps + 1,
         status=status.astype(state.status.dtype),
@@ -159,12 +160,12 @@ def _carried(state: MapState, new: Any, good: Any, stopping: Stopping) -> Any:
     value there as steps are shortened, although it is known to the inner tolerance only.
     """
     if not stopping.trials:
-        return _choose(good, new, state.operators)
-    return _choose(jnp.isinf(state.best.energy), new, state.best.operators)
+        return _choose(good, new, state.operator_states)
+    return _choose(jnp.isinf(state.best.energy), new, state.best.operator_states)
 
 
-def _solved_only(objective: Objective, z: Any, operators: Any, stopping: Stopping) -> Scalar:
-    value, (_, found) = objective(z, operators)
+def _solved_only(objective: Objective, z: Any, operator_states: Any, stopping: Stopping) -> Scalar:
+    value, (_, found) = objective(z, operator_states)
     return value if stopping.max_misses is None else jnp.where(found.info.converged, value, jnp.inf)
 
 

@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpyro import handlers
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Points, Theta
 from bilo_ppl.estimate.loop import MapState
 from bilo_ppl.estimate.objective import Objective
 from bilo_ppl.estimate.stopping import Status
-from bilo_ppl.ppl.handlers import find_solutions
+from bilo_ppl.ppl.look import theta_at
 from bilo_ppl.ppl.potential import PotentialInfo
 
 __all__ = ["Estimate", "History", "evaluate", "find_theta", "message"]
@@ -113,9 +112,7 @@ def _shown(name: str, value: Any) -> str:
 
 def find_theta(objective: Objective, values: Mapping[str, Any], site: str) -> Theta:
     """Theta of a solution site at given values of the latent sites; nothing is solved."""
-    found = find_solutions(handlers.substitute(objective.model, data=dict(values)))
-    found(*objective.args, **objective.kwargs)
-    return found.sites[site][1]
+    return theta_at(objective.model, objective.args, objective.kwargs, values, site)
 
 
 @jit_once

@@ -57,7 +57,7 @@ class Best(NamedTuple):
     """An evaluated point."""
 
     z: dict[str, Any]
-    operators: dict[str, Any]
+    operator_states: dict[str, Any]
     energy: Scalar
 
 

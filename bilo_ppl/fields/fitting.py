@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from bilo_ppl._types import Field, Points
-from bilo_ppl.fields.weights import trainable_numbers
 from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
 from bilo_ppl.inner.solvers import AbstractInnerSolver, LevenbergMarquardt, solve
+from bilo_ppl.network.trainable import trainable
 
 __all__ = ["fit_field"]
 
@@ -31,7 +31,7 @@ def fit_field(
     tolerance is not reached; a guess with a kink cannot be met exactly.
     """
     solver = LevenbergMarquardt(tolerance=1e-8, max_steps=200) if solver is None else solver
-    free, fixed = eqx.partition(field, trainable_numbers(field))
+    free, fixed = eqx.partition(field, trainable(field))
     dtype = jnp.result_type(*jax.tree.leaves(free))
     xs = jnp.asarray(points, dtype)
     values = jax.vmap(guess)(xs)

@@ -9,23 +9,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from bilo_ppl.network.mlp import MLP
+from bilo_ppl.network.trainable import trainable
 
-__all__ = ["field_weights", "trainable_numbers", "with_field_weights"]
+__all__ = ["field_weights", "with_field_weights"]
 
 F = TypeVar("F")
-
-
-def trainable_numbers(field: Any) -> Any:
-    """Filter of the weights of a field: inexact arrays, less the frozen frequencies of networks."""
-
-    def mark(node):
-        marks = jax.tree.map(eqx.is_inexact_array, node)
-        if isinstance(node, MLP) and node.frequencies is not None:
-            marks = eqx.tree_at(lambda m: m.frequencies, marks, False)
-        return marks
-
-    return jax.tree.map(mark, field, is_leaf=lambda node: isinstance(node, MLP))
 
 
 def _in_default_precision(field: F) -> F:
@@ -45,7 +33,7 @@ def field_weights(field: Any) -> Float[Array, " n"]:
     ``init_to_value(values={"f": field_weights(field)})``.
     """
     field = _in_default_precision(field)
-    flat, _ = ravel_pytree(eqx.filter(field, trainable_numbers(field)))
+    flat, _ = ravel_pytree(eqx.filter(field, trainable(field)))
     if not flat.size:
         raise ValueError(
             f"{type(field).__name__} has no trainable arrays: a field to infer is an Equinox module "
@@ -57,7 +45,7 @@ def field_weights(field: Any) -> Float[Array, " n"]:
 def with_field_weights(field: F, weights: Any) -> F:
     """The field with other trainable numbers, in the order of `field_weights`."""
     field = _in_default_precision(field)
-    free, fixed = eqx.partition(field, trainable_numbers(field))
+    free, fixed = eqx.partition(field, trainable(field))
     flat, unravel = ravel_pytree(free)
     weights = jnp.asarray(weights, flat.dtype)
     if weights.shape != flat.shape:

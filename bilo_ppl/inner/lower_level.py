@@ -16,28 +16,38 @@ import jax.numpy as jnp
 
 from bilo_ppl._types import Point, Rows, Theta, Weights
 from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
-from bilo_ppl.network.local_operator import LocalOperator
-from bilo_ppl.pde.problem import theta_as
+from bilo_ppl.network.local_operator import LocalOperator, LocalSolution
 
 __all__ = ["AbstractSensitivity", "LowerLevel"]
 
 
 class AbstractSensitivity(eqx.Module):
-    """How u depends on theta once the weights are found: see `bilo_ppl.inner.sensitivity`."""
+    """How u depends on theta once the weights are found: see `bilo_ppl.inner.sensitivity`.
 
-    @abc.abstractmethod
-    def rows(
-        self, name: str, rows_of: Callable[[Theta], Rows], theta: Theta, operator: LocalOperator
-    ) -> dict[str, Rows]:
-        """Blocks to add to the block ``name``, whose rows as a function of theta are ``rows_of``."""
-
-    @abc.abstractmethod
-    def row_weights(self, row_weights: Mapping[str, float]) -> dict[str, float]:
-        """Loss weights of the added blocks, given those of all of the problem's own blocks."""
+    **How to write your own.** Give `attach`; it may call ``lower_level.at(theta)`` for the rows, and
+    `bilo_ppl.inner.linearised.linearise` for their Jacobian. Where the lower level must drive more
+    than the residual to zero, add blocks by `rows` and `row_weights`. Theta comes checked and in the
+    precision of the operator. `ImplicitDifferentiation` shows the one, `ResidualGradient` the other.
+    """
 
     @abc.abstractmethod
     def attach(self, lower_level: "LowerLevel", weights: Weights, theta: Theta) -> Weights:
         """The same weights, made to depend on theta as this sensitivity says."""
+
+    def rows(
+        self, name: str, rows_of: Callable[[Theta], Rows], theta: Theta, operator: LocalOperator
+    ) -> dict[str, Rows]:
+        """Blocks to add to the block ``name``, whose rows as a function of theta are ``rows_of``."""
+        return {}
+
+    def row_weights(self, row_weights: Mapping[str, float]) -> dict[str, float]:
+        """Loss weights of the added blocks, given those of all of the problem's own blocks."""
+        return {}
+
+    @property
+    def follows_theta(self) -> bool:
+        """Whether u at *fixed* weights changes with theta as the solution does."""
+        return False
 
 
 class LowerLevel(eqx.Module):
@@ -60,7 +70,7 @@ class LowerLevel(eqx.Module):
         operator = self.operator.with_weights(weights)
 
         def residual(theta):
-            r = operator.problem.residual(operator.field(theta), x, theta)
+            r = operator.problem.residual(LocalSolution(operator, theta), x, theta)
             return jnp.atleast_1d(r).astype(operator.dtype)
 
         return self._with_added("residual", residual, theta)
@@ -68,18 +78,17 @@ class LowerLevel(eqx.Module):
     def _condition_rows(self, weights: Weights, theta: Theta) -> dict[str, Rows]:
         operator = self.operator.with_weights(weights)
         rows: dict[str, Rows] = {}
-        for name in operator.problem.conditions(operator.field(theta), theta):
+        for name in operator.problem.conditions(LocalSolution(operator, theta), theta):
 
             def condition(theta, name=name):
-                c = operator.problem.conditions(operator.field(theta), theta)[name]
+                c = operator.problem.conditions(LocalSolution(operator, theta), theta)[name]
                 return jnp.atleast_1d(c).astype(operator.dtype)
 
             rows.update(self._with_added(name, condition, theta))
         return rows
 
     def at(self, theta: Theta) -> LeastSquares:
-        """The least-squares problem for one theta."""
-        theta = theta_as(theta, self.operator.dtype)
+        """The least-squares problem for one theta, in the precision of the operator."""
         arrays, static = eqx.partition(theta, eqx.is_array)
 
         def point_rows(weights, x):
@@ -90,7 +99,6 @@ class LowerLevel(eqx.Module):
 
     def at_many(self, thetas: Theta) -> LeastSquares:
         """One problem over a batch of thetas (a leading axis on every array), averaged over them."""
-        thetas = theta_as(thetas, self.operator.dtype)
         batch, static = eqx.partition(thetas, eqx.is_array)
         points = self.operator.points
         count = jax.tree.leaves(batch)[0].shape[0]
@@ -106,7 +114,7 @@ class LowerLevel(eqx.Module):
     def _assembled(self, point_rows: Any, items: Any, batch: Any, static: Any) -> LeastSquares:
         """Rows at the points, and the condition rows over a batch of thetas if there are any."""
         first = eqx.combine(jax.tree.map(lambda leaf: leaf[0], batch), static)
-        names = list(self.operator.problem.conditions(self.operator.field(first), first))
+        names = list(self.operator.problem.conditions(LocalSolution(self.operator, first), first))
         weights = self._all_weights(["residual", *names])
         families = [RowFamily(point_rows, items, weights)]
         if names:

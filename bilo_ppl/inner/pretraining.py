@@ -1,50 +1,27 @@
 """Pretraining: the local operator at a first guess of theta, from random weights."""
 
-import itertools
-import sys
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from tqdm import tqdm
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Points, Theta, Weights
+from bilo_ppl.inner.fitting import FitReport, fit
 from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
 from bilo_ppl.inner.lower_level import AbstractSensitivity, LowerLevel
 from bilo_ppl.inner.sensitivity import ResidualGradient
-from bilo_ppl.inner.solvers import AbstractInnerSolver, LevenbergMarquardt, advance
+from bilo_ppl.inner.solvers import AbstractInnerSolver, LevenbergMarquardt
 from bilo_ppl.network.local_operator import LocalOperator
-from bilo_ppl.pde.problem import Problem, check_problem, theta_as
+from bilo_ppl.pde.checks import check_problem
+from bilo_ppl.pde.problem import Problem
+from bilo_ppl.pde.theta import theta_as
 
-__all__ = ["FitReport", "Pretrained", "fit", "pretrain"]
-
-
-class FitReport(NamedTuple):
-    """How a fit went: final loss, its terms, steps, whether the tolerance was reached, CPU seconds."""
-
-    loss: float
-    terms: dict[str, float]
-    steps: int
-    converged: bool
-    tolerance: float
-    cpu_seconds: float
-    history: list[tuple[int, float]]
-    """Steps and loss along the way."""
-
-    def __str__(self) -> str:
-        terms = ", ".join(f"{name} {value:.2e}" for name, value in self.terms.items())
-        reached = "reached" if self.converged else "NOT reached"
-        return (
-            f"loss {self.loss:.2e} ({terms}) after {self.steps} steps, {self.cpu_seconds:.1f} CPU s; "
-            f"tolerance {self.tolerance:.0e} {reached}"
-        )
+__all__ = ["Pretrained", "pretrain"]
 
 
 class Pretrained(NamedTuple):
@@ -145,83 +122,3 @@ def data_rows(
 
     items = (jnp.asarray(x, operator.dtype), jnp.asarray(y, operator.dtype))
     return RowFamily(rows, items, {"data": weight})
-
-
-class _Progress(NamedTuple):
-    """What leaves the compiled function after a chunk of steps."""
-
-    state: Any
-    terms: dict[str, Any]
-    done: Any
-
-
-def fit(
-    solver: AbstractInnerSolver,
-    rows: Callable[[Any], LeastSquares],
-    weights: Weights,
-    *,
-    progress: bool,
-    label: str,
-    stages: Sequence[Any] = (None,),
-    chunks: int = 20,
-    least_gain: float = 0.0,
-) -> tuple[Weights, FitReport]:
-    """Run a solver in chunks with a progress bar; the best weights survive Ctrl-C.
-
-    ``rows(stage)`` makes the `LeastSquares` problem (inside a compiled function, so that the problem's
-    arrays are not copied between chunks). The last of ``stages`` is the problem to solve; those before
-    it, of the same structure, lead there and get a chunk of steps each. In the last one a chunk that
-    lowers the loss by a smaller part than ``least_gain`` is the last.
-    """
-    start = time.process_time()
-    chunk = max(1, -(-solver.max_steps // chunks))
-
-    @eqx.filter_jit
-    def run(weights, state, first, stage):
-        problem = rows(stage)
-        # One compilation serves the start and every chunk of every stage.
-        state = jax.lax.cond(first, lambda: solver.init(problem, weights), lambda: state)
-        upto = jnp.where(first, state.steps, state.steps + chunk)
-        state = advance(solver, problem, state, upto)
-        return _Progress(state, problem.terms(state.weights), solver.terminate(state))
-
-    blank = eqx.filter_eval_shape(lambda: solver.init(rows(stages[-1]), weights))
-    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank)
-
-    def progressing(weights, stage):
-        now = run(weights, blank, jnp.array(True), stage)
-        yield now
-        while not bool(now.done):
-            now = run(weights, now.state, jnp.array(False), stage)
-            yield now
-
-    taken, history = 0, []
-    now: Any = None
-    bar = tqdm(total=solver.max_steps, desc=label, disable=not progress, file=sys.stderr)
-    try:
-        for stage in stages[:-1]:
-            *_, now = itertools.islice(progressing(weights, stage), 2)
-            weights = now.state.weights
-            taken += max(int(now.state.steps), 0)
-        for now in progressing(weights, stages[-1]):
-            history.append((taken + max(int(now.state.steps), 0), float(now.state.loss)))
-            bar.update(history[-1][0] - bar.n)
-            bar.set_postfix_str(f"loss {history[-1][1]:.2e}")
-            if len(history) > 1 and history[-1][1] > (1 - least_gain) * history[-2][1]:
-                break
-    except KeyboardInterrupt:
-        if not history:
-            raise
-        bar.write(f"{label}: interrupted at step {history[-1][0]}, loss {history[-1][1]:.2e}.")
-    bar.close()
-    loss = float(now.state.loss)
-    report = FitReport(
-        loss=loss,
-        terms={name: float(value) for name, value in now.terms.items()},
-        steps=history[-1][0],
-        converged=loss <= solver.tolerance,
-        tolerance=solver.tolerance,
-        cpu_seconds=time.process_time() - start,
-        history=history,
-    )
-    return now.state.weights, report

@@ -1,6 +1,18 @@
-"""The papers' stateful samplers as NumPyro kernels: the solver state moves along the trajectory."""
+"""The papers' stateful samplers as NumPyro kernels, chains in blocks, and the draws that come out."""
 
+from bilo_ppl.mcmc.blocks import BlockSampler
 from bilo_ppl.mcmc.chain import BiLOState
+from bilo_ppl.mcmc.draws import Draws
+from bilo_ppl.mcmc.initial_position import init_near
 from bilo_ppl.mcmc.kernels import BiLOHMC, BiLONUTS
+from bilo_ppl.mcmc.sampling import sample_in_blocks
 
-__all__ = ["BiLOHMC", "BiLONUTS", "BiLOState"]
+__all__ = [
+    "BiLOHMC",
+    "BiLONUTS",
+    "BiLOState",
+    "BlockSampler",
+    "Draws",
+    "init_near",
+    "sample_in_blocks",
+]

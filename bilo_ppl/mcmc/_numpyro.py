@@ -8,6 +8,7 @@ No other file of the package touches them. What is relied upon, beyond names and
 - `warmup_adapter` reads nothing of its point but the first entry, the position.
 """
 
+import copy
 import importlib
 import inspect
 import warnings
@@ -20,15 +21,18 @@ __all__ = [
     "IntegratorState",
     "MCMCKernel",
     "TreeInfo",
+    "arguments_of",
     "build_tree",
     "check_contract",
     "constrain_fn",
     "euclidean_kinetic_energy",
+    "fresh_kernel",
     "init_to_uniform",
     "initialize_model",
     "is_prng_key",
     "kinetic_gradient",
     "momentum_generator",
+    "searches_for_step_size",
     "warmup_adapter",
 ]
 
@@ -161,3 +165,23 @@ initialize_model = _find(("infer.util", "initialize_model"))
 init_to_uniform = _find(("infer", "init_to_uniform"))
 is_prng_key = _find(("util", "is_prng_key"))
 MCMCKernel = _find(("infer.mcmc", "MCMCKernel"))
+
+
+def arguments_of(mcmc: Any) -> tuple[tuple, dict[str, Any]]:
+    """The model's arguments of a run of `numpyro.infer.MCMC`, positional and by name."""
+    return mcmc._args, mcmc._kwargs
+
+
+def searches_for_step_size(kernel: Any) -> bool:
+    """Whether a `numpyro.infer.HMC` or ``NUTS`` looks for a step size where it starts."""
+    return kernel._find_heuristic_step_size
+
+
+def fresh_kernel(kernel: Any) -> Any:
+    """A copy of a `numpyro.infer.HMC` or ``NUTS`` that has not been initialised.
+
+    NumPyro's own, once it has run vectorised chains, maps over a batch of them ever after.
+    """
+    copied = copy.copy(kernel)
+    copied._init_fn = copied._sample_fn = None
+    return copied

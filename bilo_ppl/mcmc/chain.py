@@ -1,7 +1,7 @@
 """A chain that carries the inner solver's state: first state and next state, pure functions."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,10 +11,16 @@ import jax.numpy as jnp
 from bilo_ppl._types import Key
 from bilo_ppl.mcmc import _numpyro
 from bilo_ppl.mcmc._numpyro import HMCAdaptState, IntegratorState
-from bilo_ppl.mcmc.integrator import Point, evaluate, leapfrog, reasonable_step_size, root
+from bilo_ppl.mcmc.integrator import (
+    ChainPoint,
+    leapfrog,
+    potential_value,
+    reasonable_step_size,
+    root,
+)
 from bilo_ppl.mcmc.transitions import AbstractTransition, Transition
 
-__all__ = ["BiLOState", "Chain", "Settings"]
+__all__ = ["Adaptation", "BiLOState", "Chain", "Settings"]
 
 
 class BiLOState(NamedTuple):
@@ -44,39 +50,34 @@ class BiLOState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What both kernels take, named as in NumPyro."""
+class Adaptation:
+    """What warm-up adapts, and how; named as in NumPyro."""
 
-    kinetic_fn: Callable
-    step_size: float
-    inverse_mass_matrix: Any
-    adapt_step_size: bool
-    adapt_mass_matrix: bool
-    dense_mass: bool | list
-    target_accept_prob: float
-    trajectory_length: float | None
-    init_strategy: Any
-    find_heuristic_step_size: bool
-    forward_mode_differentiation: bool
-    regularize_mass_matrix: bool
-    accept_unconverged: bool
-
-    @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> "Settings":
-        """Pick out the settings from a kernel's arguments by name (its ``locals()``).
-
-        The kernels spell their arguments out, as NumPyro's do, so that signatures can be read; this
-        is the one place where they are taken over.
-        """
-        picked = {field.name: arguments[field.name] for field in dataclasses.fields(cls)}
-        picked["kinetic_fn"] = picked["kinetic_fn"] or _numpyro.euclidean_kinetic_energy
-        return cls(**picked)
+    adapt_step_size: bool = True
+    adapt_mass_matrix: bool = True
+    dense_mass: bool | list = False
+    target_accept_prob: float = 0.8
+    find_heuristic_step_size: bool = False
+    regularize_mass_matrix: bool = True
 
     def blocks(self, sites: Any) -> list[tuple[str, ...]]:
         """Dense blocks of the mass matrix, as tuples of site names."""
         if isinstance(self.dense_mass, bool):
             return [tuple(sorted(sites))] if self.dense_mass else []
         return list(self.dense_mass)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a chain needs to know besides its potential and its transitions; named as in NumPyro."""
+
+    adaptation: Adaptation = Adaptation()
+    kinetic_fn: Callable = _numpyro.euclidean_kinetic_energy
+    step_size: float = 1.0
+    """The first one, or the only one if it does not adapt."""
+    inverse_mass_matrix: Any = None
+    trajectory_length: float | None = None
+    forward_mode_differentiation: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +96,8 @@ class Chain:
 
     @property
     def _value(self) -> Callable:
-        """``(z, solver_state) -> Evaluation``."""
-        return partial(evaluate, self.potential, self.settings.forward_mode_differentiation)
+        """``(z, solver_state) -> PotentialValue``."""
+        return partial(potential_value, self.potential, self.settings.forward_mode_differentiation)
 
     @property
     def _step(self) -> Callable:
@@ -105,16 +106,16 @@ class Chain:
 
     def _adapter(self, z: Any, search: bool) -> tuple[Callable, Callable]:
         """NumPyro's warm-up: dual averaging and windowed mass matrix, with our step-size search."""
-        settings = self.settings
-        finder = partial(reasonable_step_size, self._step, settings.kinetic_fn) if search else None
+        kinetic_fn, adaptation = self.settings.kinetic_fn, self.settings.adaptation
+        finder = partial(reasonable_step_size, self._step, kinetic_fn) if search else None
         return _numpyro.warmup_adapter(
             self.num_warmup,
             find_reasonable_step_size=finder,
-            adapt_step_size=settings.adapt_step_size,
-            adapt_mass_matrix=settings.adapt_mass_matrix,
-            dense_mass=settings.blocks(z),
-            target_accept_prob=settings.target_accept_prob,
-            regularize_mass_matrix=settings.regularize_mass_matrix,
+            adapt_step_size=adaptation.adapt_step_size,
+            adapt_mass_matrix=adaptation.adapt_mass_matrix,
+            dense_mass=adaptation.blocks(z),
+            target_accept_prob=adaptation.target_accept_prob,
+            regularize_mass_matrix=adaptation.regularize_mass_matrix,
         )
 
     def first(self, z: Any, rng_key: Key, solver_state: Any) -> BiLOState:
@@ -123,9 +124,9 @@ class Chain:
         energy, z_grad, solver_state, info = self._value(z, solver_state)
         key_chain, key_adapt, key_momentum = jax.random.split(rng_key, 3)
         mass, length = settings.inverse_mass_matrix, settings.trajectory_length
-        adapt_init, _ = self._adapter(z, settings.find_heuristic_step_size)
+        adapt_init, _ = self._adapter(z, settings.adaptation.find_heuristic_step_size)
         adapt_state = adapt_init(
-            Point(z, root(solver_state, info.loss), energy, z_grad),
+            ChainPoint(z, root(solver_state, info.loss), energy, z_grad),
             key_adapt,
             jnp.asarray(settings.step_size, floating),
             # NumPyro fills in a mapping in place: a copy, since the user's must not hold tracers.
@@ -180,7 +181,7 @@ class Chain:
         """Step size and mass matrix after the transition; in sampling they stay."""
         z, carry = moved.point.z
         _, update = self._adapter(z, search)
-        point = Point(z, carry, moved.point.potential_energy, moved.point.z_grad)
+        point = ChainPoint(z, carry, moved.point.potential_energy, moved.point.z_grad)
         return jax.lax.cond(
             warming_up,
             lambda: update(state.i, moved.accept_prob, point, state.adapt_state),

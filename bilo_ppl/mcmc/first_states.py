@@ -1,105 +1,76 @@
-"""Where a chain starts: an initial position found without solving, then one solve, checked."""
+"""First states of chains: one compiled evaluation of the potential for all of them."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
+from numpyro.infer.util import potential_energy
 
-from bilo_ppl.mcmc._numpyro import constrain_fn, initialize_model
-from bilo_ppl.ppl.handlers import without_solving
+from bilo_ppl._compile import jit_once
+from bilo_ppl.mcmc._numpyro import searches_for_step_size
+from bilo_ppl.mcmc.chain_kernel import ChainKernel
+from bilo_ppl.mcmc.initial_position import finite_chains, priors_only
 
-__all__ = ["Start", "check_start", "find_start", "finite_chains", "priors_only"]
-
-
-class Start(NamedTuple):
-    """An initial position, and how draws are mapped back to the model's sites."""
-
-    z: Any
-    """Unconstrained values by site; with a leading chain axis for a batch of keys."""
-    postprocess_fn: Callable
-    """``(*model_args, **model_kwargs) -> (z -> values at the sites)``."""
+__all__ = ["make_first_states"]
 
 
-class priors_only(without_solving):  # noqa: N801
-    """Leave out solves and likelihoods."""
+def make_first_states(
+    kernel: Any,
+    args: tuple,
+    kwargs: Mapping[str, Any],
+    keys: Any,
+    num_warmup: int,
+    vectorized: bool,
+) -> Any:
+    """States of a NumPyro kernel for a batch of keys, a leading chain axis on every array.
 
-    def process_message(self, msg: Any) -> None:
-        """Put u = 0, and hide observed sites."""
-        super().process_message(msg)
-        if msg["type"] == "sample" and msg["is_observed"]:
-            msg["fn"] = msg["fn"].mask(False)
+    NumPyro's kernels evaluate the potential step by step outside of any compiled function, and again
+    at every call. So they are made with the priors alone, and the potential is put in afterwards.
 
-
-def find_start(
-    rng_key: Any,
-    model: Callable,
-    model_args: tuple,
-    model_kwargs: Mapping[str, Any],
-    init_strategy: Any,
-) -> Start:
-    """Draw an initial position by ``init_strategy`` so that the prior density is finite there.
-
-    NumPyro would try up to a hundred positions, each with an inner solve that may run to its limit
-    far from where the operator was trained. Here the search looks at the priors alone.
+    Raises a ``ValueError`` for a chain whose potential or gradient is not finite where it starts, or a
+    kernel of NumPyro's that searches for a step size there; a ``RuntimeError`` where the priors give no
+    start at all.
     """
-    with priors_only():
-        info = initialize_model(
-            rng_key,
-            model,
-            init_strategy=init_strategy,
-            dynamic_args=True,
-            model_args=model_args,
-            model_kwargs=dict(model_kwargs),
-            validate_grad=False,
+    options: dict[str, Any] = {
+        "init_params": None,
+        "model_args": args,
+        "model_kwargs": dict(kwargs),
+    }
+    if isinstance(kernel, ChainKernel):
+        return kernel.init(keys, num_warmup, **options)
+    if searches_for_step_size(kernel):
+        raise ValueError(
+            f"{type(kernel).__name__}: find_heuristic_step_size is not possible in blocks, since the "
+            "search would not see the data; give step_size, or a kernel of bilo_ppl."
         )
-    return Start(info.param_info.z, info.postprocess_fn)
-
-
-def check_start(
-    state: Any, model: Callable, model_args: tuple, model_kwargs: Mapping[str, Any]
-) -> None:
-    """Raise a ``ValueError`` if an initial state's potential energy or gradient is not finite.
-
-    ``state`` may have a leading chain axis. Traced values, as under pmap, pass unchecked; a chain
-    that starts there diverges at every iteration.
-    """
-    checked = (state.potential_energy, state.z_grad)
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(checked)):
-        return
-    energy = np.atleast_1d(state.potential_energy)
-    finite = finite_chains(energy, state.z_grad)
-    if finite.all():
-        return
-    chain = int(np.argmin(finite))
-    if np.ndim(state.potential_energy):
-        state = jax.tree.map(lambda leaf: leaf[chain], state)
     with priors_only():
-        sites = constrain_fn(model, model_args, dict(model_kwargs), state.z)
-    where = ", ".join(f"{name} = {np.array2string(np.asarray(v))}" for name, v in sites.items())
-    raise ValueError(
-        f"the chain cannot start at {where} (chain {chain}): the potential energy is "
-        f"{energy[chain]:g}"
-        + (" and its gradient is not finite" if np.isfinite(energy[chain]) else "")
-        + f". {_what_the_solver_did(state)} Start at or near the theta at which the operator was "
-        "pretrained: init_strategy=numpyro.infer.init_to_value(values={...})."
+        if vectorized:
+            states = kernel.init(keys, num_warmup, **options)
+        else:
+            each = [kernel.init(key, num_warmup, **options) for key in keys]
+            states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+
+    def potential(z):
+        return potential_energy(kernel.model, args, dict(kwargs), z)
+
+    energy, gradient = jit_once(lambda z: jax.lax.map(jax.value_and_grad(potential), z))(states.z)
+    _check(states.z, energy, gradient)
+    return states._replace(
+        potential_energy=energy.astype(states.potential_energy.dtype), z_grad=gradient
     )
 
 
-def finite_chains(energy: Any, gradient: Any) -> np.ndarray:
-    """Of which chains, along the leading axis, the energy and the gradient are finite."""
-    finite = np.isfinite(energy)
-    for leaf in jax.tree.leaves(gradient):
-        finite &= np.isfinite(np.asarray(leaf)).reshape(len(finite), -1).all(axis=1)
-    return finite
-
-
-def _what_the_solver_did(state: Any) -> str:
-    report = f"(loss {float(state.inner_loss):.3g} after {int(state.inner_steps)} inner steps)"
-    if bool(state.inner_converged):
-        return (
-            f"The inner solver converged there {report}, so look at the priors, the likelihood and "
-            "the sensitivity."
-        )
-    return f"The inner solver did not reach its tolerance there {report}."
+def _check(z: Any, energy: Any, gradient: Any) -> None:
+    finite = finite_chains(energy, gradient)
+    if finite.all():
+        return
+    chain = int(np.argmin(finite))
+    where = jax.tree.map(lambda leaf: np.asarray(leaf[chain]).tolist(), z)
+    raise ValueError(
+        f"the chain cannot start at {where} (unconstrained; chain {chain} of {len(finite)}): the "
+        f"potential energy is {float(energy[chain]):g}, or its gradient is not finite. Either the PDE "
+        "was not solved there (allow more inner steps, a larger tolerance, or start nearer to the "
+        "theta of pretraining) or the prior and the likelihood exclude it."
+    )

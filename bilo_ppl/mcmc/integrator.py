@@ -16,10 +16,10 @@ from bilo_ppl.ppl.potential import PotentialInfo
 
 __all__ = [
     "Carry",
-    "Evaluation",
-    "Point",
-    "evaluate",
+    "ChainPoint",
+    "PotentialValue",
     "leapfrog",
+    "potential_value",
     "reasonable_step_size",
     "root",
 ]
@@ -41,7 +41,7 @@ class Carry(NamedTuple):
     """Whether every solve since then reached its tolerance."""
 
 
-class Point(NamedTuple):
+class ChainPoint(NamedTuple):
     """A point of the chain as `warmup_adapter` takes it: the position first."""
 
     z: Any
@@ -50,7 +50,7 @@ class Point(NamedTuple):
     z_grad: Any
 
 
-class Evaluation(NamedTuple):
+class PotentialValue(NamedTuple):
     """Potential energy and gradient at a position, and what the inner solves did there."""
 
     potential_energy: Scalar
@@ -59,7 +59,9 @@ class Evaluation(NamedTuple):
     info: PotentialInfo
 
 
-def evaluate(potential: Callable, forward_mode: bool, z: Any, solver_state: Any) -> Evaluation:
+def potential_value(
+    potential: Callable, forward_mode: bool, z: Any, solver_state: Any
+) -> PotentialValue:
     """U, dU/dz and the new solver state at ``z``, by reverse or forward mode.
 
     ``potential`` is ``(z, state) -> (U, (state', info))``. Dtypes of the state do not change.
@@ -77,7 +79,7 @@ def evaluate(potential: Callable, forward_mode: bool, z: Any, solver_state: Any)
         loss=jnp.asarray(info.loss, jnp.result_type(float)),
         converged=jnp.asarray(info.converged, bool),
     )
-    return Evaluation(energy, gradient, jax.tree.map(_like, state, solver_state), info)
+    return PotentialValue(energy, gradient, jax.tree.map(_like, state, solver_state), info)
 
 
 def _twice(potential: Callable) -> Callable:
@@ -102,7 +104,7 @@ def root(solver_state: Any, loss: Scalar) -> Carry:
 
 
 def leapfrog(
-    evaluation: Callable[[Any, Any], Evaluation],
+    value: Callable[[Any, Any], PotentialValue],
     kinetic_fn: Callable,
     step_size: Scalar,
     inverse_mass_matrix: Any,
@@ -121,7 +123,7 @@ def leapfrog(
     r = kick(start.r, start.z_grad)
     velocity = kinetic_gradient(kinetic_fn, inverse_mass_matrix, r)
     z = jax.tree.map(lambda z, v: z + step_size * v, z, velocity)
-    energy, z_grad, solver_state, info = evaluation(z, carry.solver_state)
+    energy, z_grad, solver_state, info = value(z, carry.solver_state)
     r = kick(r, z_grad)
     steps, converged = carry.steps + info.steps, carry.converged & info.converged
     return IntegratorState((z, Carry(solver_state, info.loss, steps, converged)), r, energy, z_grad)
@@ -140,7 +142,7 @@ def reasonable_step_size(
     kinetic_fn: Callable,
     step_size: Scalar,
     inverse_mass_matrix: Any,
-    point: Point,
+    point: ChainPoint,
     rng_key: Key,
 ) -> Scalar:
     """Double or halve the step size until the acceptance of one step crosses 0.8.

@@ -79,12 +79,12 @@ class FixedLength(AbstractTransition):
             count, state = loop
             return (count < planned) & jnp.isfinite(state.potential_energy)
 
-        def advance(loop):
+        def one_more(loop):
             count, state = loop
             return count + 1, step(step_size, mass, state)
 
         zero = jnp.zeros((), jnp.result_type(int))
-        taken, end = jax.lax.while_loop(unfinished, advance, (zero, start))
+        taken, end = jax.lax.while_loop(unfinished, one_more, (zero, start))
         old = start.potential_energy + kinetic_fn(mass, start.r)
         new = end.potential_energy + kinetic_fn(mass, end.r)
         delta = jnp.where(jnp.isnan(new - old), jnp.inf, new - old)

@@ -1,7 +1,6 @@
 """The local operator u(x, theta; W): network, frozen embedding of theta, and lift."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -12,94 +11,43 @@ from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Point, Theta, Weights
-from bilo_ppl.network.lora import LowRankLinear, add_lora, merge_lora, trainable
+from bilo_ppl.network.embedding import ThetaEmbedding
+from bilo_ppl.network.lora import add_lora, merge_lora, rank_of
 from bilo_ppl.network.mlp import MLP
-from bilo_ppl.pde.problem import Problem, check_theta, theta_as
+from bilo_ppl.network.trainable import cast_arrays, trainable
+from bilo_ppl.pde.problem import Problem
+from bilo_ppl.pde.theta import admit, theta_as
 
-__all__ = ["LocalOperator", "LocalSolution", "ThetaEmbedding"]
-
-
-class ThetaEmbedding(eqx.Module):
-    """A fixed random linear map of the normalised theta, added to the first layer of the network.
-
-    Scalars and arrays enter as ``(theta - centre) / scale``; a field enters by its value at the
-    point (the auxiliary variable z = f(x) of the papers). It is not trained: the network has to
-    follow theta through its own weights, and the inner solver cannot blind it to theta.
-    """
-
-    centre: dict[str, Array]
-    scale: dict[str, Array]
-    matrix: Float[Array, "width inputs"]
-    names: tuple[str, ...] = eqx.field(static=True)
-
-    def __init__(
-        self,
-        theta: Theta,
-        names: tuple[str, ...],
-        points: Any,
-        scales: Mapping[str, Any],
-        *,
-        width: int,
-        key: Key,
-        dtype: Any,
-    ):
-        values = {name: _values(theta[name], points, dtype) for name in names}
-        self.names = names
-        self.centre = {name: jnp.mean(v, axis=0) for name, v in values.items()}
-        self.scale = {
-            name: jnp.broadcast_to(
-                jnp.asarray(scales.get(name, _default_scale(v)), dtype), v.shape[1:]
-            )
-            for name, v in values.items()
-        }
-        size = sum(v.size for v in self.centre.values())
-        limit = math.sqrt(3 / max(size, 1))
-        self.matrix = jax.random.uniform(key, (width, size), dtype, -limit, limit)
-
-    def normalised(self, x: Point, theta: Theta) -> Float[Array, " inputs"]:
-        """The values that enter the embedding at x, centred and scaled."""
-        parts = []
-        for name in self.names:
-            value = theta[name](x) if callable(theta[name]) else theta[name]
-            centred = (jnp.asarray(value) - self.centre[name]) / self.scale[name]
-            parts.append(jnp.ravel(centred))
-        return jnp.concatenate(parts) if parts else jnp.zeros(0, self.matrix.dtype)
-
-    def __call__(self, x: Point, theta: Theta) -> Float[Array, " width"]:
-        """What is added to the first pre-activation at x."""
-        return self.matrix @ self.normalised(x, theta)
-
-
-def _values(value: Any, points: Any, dtype: Any) -> Array:
-    """Values of an entry of theta: of a field, those at the collocation points; else a single one."""
-    if callable(value):
-        values: Any = jax.vmap(value)(jnp.asarray(points, dtype))
-        return values.astype(dtype)
-    return jnp.asarray(value, dtype)[None]
-
-
-def _default_scale(values: Array) -> Array:
-    """Root mean square of the first guess (of a number, its magnitude); 1 where that is zero."""
-    largest = jnp.max(jnp.abs(values), axis=0)
-    # The squares of small or large numbers would leave single precision.
-    unit = jnp.where(largest == 0, 1, largest)
-    relative = jnp.sqrt(jnp.mean((values / unit) ** 2, axis=0))
-    return jnp.where(largest == 0, 1, unit * relative)
+__all__ = ["LocalOperator", "LocalSolution"]
 
 
 class LocalSolution(eqx.Module):
-    """The solution at one theta: a function of a point."""
+    """The solution at one theta: a function of a point.
+
+    Theta is taken as it is; `LocalOperator.field` checks and casts it first.
+    """
 
     operator: "LocalOperator"
-    theta: dict[str, Any]
+    theta: Theta
 
     def __call__(self, x):
         """Value at a point ``(d,)`` (in one dimension also a scalar): a scalar or (components,)."""
-        return self.operator(jnp.atleast_1d(x), self.theta)
+        operator, problem = self.operator, self.operator.problem
+        x = jnp.atleast_1d(x).astype(operator.dtype)
+        e = operator.embedding(x, self.theta)
+        raw = operator.network(problem.inputs(x, self.theta), e)
+        value = problem.lift(x, raw if problem.components > 1 else raw[0], self.theta)
+        return value.astype(operator.dtype)
 
 
 class LocalOperator(eqx.Module):
     """u(x, theta; W) = lift(x, network(inputs(x), embedding(theta); W), theta).
+
+    The network is a tanh `MLP` of ``width``, ``depth``, ``fourier`` features and ``residual`` blocks,
+    or any Equinox module ``network(x, e) -> (components,)`` of the problem's inputs x and the
+    embedding e of theta, ``(width,)``, which should be added to a first pre-activation. All of its
+    floating-point arrays are weights, except those inside `bilo_ppl.network.Frozen`; layers of
+    the kind ``equinox.nn.Linear`` can be given low-rank increments.
 
     ``scales`` gives typical magnitudes of the entries of theta (default: that of the first guess
     ``theta``; of a field, its root mean square over the collocation points), so that parameters of
@@ -108,8 +56,10 @@ class LocalOperator(eqx.Module):
     """
 
     problem: Problem
-    network: MLP
+    network: Callable[[Any, Any], Any]
     embedding: ThetaEmbedding
+    home: dict[str, Array]
+    """The theta of pretraining, without the entries that are functions."""
 
     def __init__(
         self,
@@ -117,6 +67,7 @@ class LocalOperator(eqx.Module):
         theta: Theta,
         *,
         key: Key,
+        network: Callable[[Any, Any], Any] | None = None,
         width: int = 128,
         depth: int = 2,
         fourier: int = 0,
@@ -126,33 +77,25 @@ class LocalOperator(eqx.Module):
         embedded: tuple[str, ...] | None = None,
         dtype: Any = np.float32,
     ):
-        check_theta(problem, theta)
-        theta = theta_as(theta, dtype)
-        unknown = [n for n in (*(embedded or ()), *(scales or {})) if n not in problem.parameters]
-        if unknown:
-            raise ValueError(
-                f"LocalOperator: {unknown} in embedded or scales are not parameters of "
-                f"{type(problem).__name__}: {list(problem.parameters)}."
-            )
-        bad = {n: s for n, s in (scales or {}).items() if not np.all(np.asarray(s) > 0)}
-        if bad:
-            raise ValueError(f"LocalOperator: scales must be positive, but are {bad}.")
-        self.problem = problem
-        self.network, self.embedding = _initialised(
+        theta = admit(problem, theta, dtype)
+        _check_names(problem, embedded or (), scales or {})
+        shape = {"depth": depth, "fourier": fourier, "fourier_scale": fourier_scale}
+        made, embedding = _initialised(
             problem,
             theta,
             problem.parameters if embedded is None else tuple(embedded),
             dict(scales or {}),
             key,
-            {
-                "width": width,
-                "depth": depth,
-                "fourier": fourier,
-                "fourier_scale": fourier_scale,
-                "residual": residual,
-            },
+            None if network is not None else {"width": width, "residual": residual, **shape},
+            width,
             np.dtype(dtype),
         )
+        self.problem = problem
+        self.network = cast_arrays(made if network is None else network, dtype)
+        self.embedding = embedding
+        self.home = {name: v for name, v in theta.items() if not callable(v)}
+        if network is not None:
+            _check_network(self, theta)
 
     @property
     def dtype(self) -> Any:
@@ -160,11 +103,14 @@ class LocalOperator(eqx.Module):
         return self.embedding.matrix.dtype
 
     @property
+    def scales(self) -> dict[str, Array]:
+        """Magnitudes of the entries of theta that the network sees, in the order in which it does."""
+        return {name: self.embedding.scale[name] for name in self.embedding.names}
+
+    @property
     def rank(self) -> int:
         """Rank of the LoRA increments; 0 where all weights are fine-tuned."""
-        return max(
-            (n.A.shape[0] for n in self.network.layers if isinstance(n, LowRankLinear)), default=0
-        )
+        return rank_of(self.network)
 
     @property
     def points(self) -> Float[Array, "n d"]:
@@ -173,16 +119,16 @@ class LocalOperator(eqx.Module):
 
     def __call__(self, x: Point, theta: Theta) -> Any:
         """The solution at a point ``(d,)`` for one theta: a scalar or ``(components,)``."""
-        x = x.astype(self.dtype)
-        theta = theta_as(theta, self.dtype)
-        e = self.embedding(x, theta)
-        raw = self.network(self.problem.inputs(x, theta), e)
-        value = self.problem.lift(x, raw if self.problem.components > 1 else raw[0], theta)
-        return value.astype(self.dtype)
+        return self.field(theta)(x)
 
     def field(self, theta: Theta) -> LocalSolution:
         """The solution for one theta, as a function of a point."""
         return LocalSolution(self, theta_as(theta, self.dtype))
+
+    def astype(self, dtype: Any) -> "LocalOperator":
+        """The same operator in another precision."""
+        parts = cast_arrays((self.network, self.embedding, self.home), dtype)
+        return eqx.tree_at(lambda o: (o.network, o.embedding, o.home), self, parts)
 
     @property
     def weights(self) -> Weights:
@@ -201,6 +147,42 @@ class LocalOperator(eqx.Module):
         return eqx.tree_at(lambda o: o.network, self, network)
 
 
+def _check_names(problem: Problem, embedded: tuple[str, ...], scales: Mapping[str, Any]) -> None:
+    unknown = [n for n in (*embedded, *scales) if n not in problem.parameters]
+    if unknown:
+        raise ValueError(
+            f"LocalOperator: {unknown} in embedded or scales are not parameters of "
+            f"{type(problem).__name__}: {list(problem.parameters)}."
+        )
+    bad = {n: s for n, s in scales.items() if not np.all(np.asarray(s) > 0)}
+    if bad:
+        raise ValueError(f"LocalOperator: scales must be positive, but are {bad}.")
+
+
+def _check_network(operator: LocalOperator, theta: Theta) -> None:
+    """A network of the user's own: what it gives at a point, and whether it has weights."""
+    name, problem = type(operator.network).__name__, operator.problem
+    if not jax.tree.leaves(operator.weights):
+        raise ValueError(
+            f"LocalOperator: the network {name} has no floating-point arrays outside of Frozen, so "
+            "there is nothing to train; it must be an Equinox module that holds its weights."
+        )
+    x = operator.points[0]
+    inputs, e = problem.inputs(x, theta), operator.embedding(x, theta)
+    try:
+        shape = jax.eval_shape(operator.network, inputs, e).shape
+    except Exception as error:
+        raise ValueError(
+            f"LocalOperator: the network {name} fails for inputs of shape {inputs.shape} and an "
+            f"embedding of shape {e.shape} (the argument width): {type(error).__name__}: {error}"
+        ) from error
+    if shape != (problem.components,):
+        raise ValueError(
+            f"LocalOperator: the network {name} gives shape {shape}; "
+            f"{type(problem).__name__} needs ({problem.components},)."
+        )
+
+
 @jit_once
 def _initialised(
     problem: Problem,
@@ -208,20 +190,17 @@ def _initialised(
     embedded: tuple[str, ...],
     scales: Mapping[str, Any],
     key: Key,
-    shape: Mapping[str, Any],
+    shape: Mapping[str, Any] | None,
+    width: int,
     dtype: Any,
-) -> tuple[MLP, ThetaEmbedding]:
+) -> tuple[Any, ThetaEmbedding]:
     """Random weights and embedding, in one compilation instead of one for every operation."""
     key_network, key_embedding = jax.random.split(key)
     size_in = problem.inputs(jnp.asarray(problem.points[0], dtype), theta).size
-    network = MLP(size_in, problem.components, **shape, key=key_network, dtype=dtype)
+    network = None
+    if shape is not None:
+        network = MLP(size_in, problem.components, **shape, key=key_network, dtype=dtype)
     embedding = ThetaEmbedding(
-        theta,
-        embedded,
-        problem.points,
-        scales,
-        width=shape["width"],
-        key=key_embedding,
-        dtype=dtype,
+        theta, embedded, problem.points, scales, width=width, key=key_embedding, dtype=dtype
     )
     return network, embedding

@@ -13,8 +13,9 @@ from jaxtyping import Array, Float
 
 from bilo_ppl._types import Key
 from bilo_ppl.network.mlp import Linear
+from bilo_ppl.network.trainable import Frozen
 
-__all__ = ["LowRankLinear", "add_lora", "count_parameters", "merge_lora", "trainable"]
+__all__ = ["LowRankLinear", "add_lora", "merge_lora", "rank_of", "saves"]
 
 M = TypeVar("M")
 
@@ -26,12 +27,15 @@ class LowRankLinear(eqx.Module):
     never forms an ``out x in`` matrix for each point.
     """
 
-    base: Float[Array, "out in"]
+    base: Frozen
+    """The matrix ``(out, in)`` of the layer."""
     A: Float[Array, "rank in"]
     B: Float[Array, "out rank"]
-    bias: Float[Array, " out"]
+    bias: Float[Array, " out"] | None
+    shell: Any
+    """The layer without its arrays: what `merged` fills again."""
 
-    def __init__(self, layer: Linear, rank: int, *, key: Key):
+    def __init__(self, layer: Any, rank: int, *, key: Key):
         size_out, size_in = layer.weight.shape
         if not 1 <= rank <= min(size_out, size_in):
             raise ValueError(
@@ -39,23 +43,40 @@ class LowRankLinear(eqx.Module):
                 f"of a {size_out} x {size_in} layer; choose a smaller rank, or 0 for full "
                 "fine-tuning."
             )
-        self.base = layer.weight
+        self.base = Frozen(layer.weight)
         dtype = layer.weight.dtype
         self.A = jax.random.normal(key, (rank, size_in), dtype) / jnp.sqrt(size_in).astype(dtype)
         self.B = jnp.zeros((size_out, rank), dtype)
         self.bias = layer.bias
+        self.shell = _filled(layer, None, None)
 
-    def __call__(self, x):
-        """Value at ``x`` (in,): (out,)."""
-        return self.base @ x + self.B @ (self.A @ x) + self.bias
+    def __call__(self, x, *, key: Any = None):
+        """Value at ``x`` (in,): (out,). ``key`` is not used; layers of Equinox have it."""
+        y = self.base.value @ x + self.B @ (self.A @ x)
+        return y if self.bias is None else y + self.bias
 
-    def merged(self) -> Linear:
+    def merged(self) -> Any:
         """The ordinary layer with matrix W + B A."""
-        return Linear(self.base + self.B @ self.A, self.bias)
+        return _filled(self.shell, self.base.value + self.B @ self.A, self.bias)
+
+
+def _filled(layer: Any, weight: Any, bias: Any) -> Any:
+    return eqx.tree_at(
+        lambda n: (n.weight, n.bias), layer, (weight, bias), is_leaf=lambda leaf: leaf is None
+    )
 
 
 def _is_layer(node: Any) -> bool:
-    return isinstance(node, (Linear, LowRankLinear))
+    return isinstance(node, (Linear, eqx.nn.Linear, LowRankLinear))
+
+
+def _is_node(node: Any) -> bool:
+    """Where the search for layers ends: what is frozen is none."""
+    return _is_layer(node) or isinstance(node, Frozen)
+
+
+def _layers(module: Any) -> list[Any]:
+    return [n for n in jax.tree.leaves(module, is_leaf=_is_node) if _is_layer(n)]
 
 
 def _pays(layer: Any, rank: int) -> bool:
@@ -67,10 +88,12 @@ def _pays(layer: Any, rank: int) -> bool:
 def add_lora(module: M, rank: int, *, key: Key) -> M:
     """Replace the linear layers of a module by low-rank increments that start at zero.
 
+    Layers are `Linear` and ``equinox.nn.Linear``, wherever they are in the module.
+
     Raises a ``ValueError`` when the module has increments already (merge them first) or when the
     rank is larger than the smaller side of its largest layer.
     """
-    layers = [n for n in jax.tree.leaves(module, is_leaf=_is_layer) if _is_layer(n)]
+    layers = _layers(module)
     if any(isinstance(n, LowRankLinear) for n in layers):
         raise ValueError("add_lora: the module has LoRA increments already; merge_lora them first.")
     largest = max((min(n.weight.shape) for n in layers), default=0)
@@ -92,34 +115,22 @@ def add_lora(module: M, rank: int, *, key: Key) -> M:
         layer_key = next(keys)
         return LowRankLinear(node, rank, key=layer_key) if _pays(node, rank) else node
 
-    return jax.tree.map(replace, module, is_leaf=_is_layer)
+    return jax.tree.map(replace, module, is_leaf=_is_node)
 
 
 def merge_lora(module: M) -> M:
     """Fold every increment into its matrix: the same function, with ordinary layers."""
     return jax.tree.map(
-        lambda n: n.merged() if isinstance(n, LowRankLinear) else n, module, is_leaf=_is_layer
+        lambda n: n.merged() if isinstance(n, LowRankLinear) else n, module, is_leaf=_is_node
     )
 
 
-def trainable(module: Any) -> Any:
-    """Filter (a pytree of bools) of what the inner solver may change.
-
-    Matrices and biases of ordinary layers; A, B and the bias of low-rank ones. Everything outside
-    the layers (theta embedding, Fourier frequencies, the problem) is frozen.
-    """
-
-    def mark(node):
-        if not _is_layer(node):
-            return jax.tree.map(lambda _: False, node)
-        free = jax.tree.map(eqx.is_inexact_array, node)
-        return (
-            eqx.tree_at(lambda n: n.base, free, False) if isinstance(node, LowRankLinear) else free
-        )
-
-    return jax.tree.map(mark, module, is_leaf=_is_layer)
+def saves(module: Any, rank: int) -> bool:
+    """Whether increments of a rank have fewer weights than some layer that they change."""
+    return any(_pays(layer, rank) for layer in _layers(merge_lora(module)))
 
 
-def count_parameters(module: Any) -> int:
-    """Number of trainable weights."""
-    return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(module, trainable(module))))
+def rank_of(module: Any) -> int:
+    """Rank of the low-rank increments of a module; 0 if there are none."""
+    low = [layer for layer in _layers(module) if isinstance(layer, LowRankLinear)]
+    return max((layer.A.shape[0] for layer in low), default=0)

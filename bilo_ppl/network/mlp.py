@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bilo_ppl._types import Key
+from bilo_ppl.network.trainable import Frozen
 
 __all__ = ["MLP", "Linear"]
 
@@ -41,7 +42,8 @@ class MLP(eqx.Module):
     """
 
     layers: list[Linear]
-    frequencies: Float[Array, "half d"] | None
+    frequencies: Frozen | None
+    """``(half, d)``"""
     residual: bool = eqx.field(static=True)
 
     def __init__(
@@ -65,9 +67,8 @@ class MLP(eqx.Module):
         keys = jax.random.split(key, depth + 2)
         self.frequencies = None
         if fourier:
-            self.frequencies = fourier_scale * jax.random.normal(
-                keys[-1], (fourier, size_in), dtype
-            )
+            drawn = jax.random.normal(keys[-1], (fourier, size_in), dtype)
+            self.frequencies = Frozen(fourier_scale * drawn)
         sizes = [2 * fourier if fourier else size_in, *[width] * depth, size_out]
         self.layers = [
             Linear.glorot(a, b, key=k, dtype=dtype)
@@ -78,7 +79,7 @@ class MLP(eqx.Module):
     def __call__(self, x: Float[Array, " d"], e: Float[Array, " width"]) -> Float[Array, " out"]:
         """Evaluate at network inputs ``x`` (d,) and embedding ``e`` (width,): (size_out,)."""
         if self.frequencies is not None:
-            phase = jax.lax.stop_gradient(self.frequencies) @ x
+            phase = jax.lax.stop_gradient(self.frequencies.value) @ x
             x = jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
         first, *hidden, last = self.layers
         h = jnp.tanh(first(x) + e)

@@ -1,6 +1,6 @@
 """Save and load operators: hyper-parameters and weights in one file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import numpy as np
 from bilo_ppl._files import read_header, read_leaves, write_leaves
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.lora import merge_lora
+from bilo_ppl.network.mlp import MLP
 from bilo_ppl.pde.problem import Problem
 
 __all__ = ["load_operator", "save_operator"]
 
-FORMAT = "bilo_ppl operator 1"
+FORMAT = "bilo_ppl operator 2"
 
 
 def save_operator(
@@ -29,52 +30,69 @@ def save_operator(
     """
     network = merge_lora(operator.network)
     header = {"format": FORMAT, **_describe(operator), "metadata": dict(metadata or {})}
-    write_leaves(path, header, (network, operator.embedding))
+    write_leaves(path, header, (network, operator.embedding, operator.home))
 
 
-def load_operator(path: str | Path, problem: Problem) -> LocalOperator:
+def load_operator(
+    path: str | Path, problem: Problem, *, network: Callable[[Any, Any], Any] | None = None
+) -> LocalOperator:
     """Read an operator for ``problem``.
 
-    Raises a ``ValueError`` when the file is not an operator, or was made for another problem: other
-    class name, parameters, dimension, number of components or network inputs.
+    For a file whose network is no `MLP` give a ``network`` of the same structure; its weights do not
+    matter. Raises a ``ValueError`` when the file is not an operator, or was made for another problem
+    (other class name, parameters, dimension, number of components or network inputs) or network.
     """
     with Path(path).open("rb") as file:
         header = read_header(file, FORMAT)
         _check_problem(header, problem, path)
-        like = _skeleton(header, problem)
-        network, embedding = read_leaves(file, (like.network, like.embedding))
-    return eqx.tree_at(lambda o: (o.network, o.embedding), like, (network, embedding))
+        _check_network(header, network, path)
+        like = _skeleton(header, problem, network)
+        parts = read_leaves(file, (like.network, like.embedding, like.home))
+    return eqx.tree_at(lambda o: (o.network, o.embedding, o.home), like, parts)
 
 
-def _describe(operator: LocalOperator) -> dict[str, Any]:
-    problem, network = operator.problem, operator.network
-    layers = merge_lora(network).layers
-    embedding = operator.embedding
-    shapes = {name: list(embedding.centre[name].shape) for name in embedding.names}
+def _of_problem(problem: Problem) -> dict[str, Any]:
+    """What an operator's file must agree in with the problem that it is read for."""
     return {
         "problem": type(problem).__name__,
         "parameters": list(problem.parameters),
         "dimension": problem.domain.dimension,
         "components": problem.components,
         "domain": [list(problem.domain.lower), list(problem.domain.upper)],
-        "embedded": shapes,
-        "inputs": layers[0].weight.shape[1] if network.frequencies is None else 0,
-        "width": layers[0].weight.shape[0],
-        "depth": len(layers) - 1,
-        "fourier": 0 if network.frequencies is None else network.frequencies.shape[0],
-        "residual": network.residual,
-        "dtype": np.dtype(operator.dtype).name,
     }
+
+
+def _describe(operator: LocalOperator) -> dict[str, Any]:
+    embedding = operator.embedding
+    return {
+        **_of_problem(operator.problem),
+        "embedded": {name: list(embedding.centre[name].shape) for name in embedding.names},
+        "home": {name: list(value.shape) for name, value in operator.home.items()},
+        "width": embedding.matrix.shape[0],
+        "dtype": np.dtype(operator.dtype).name,
+        "network": _describe_network(merge_lora(operator.network)),
+    }
+
+
+def _describe_network(network: Any) -> dict[str, Any]:
+    """The arguments of an MLP; of another module its class and the shapes of its arrays."""
+    if not isinstance(network, MLP):
+        return {"class": type(network).__qualname__, "shapes": _shapes(network)}
+    frequencies = network.frequencies
+    return {
+        "class": "MLP",
+        "depth": len(network.layers) - 1,
+        "fourier": 0 if frequencies is None else frequencies.value.shape[0],
+        "residual": network.residual,
+    }
+
+
+def _shapes(network: Any) -> list[list[int]]:
+    return [list(np.shape(leaf)) for leaf in jax.tree.leaves(eqx.filter(network, eqx.is_array))]
 
 
 def _check_problem(header: Mapping[str, Any], problem: Problem, path: str | Path) -> None:
-    wanted = {
-        "problem": type(problem).__name__,
-        "parameters": list(problem.parameters),
-        "dimension": problem.domain.dimension,
-        "components": problem.components,
-        "domain": [list(problem.domain.lower), list(problem.domain.upper)],
-    }
+    wanted = _of_problem(problem)
     differing = {k: (header.get(k), v) for k, v in wanted.items() if header.get(k) != v}
     if differing:
         listed = "; ".join(f"{k}: file {a!r}, problem {b!r}" for k, (a, b) in differing.items())
@@ -84,23 +102,38 @@ def _check_problem(header: Mapping[str, Any], problem: Problem, path: str | Path
         )
 
 
-def _skeleton(header: Mapping[str, Any], problem: Problem) -> LocalOperator:
+def _check_network(header: Mapping[str, Any], network: Any, path: str | Path) -> None:
+    found = header["network"]
+    if network is None and found["class"] != "MLP":
+        raise ValueError(
+            f"{path} holds a network of the class {found['class']}; give load_operator a network of "
+            "that structure by network=."
+        )
+    wanted = found if network is None else _describe_network(merge_lora(network))
+    if wanted != found:
+        raise ValueError(
+            f"{path} holds another network than the one given: file {found}, given {wanted}."
+        )
+
+
+def _skeleton(header: Mapping[str, Any], problem: Problem, network: Any) -> LocalOperator:
     """An operator of the shapes in the header, whose values are to be overwritten."""
-    shapes = header["embedded"]
+    shapes = {**header["embedded"], **header["home"]}
     theta = {name: jnp.ones(shapes.get(name, ())) for name in problem.parameters}
     if header["dtype"] == "float64" and jnp.zeros(1).dtype != jnp.float64:
         raise ValueError(
             "the operator was saved in float64: switch it on with "
             "jax.config.update('jax_enable_x64', True) before loading."
         )
-    return LocalOperator(
+    shape = {k: v for k, v in header["network"].items() if k in ("depth", "fourier", "residual")}
+    like = LocalOperator(
         problem,
         theta,
         key=jax.random.key(0),
+        network=network,
         width=header["width"],
-        depth=header["depth"],
-        fourier=header["fourier"],
-        residual=header["residual"],
-        embedded=tuple(shapes),
+        embedded=tuple(header["embedded"]),
         dtype=np.dtype(header["dtype"]),
+        **(shape if network is None else {}),
     )
+    return eqx.tree_at(lambda o: o.home, like, {name: like.home[name] for name in header["home"]})

@@ -1,11 +1,16 @@
 """Solution operators: from theta to the PDE solution, a function of a point."""
 
 import abc
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array
 
-from bilo_ppl._types import Field, Theta
+from bilo_ppl._types import Field, Key, Scalar, Theta
+from bilo_ppl.inner.pretraining import FitReport
+from bilo_ppl.inner.stop_reason import StopReason
 from bilo_ppl.pde.problem import Problem
 
 if TYPE_CHECKING:
@@ -24,8 +29,21 @@ class SolveInfo(NamedTuple):
     """Inner steps taken, int."""
     loss: Any
     """Lower-level loss at the end (an operator without one reports its own residual measure)."""
-    converged: Any
-    """Whether the tolerance was reached, bool."""
+    reason: Any
+    """Why the solve stopped: a `StopReason`, int."""
+
+    @property
+    def converged(self) -> Any:
+        """Whether the tolerance was reached, bool."""
+        return self.reason == StopReason.CONVERGED
+
+    @classmethod
+    def of(
+        cls, steps: Any, loss: Any, converged: Any, otherwise: Any = StopReason.STEP_LIMIT
+    ) -> "SolveInfo":
+        """The report of a solve that converged, or stopped for the reason ``otherwise``."""
+        reason = jnp.where(converged, jnp.int32(StopReason.CONVERGED), jnp.int32(otherwise))
+        return cls(jnp.asarray(steps), jnp.asarray(loss), reason)
 
 
 class AbstractSolutionOperator(eqx.Module):
@@ -34,6 +52,13 @@ class AbstractSolutionOperator(eqx.Module):
     ``state`` is whatever a solve can start from (a warm start): weights for a fine-tuned network, an
     empty tuple for an operator without memory. The field depends on theta differentiably; the new
     state and the info do not.
+
+    **How to write your own.** Subclass it with a field ``problem``, and give `init_state` and `solve`.
+    In `solve`, first let theta in by `bilo_ppl.pde.theta.admit`, which checks and casts it; end with
+    ``SolveInfo.of(steps, loss, converged)``. Everything must be traceable by JAX (``jit``, ``vmap``,
+    reverse mode). All other methods have the answer "cannot" until you override them: a
+    model with your operator can be sampled, estimated and compared without them. `ClosedForm` is an
+    example of ten lines.
     """
 
     problem: AbstractVar[Problem]
@@ -45,3 +70,61 @@ class AbstractSolutionOperator(eqx.Module):
     @abc.abstractmethod
     def solve(self, theta: Theta, state: Any) -> tuple[Field, Any, SolveInfo]:
         """Solve at ``theta`` from ``state``: the solution, the new state, and the report."""
+
+    @property
+    def loss_tolerance(self) -> float | None:
+        """Largest loss of a converged solve; None for an operator that has no such setting."""
+        return None
+
+    @property
+    def home(self) -> Mapping[str, Array]:
+        """Theta where the operator is known to solve, and a search may start; {} if there is none.
+
+        Entries that are functions are left out.
+        """
+        return {}
+
+    def unsolved(self, theta: Theta) -> Field | None:
+        """What the operator knows of u at ``theta`` without solving; None if that means nothing."""
+        return None
+
+    def tightened(self, factor: float, max_steps: int) -> "AbstractSolutionOperator":
+        """The operator with a tolerance ``factor`` times smaller, reached in ``max_steps`` steps."""
+        self._cannot("solve more tightly than it does")
+
+    def relaxed(self) -> "AbstractSolutionOperator":
+        """The operator for finding a region of thetas: cheaper solves, to a looser tolerance."""
+        return self
+
+    def searching(self) -> "AbstractSolutionOperator":
+        """The operator for a descent in theta: its own tolerance, and the true derivative."""
+        return self
+
+    def settled(self, theta: Theta, state: Any, *, key: Key) -> "AbstractSolutionOperator":
+        """The operator with a state that solves at ``theta`` as its own: its home is there now."""
+        return self
+
+    def in_steps(self, theta: Theta, steps: int) -> "AbstractSolutionOperator":
+        """``steps`` inner steps at every theta instead of a solve, first at ``theta``.
+
+        For the simultaneous descent on weights and theta.
+        """
+        self._cannot("take inner steps, since it has no weights to descend on")
+
+    @property
+    def can_be_fitted(self) -> bool:
+        """Whether `loss_of_home_state` and `fitted_to` have an answer: what adaptation needs."""
+        return False
+
+    def loss_of_home_state(self, theta: Theta) -> Scalar:
+        """Loss of the state of `init_state` at ``theta``, before any step."""
+        self._cannot("tell its loss before a solve, since it has no weights to adapt")
+
+    def fitted_to(
+        self, thetas: Theta, *, rank: int, steps: int, key: Key, progress: bool
+    ) -> tuple["AbstractSolutionOperator", FitReport]:
+        """The operator adapted to a batch of thetas, so that they need no inner step any more."""
+        self._cannot("be fitted to thetas, since it has no weights to adapt")
+
+    def _cannot(self, what: str) -> NoReturn:
+        raise NotImplementedError(f"a {type(self).__name__} cannot {what}.")

@@ -1,16 +1,34 @@
 """BiLO's solution operator: a network that is fine-tuned wherever theta goes."""
 
+from collections.abc import Mapping
+
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array
 
-from bilo_ppl._types import Field, Theta, Weights
+from bilo_ppl._types import Field, Key, Scalar, Theta, Weights
+from bilo_ppl.inner.consolidation import consolidate
 from bilo_ppl.inner.lower_level import AbstractSensitivity, LowerLevel
-from bilo_ppl.inner.solvers import AbstractInnerSolver, solve
-from bilo_ppl.network.local_operator import LocalOperator
+from bilo_ppl.inner.pretraining import FitReport
+from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative
+from bilo_ppl.inner.solvers import AbstractInnerSolver, LevenbergMarquardt, solve
+from bilo_ppl.network.local_operator import LocalOperator, LocalSolution
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
-from bilo_ppl.pde.problem import Problem, check_theta, theta_as
+from bilo_ppl.operators.one_step import OneStep
+from bilo_ppl.pde.problem import Problem
+from bilo_ppl.pde.theta import admit, theta_as
 
 __all__ = ["FineTuned"]
+
+LOOSEST = 1e-4
+"""Largest tolerance of an exploring solve: energies that are wrong by more would trap a chain."""
+
+SEARCHING_STEPS = 30
+"""Most inner steps of a solve in a descent."""
+
+EXPLORING_STEPS = 8
+"""Most inner steps of an exploring solve."""
 
 
 class FineTuned(AbstractSolutionOperator):
@@ -45,11 +63,84 @@ class FineTuned(AbstractSolutionOperator):
 
         The search for the weights is not differentiated; the sensitivity supplies the derivative.
         """
-        check_theta(self.problem, theta)
-        arrays, static = eqx.partition((theta_as(theta, self.operator.dtype), state), eqx.is_array)
-        fixed = eqx.combine(jax.lax.stop_gradient(arrays), static)
+        theta = admit(self.problem, theta, self.operator.dtype)
+        arrays, static = eqx.partition((theta, state), eqx.is_array)
+        fixed, start = eqx.combine(jax.lax.stop_gradient(arrays), static)
         lower_level = self.lower_level
-        solution = solve(self.solver, lower_level.at(fixed[0]), fixed[1])
-        weights = self.sensitivity.attach(lower_level, solution.value, theta)
-        field = self.operator.with_weights(weights).field(theta)
-        return field, solution.value, SolveInfo(solution.steps, solution.loss, solution.converged)
+        found = solve(self.solver, lower_level.at(fixed), start)
+        weights = self.sensitivity.attach(lower_level, found.value, theta)
+        field = LocalSolution(self.operator.with_weights(weights), theta)
+        return field, found.value, SolveInfo(found.steps, found.loss, found.reason)
+
+    @property
+    def loss_tolerance(self) -> float:
+        """The inner solver's."""
+        return self.solver.tolerance
+
+    @property
+    def home(self) -> Mapping[str, Array]:
+        """The theta of pretraining."""
+        return self.operator.home
+
+    def unsolved(self, theta: Theta) -> Field | None:
+        """u at the stored weights, if they were fitted so that it follows theta near home."""
+        return self.operator.field(theta) if self.sensitivity.follows_theta else None
+
+    def tightened(self, factor: float, max_steps: int) -> "FineTuned":
+        """On the residual rows alone, by Levenberg-Marquardt, in default precision.
+
+        Rounding in single precision stalls the loss near 1e-9, and is an error of its own.
+        """
+        return FineTuned(
+            self.operator.astype(jnp.result_type(float)),
+            LevenbergMarquardt(self.loss_tolerance / factor, max_steps),
+            PartialDerivative(),
+            self.row_weights,
+        )
+
+    def relaxed(self) -> "FineTuned":
+        """On the residual rows alone, to a hundred times the tolerance, but at most 1e-4."""
+        tolerance = max(self.loss_tolerance, min(100 * self.loss_tolerance, LOOSEST))
+        solver = LevenbergMarquardt(tolerance=tolerance, max_steps=EXPLORING_STEPS)
+        return FineTuned(self.operator, solver, ImplicitDifferentiation(), self.row_weights)
+
+    def searching(self) -> "FineTuned":
+        """On the residual rows alone, with room for many steps: a descent may have far to go."""
+        solver = LevenbergMarquardt(tolerance=self.loss_tolerance, max_steps=SEARCHING_STEPS)
+        return FineTuned(self.operator, solver, ImplicitDifferentiation(), self.row_weights)
+
+    def settled(self, theta: Theta, state: Weights, *, key: Key) -> "FineTuned":
+        """The weights merged, with new increments of the same rank."""
+        local = self.operator.with_weights(state).with_lora(self.operator.rank, key=key)
+        known = {n: v for n, v in theta_as(theta, local.dtype).items() if not callable(v)}
+        moved = eqx.tree_at(lambda o: o.home, local, known)
+        return eqx.tree_at(lambda o: o.operator, self, moved)
+
+    def in_steps(self, theta: Theta, steps: int) -> OneStep:
+        """The papers' simultaneous update (`OneStep`)."""
+        return OneStep(self.lower_level, self.solver, dict(theta), steps)
+
+    @property
+    def can_be_fitted(self) -> bool:
+        """It has weights to adapt."""
+        return True
+
+    def loss_of_home_state(self, theta: Theta) -> Scalar:
+        """Lower-level loss of the stored weights at ``theta``: no inner step is taken."""
+        theta = theta_as(theta, self.operator.dtype)
+        return self.lower_level.at(theta).loss(self.init_state())
+
+    def fitted_to(
+        self, thetas: Theta, *, rank: int, steps: int, key: Key, progress: bool
+    ) -> tuple["FineTuned", FitReport]:
+        """See `bilo_ppl.inner.consolidation.consolidate`; the rank stays what it was."""
+        local, report = consolidate(
+            self.lower_level,
+            thetas,
+            tolerance=self.loss_tolerance,
+            rank=rank,
+            steps=steps,
+            key=key,
+            progress=progress,
+        )
+        return eqx.tree_at(lambda o: o.operator, self, local), report

@@ -6,9 +6,12 @@ import equinox as eqx
 import jax
 
 from bilo_ppl._types import Field, Theta
+from bilo_ppl.inner.lower_level import LowerLevel
+from bilo_ppl.inner.solvers import AbstractInnerSolver
+from bilo_ppl.network.local_operator import LocalSolution
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
-from bilo_ppl.operators.fine_tuned import FineTuned
-from bilo_ppl.pde.problem import Problem, theta_as
+from bilo_ppl.pde.problem import Problem
+from bilo_ppl.pde.theta import admit, theta_as
 
 __all__ = ["OneStep"]
 
@@ -22,7 +25,8 @@ class OneStep(AbstractSolutionOperator):
     weights whose loss is reported.
     """
 
-    operator: FineTuned
+    lower_level: LowerLevel
+    solver: AbstractInnerSolver
     theta: dict[str, Any]
     """Where the first state is made."""
     steps: int = eqx.field(static=True)
@@ -30,25 +34,25 @@ class OneStep(AbstractSolutionOperator):
     @property
     def problem(self) -> Problem:
         """The PDE."""
-        return self.operator.problem
+        return self.lower_level.operator.problem
 
     def init_state(self) -> Any:
         """The inner solver's state at the stored weights."""
-        operator = self.operator
-        theta = theta_as(self.theta, operator.operator.dtype)
-        return operator.solver.init(operator.lower_level.at(theta), operator.init_state())
+        local = self.lower_level.operator
+        theta = theta_as(self.theta, local.dtype)
+        return self.solver.init(self.lower_level.at(theta), local.weights)
 
     def solve(self, theta: Theta, state: Any) -> tuple[Field, Any, SolveInfo]:
         """``steps`` inner steps; converged says whether the solver's tolerance holds all the same."""
-        local, solver = self.operator.operator, self.operator.solver
-        arrays, static = eqx.partition((theta_as(theta, local.dtype), state), eqx.is_array)
+        lower_level, solver = self.lower_level, self.solver
+        local = lower_level.operator
+        theta = admit(local.problem, theta, local.dtype)
+        arrays, static = eqx.partition((theta, state), eqx.is_array)
         fixed, state = eqx.combine(jax.lax.stop_gradient(arrays), static)
-        lower_level = self.operator.lower_level
         problem = lower_level.at(fixed)
         state = solver.follow(problem, state)
         if self.steps > 1:
             state = jax.lax.fori_loop(1, self.steps, lambda _, s: solver.step(problem, s), state)
-        weights = self.operator.sensitivity.attach(lower_level, state.weights, theta)
-        field = local.with_weights(weights).field(theta)
-        info = SolveInfo(jax.numpy.array(self.steps), state.loss, state.loss <= solver.tolerance)
-        return field, state, info
+        weights = lower_level.sensitivity.attach(lower_level, state.weights, theta)
+        field = LocalSolution(local.with_weights(weights), theta)
+        return field, state, SolveInfo.of(self.steps, state.loss, state.loss <= solver.tolerance)

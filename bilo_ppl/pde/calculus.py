@@ -20,6 +20,11 @@ def _along(u: Field, axis: int) -> Field:
     """The derivative of ``u`` along a coordinate axis, again a field."""
 
     def derivative(x: Point):
+        if not -x.shape[0] <= axis < x.shape[0]:
+            raise ValueError(
+                f"a derivative along axis {axis} was asked for, but the points have {x.shape[0]} "
+                "coordinates, counted from 0."
+            )
         direction = jnp.zeros_like(x).at[axis].set(1)
         return jax.jvp(u, (x,), (direction,))[1]
 
@@ -31,17 +36,22 @@ def grad(u: Field) -> Callable[[Point], Float[Array, "*components d"]]:
     return jax.jacfwd(u)
 
 
-def partial(u: Field, *axes: int) -> Field:
+def partial(u: Field, *axes: int | None) -> Field:
     """Repeated partial derivative along coordinate axes.
 
-    ``partial(u, 0)`` is u_x, ``partial(u, 0, 0)`` is u_xx, and with points (x, t)
-    ``partial(u, 1)`` is u_t. The value has the shape of ``u(x)``.
+    ``partial(u, 0)`` is u_x, ``partial(u, 0, 0)`` is u_xx, and ``partial(u, domain.time)`` is u_t:
+    ``partial(u, 1)`` with points (x, t). The value has the shape of ``u(x)``. Raises a ``ValueError``
+    for no axis, the time of a domain without time, or an axis that the points do not have.
     """
     if not axes:
         raise ValueError(
             "partial(u, ...) needs at least one axis: partial(u, 0) for the first coordinate."
         )
     for axis in axes:
+        if axis is None:
+            raise ValueError(
+                "partial(u, None): the domain has no time; make it by space_time or time_interval."
+            )
         u = _along(u, axis)
     return u
 
@@ -49,8 +59,8 @@ def partial(u: Field, *axes: int) -> Field:
 def laplacian(u: Field, axes: Sequence[int] | None = None) -> Field:
     """Sum of the second derivatives along ``axes`` (all coordinates if not given).
 
-    For an evolution problem with points (x, t), ``laplacian(u, axes=(0,))`` leaves time out.
-    The value has the shape of ``u(x)``.
+    For an evolution problem ``laplacian(u, axes=domain.space)`` leaves time out. The value has the
+    shape of ``u(x)``.
     """
 
     def value(x: Point):
@@ -64,7 +74,8 @@ def divergence(flux: Field, axes: Sequence[int] | None = None) -> Field:
     """Divergence of a vector field ``flux(x)`` with one component for each of ``axes``.
 
     ``divergence(lambda x: D(x) * grad(u)(x))`` is div(D grad u). With ``axes`` (by default all
-    coordinates), component ``i`` of the flux is differentiated along ``axes[i]``.
+    coordinates; for an evolution problem give ``domain.space``), component ``i`` of the flux is
+    differentiated along ``axes[i]``.
     """
 
     def value(x: Point):

@@ -103,8 +103,9 @@ def read_csv(path: str | os.PathLike, domain: Box, default_sigma: Any = None) ->
     """Read observations from comma-separated values with a header line.
 
     The columns are the observed value ``y``, optionally the standard deviation ``sigma`` of its
-    noise, and, under any other names and in their order, the coordinates of the point. Without a
-    column ``sigma`` every observation has ``default_sigma``. Blank lines are skipped.
+    noise, and the coordinates of the point: by name if they are called as those of the domain (x and
+    t), else under any names and in their order. Without a column ``sigma`` every observation has
+    ``default_sigma``. Blank lines are skipped.
 
     Raises a ``ValueError`` that names file, line and column for a header or a row that does not
     fit, and where `check` does; a ``FileNotFoundError`` if there is no such file.
@@ -144,7 +145,7 @@ def _table(path: str | os.PathLike) -> tuple[list[str], list[tuple[int, list[str
 
 
 def _coordinates(header: list[str], path: Any, domain: Box) -> list[str]:
-    """Names of the coordinate columns, after a check of the header."""
+    """Names of the coordinate columns in the order of the domain, after a check of the header."""
     if all(_is_number(name) for name in header):
         raise ValueError(
             f"{path}: the first line is {','.join(header)}; it must name the columns, such as x,y."
@@ -165,7 +166,8 @@ def _coordinates(header: list[str], path: Any, domain: Box) -> list[str]:
             f"{path}: {len(coordinates)} coordinate columns {coordinates}, but the problem has "
             f"{domain.dimension}; every column other than y and sigma is a coordinate."
         )
-    return coordinates
+    known = set(coordinates) == set(domain.coordinates)
+    return list(domain.coordinates) if known else coordinates
 
 
 def _numbers(cells: list[str], header: list[str], path: Any, line: int) -> list[float]:

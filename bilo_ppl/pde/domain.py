@@ -1,29 +1,32 @@
-"""Domains and collocation points.
+"""Domains: boxes of space, of time, or of both, and grids on them.
 
 Points are NumPy arrays in double precision: they are data, made when a problem is defined, and are
 cast to the precision of the network where they are used.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from bilo_ppl._types import Points
 
-__all__ = ["Box", "graded", "hammersley", "interval", "masked", "space_time"]
+__all__ = ["Box", "interval", "space_time", "time_interval"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Box:
     """An axis-aligned box ``lower <= x <= upper``; in one dimension an interval.
 
-    For an evolution problem the last coordinate is time.
+    One of the coordinates may be time; `space_time` and `time_interval` make such boxes. Raises a
+    ``ValueError`` for limits that are no box, or a ``time`` that is none of its coordinates.
     """
 
     lower: tuple[float | int, ...]
     upper: tuple[float | int, ...]
+    time: int | None = None
+    """Which coordinate is time, counted from 0; None: all are space."""
 
     def __post_init__(self):
         if len(self.lower) != len(self.upper) or not self.lower:
@@ -37,11 +40,33 @@ class Box:
                 f"Box: lower must be below upper in every coordinate, but is not in {bad}: "
                 f"lower={self.lower}, upper={self.upper}."
             )
+        if self.time is not None and self.time not in range(self.dimension):
+            raise ValueError(
+                f"Box: time={self.time} is none of the coordinates 0 to {self.dimension - 1}; give the "
+                "one that is time, or None if all are space."
+            )
 
     @property
     def dimension(self) -> int:
-        """Number of coordinates."""
+        """Number of coordinates, time included."""
         return len(self.lower)
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        """The coordinates that are not time, for ``laplacian(u, axes=domain.space)``."""
+        return tuple(i for i in range(self.dimension) if i != self.time)
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        """Names for labels: t for time; x, y and z for space, or x1, x2, ... beyond three."""
+        count = len(self.space)
+        names = iter("xyz" if count <= 3 else [f"x{i}" for i in range(1, count + 1)])
+        return tuple("t" if i == self.time else next(names) for i in range(self.dimension))
+
+    def along(self, axis: int) -> "Box":
+        """The interval of one coordinate."""
+        time = 0 if axis == self.time else None
+        return Box((self.lower[axis],), (self.upper[axis],), time)
 
     def grid(self, *axes: int | Sequence[float] | np.ndarray) -> Points:
         """A tensor grid ``(n, d)``; one argument for every axis.
@@ -102,91 +127,24 @@ def _axis(i: int, axis: Any, lower: float, upper: float) -> np.ndarray:
     return points
 
 
-def graded(
-    space: Box, count: int, near: float | Sequence[float], *, width: float, density: float
-) -> np.ndarray:
-    """Coordinates ``(count,)`` in an interval, ends included, crowded near given points.
-
-    The density of the points at x is proportional to
-    ``1 + density * sum_s 1 / (1 + ((x - s) / width)^2)``, s in ``near``. So near a single s it is up to
-    ``1 + density`` times that far away, and half of the excess is left at the distance ``width``. For
-    shocks and layers.
-    """
-    if space.dimension != 1:
-        raise ValueError(
-            f"graded: needs an interval, got a box of dimension {space.dimension}; give its space part."
-        )
-    if count < 2 or not (0 < width < np.inf and 0 <= density < np.inf):
-        raise ValueError(
-            "graded: needs at least 2 points, a positive width and a density of at least 0, got "
-            f"count={count}, width={width}, density={density}."
-        )
-    (a,), (b,) = space.lower, space.upper
-    centres = np.atleast_1d(np.asarray(near, float))
-    outside = centres[~((centres >= a) & (centres <= b))].tolist()
-    if outside:
-        raise ValueError(f"graded: {outside} in near lie outside [{a:g}, {b:g}].")
-
-    def points_up_to(x):
-        crowd = np.arctan((x[:, None] - centres) / width) - np.arctan((a - centres) / width)
-        return x - a + density * width * crowd.sum(axis=1)
-
-    wanted = np.linspace(0, points_up_to(np.array([b]))[0], count)
-    low, high = np.full(count, a), np.full(count, b)
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = points_up_to(middle) < wanted
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    low[[0, -1]] = a, b
-    return low
-
-
-def hammersley(*axes: Sequence[float] | np.ndarray) -> Points:
-    """Scattered points ``(n, d)`` with the given coordinates: n different ones on every axis.
-
-    The points increase in the last coordinate. Along every other axis the r-th smallest coordinate goes
-    to the point whose van der Corput number (base 2, 3, 5, ...) is the r-th smallest. With equidistant
-    axes these are Hammersley's points (1960) but for shifts of a few 1/n: they are more even than a
-    grid, and, since no two share a coordinate, have no rows between which a solution can hide a jump. The
-    first point has the smallest coordinate on every axis.
-    """
-    from scipy.stats import qmc  # takes a second to import
-
-    columns = [np.asarray(axis, float) for axis in axes]
-    count = columns[0].size if columns else 0
-    if not count or any(c.shape != (count,) for c in columns):
-        raise ValueError(
-            "hammersley: give one array of coordinates for each axis, all of one length, got the shapes "
-            f"{[c.shape for c in columns]}."
-        )
-    bad = [
-        i for i, c in enumerate(columns) if not np.isfinite(c).all() or np.unique(c).size < count
-    ]
-    if bad:
-        raise ValueError(f"hammersley: axes {bad} have coordinates that repeat or are not finite.")
-    numbers = qmc.Halton(len(columns) - 1, scramble=False).random(count)
-    ranks = numbers.argsort(axis=0).argsort(axis=0).T
-    dealt = [np.sort(c)[rank] for c, rank in zip(columns[:-1], ranks, strict=True)]
-    return np.stack([*dealt, np.sort(columns[-1])], axis=-1)
-
-
 def interval(lower: float | int, upper: float | int) -> Box:
-    """The interval [lower, upper]."""
+    """The interval [lower, upper] in space."""
     return Box((float(lower),), (float(upper),))
 
 
+def time_interval(start: float | int, end: float | int) -> Box:
+    """The interval [start, end] of time: the domain of an ordinary differential equation."""
+    return Box((float(start),), (float(end),), time=0)
+
+
 def space_time(space: Box, end: float | int, start: float | int = 0.0) -> Box:
-    """The cylinder ``space x [start, end]``, time being the last coordinate."""
-    return Box((*space.lower, float(start)), (*space.upper, float(end)))
+    """The cylinder ``space x [start, end]``, time being the last coordinate.
 
-
-def masked(
-    points: Points, inside: Callable[[np.ndarray], Any] | Sequence[bool] | np.ndarray
-) -> np.ndarray:
-    """The points ``(n, d)`` for which ``inside`` (a mask, or a predicate of one point) holds."""
-    keep = np.array([inside(p) for p in points]) if callable(inside) else np.asarray(inside)
-    if keep.shape != (len(points),):
-        raise ValueError(f"masked: the mask has shape {keep.shape}, the points need {len(points)}.")
-    if not keep.any():
-        raise ValueError("masked: no point is left inside the mask.")
-    return points[keep.astype(bool)]
+    Raises a ``ValueError`` if ``space`` has a time of its own.
+    """
+    if space.time is not None:
+        raise ValueError(
+            f"space_time: coordinate {space.time} of the space is time already; give a box of space "
+            "only, such as interval(0, 1)."
+        )
+    return Box((*space.lower, float(start)), (*space.upper, float(end)), time=space.dimension)

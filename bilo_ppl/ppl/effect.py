@@ -14,7 +14,7 @@ from numpyro.primitives import apply_stack
 
 from bilo_ppl._types import Field, Flag, Theta
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
-from bilo_ppl.pde.problem import check_theta
+from bilo_ppl.pde.theta import check_theta
 
 __all__ = ["TYPE", "Solved", "solution"]
 

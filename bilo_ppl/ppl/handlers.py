@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 from numpyro.primitives import Messenger
 
-from bilo_ppl._types import Theta
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.ppl.effect import TYPE, Solved
 
-__all__ = ["find_solutions", "replace_operator", "warm_start", "without_solving"]
+__all__ = ["replace_operator", "warm_start", "without_solving"]
 
 
 class warm_start(Messenger):  # noqa: N801
@@ -79,25 +78,5 @@ class without_solving(Messenger):  # noqa: N801
         if msg["type"] == TYPE and msg["value"] is None:
             components = msg["args"][0].problem.components
             zero = jnp.zeros((components,) if components > 1 else ())
-            info = SolveInfo(jnp.array(0), jnp.array(0.0), jnp.array(True))
+            info = SolveInfo.of(0, 0.0, True)
             msg["value"] = Solved(lambda x: zero, (), info)
-
-
-class find_solutions(without_solving):  # noqa: N801
-    """Record the operator and theta of every solution site, without solving.
-
-    After the model has run, ``handler.sites[name]`` is the pair (operator, theta). Raises a
-    ``ValueError`` where a name is used twice.
-    """
-
-    def __init__(self, fn: Callable | None = None):
-        self.sites: dict[str, tuple[AbstractSolutionOperator, Theta]] = {}
-        super().__init__(fn)
-
-    def process_message(self, msg: Any) -> None:
-        """Note the call."""
-        if msg["type"] == TYPE:
-            if msg["name"] in self.sites:
-                raise ValueError(f"solution: the name {msg['name']!r} is used twice in the model.")
-            self.sites[msg["name"]] = tuple(msg["args"])
-        super().process_message(msg)

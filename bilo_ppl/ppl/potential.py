@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from numpyro import handlers
 from numpyro.infer.util import potential_energy
 
 from bilo_ppl._types import Scalar
-from bilo_ppl.ppl.handlers import find_solutions, warm_start
+from bilo_ppl.ppl.handlers import warm_start
+from bilo_ppl.ppl.look import look_at
 
 __all__ = ["PotentialInfo", "StatefulPotential"]
 
@@ -51,14 +51,13 @@ class StatefulPotential:
         Raises a ``ValueError`` if the model has no solution site: then there is nothing to carry, and
         NumPyro's own kernels are the right ones.
         """
-        sites = find_solutions(handlers.seed(self.model, rng_key))
-        sites(*self.model_args, **self.model_kwargs)
-        if not sites.sites:
+        operators = look_at(self.model, self.model_args, self.model_kwargs, key=rng_key).operators
+        if not operators:
             raise ValueError(
                 "the model has no solution(...) site: there is no inner solver state to carry along "
                 "the trajectory; use numpyro.infer.NUTS or HMC."
             )
-        return {name: operator.init_state() for name, (operator, _) in sites.sites.items()}
+        return {name: operator.init_state() for name, operator in operators.items()}
 
     def __call__(self, z: Any, state: Any) -> tuple[Scalar, tuple[Any, PotentialInfo]]:
         """U at z with solves from ``state``; where U is inf its gradient means nothing."""

@@ -14,7 +14,14 @@ from numpyro.distributions import constraints
 from bilo_ppl._types import Point, Points
 from bilo_ppl.fields.weights import field_weights, with_field_weights
 
-__all__ = ["FIRST_GUESS", "SquaredPenalty", "penalty", "squared_penalty", "unknown_function"]
+__all__ = [
+    "FIRST_GUESS",
+    "SquaredPenalty",
+    "penalty",
+    "squared_penalty",
+    "unknown_function",
+    "weight_in_nats",
+]
 
 F = TypeVar("F")
 
@@ -62,12 +69,41 @@ def unknown_function(name: str, field: F, prior_sd: float | None = None) -> F:
 def penalty(name: str, weight: Any, value: Any) -> None:
     """Add ``weight * value`` to the potential energy: ``numpyro.factor(name, -weight * value)``.
 
-    ``weight`` is in units of the negative log likelihood. A regulariser that the literature adds
-    with weight w to the *mean* squared misfit of n data with noise sd sigma has the weight
-    ``w n / (2 sigma^2)`` here. Raises a ``ValueError`` for a weight that is negative or not finite.
+    ``weight`` is in nats, the unit of the negative log likelihood; `weight_in_nats` converts one that
+    stands beside a mean squared misfit. Raises a ``ValueError`` for a weight that is negative or not
+    finite.
     """
     _check_weight(name, weight)
     numpyro.factor(name, -weight * value)
+
+
+def weight_in_nats(weight: Any, sigma: Any, count: int) -> Any:
+    """The weight of a penalty that stands with ``weight`` beside the mean squared misfit of the data.
+
+    Regularised least squares minimises, with the roughness R of an unknown function,
+
+        (1 / n) sum_i (u(x_i) - y_i)^2 + w R.
+
+    In nats the misfit is sum_i (u(x_i) - y_i)^2 / (2 sigma_i^2). With one sigma that is the mean squared
+    misfit times n / (2 sigma^2), so that the same minimum needs the penalty ``w n / (2 sigma^2)`` times
+    R. With several, the mean is weighted by 1 / sigma_i^2, and the penalty is
+
+        w sum_i (1 / sigma_i^2) / 2.
+
+    **Arguments**
+
+    - ``weight``: w, in units of u^2 over those of R.
+    - ``sigma``: standard deviation of the noise, a number or one for each datum ``(n,)``.
+    - ``count``: n, the number of data.
+
+    Raises a ``ValueError`` for a ``sigma`` of another shape.
+    """
+    if jnp.shape(sigma) not in {(), (count,)}:
+        raise ValueError(
+            f"weight_in_nats: sigma has shape {jnp.shape(sigma)}; give one number, or one for each of "
+            f"the {count} data."
+        )
+    return weight * jnp.sum(jnp.broadcast_to(1 / sigma**2, count)) / 2
 
 
 class SquaredPenalty(dist.Unit):
@@ -81,7 +117,7 @@ class SquaredPenalty(dist.Unit):
 def squared_penalty(
     name: str, weight: Any, function: Callable[[Point], Any], points: Points
 ) -> None:
-    """Add ``weight`` times the mean of ``|function(x)|^2`` to the potential energy.
+    """Add ``weight``, in nats, times the mean of ``|function(x)|^2`` to the potential energy.
 
     The mean is over points ``(n, d)``. The same as `penalty` with that mean, but a Gauss-Newton
     method sees its curvature. With ``grad(f)`` of a field f it is the mean squared gradient. Points,

@@ -1,6 +1,20 @@
-"""The job behind ``bilo-ppl run``: from a model file and data to a posterior and its checks."""
+"""The jobs of the command line, also to be started from Python: settings, and a function for each.
 
-from bilo_ppl.run.sample.pipeline import run
-from bilo_ppl.run.settings import BadInputError, RunFailedError, RunSettings
+``sample_model(SampleSettings("poisson", chains=2))`` is ``bilo-ppl run poisson --chains 2``, and
+``estimate_model(MapSettings("poisson"))`` is ``bilo-ppl map poisson``. Both return the exit status.
+"""
 
-__all__ = ["BadInputError", "RunFailedError", "RunSettings", "run"]
+from bilo_ppl.run.map.pipeline import estimate_model
+from bilo_ppl.run.map.settings import MapSettings
+from bilo_ppl.run.sample.pipeline import sample_model
+from bilo_ppl.run.sample.settings import SampleSettings
+from bilo_ppl.run.settings import BadInputError, RunFailedError
+
+__all__ = [
+    "BadInputError",
+    "MapSettings",
+    "RunFailedError",
+    "SampleSettings",
+    "estimate_model",
+    "sample_model",
+]

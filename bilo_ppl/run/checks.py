@@ -1,14 +1,12 @@
 """Everything about a run that can fail cheaply, before anything expensive starts."""
 
 import dataclasses
-import math
 import pathlib
-import shutil
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import jax
 import optax
-from numpyro import handlers
 
 from bilo_ppl.inner.lower_level import AbstractSensitivity
 from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
@@ -18,40 +16,32 @@ from bilo_ppl.network.operator_file import load_operator
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.pde.data import Observations, read_csv
-from bilo_ppl.ppl.handlers import find_solutions
-from bilo_ppl.run.model_file import ModelFile, load_model
-from bilo_ppl.run.record import FILES
-from bilo_ppl.run.settings import SAMPLERS, RunSettings
+from bilo_ppl.ppl.look import look_at
+from bilo_ppl.run.folder import RunFolder
+from bilo_ppl.run.model_file import ModelFile
+from bilo_ppl.run.settings import CommonSettings
 
 __all__ = ["Plan", "prepare"]
 
-_CHOICES = {
-    "sampler": SAMPLERS,
-    "chain_method": ("vectorized", "sequential", "parallel"),
-    "inner": ("lm", "adam"),
-    "sensitivity": ("auto", "partial", "implicit", "residual-gradient"),
-    "operator": ("fine-tuned", "numerical"),
-    "init": ("start", "prior"),
-}
+S = TypeVar("S", bound=CommonSettings)
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Plan(Generic[S]):
     """A run that has passed the checks."""
 
-    settings: RunSettings
+    settings: S
     file: ModelFile
     observations: Observations
-    folder: pathlib.Path
-    chain_method: str
+    folder: RunFolder
     loaded: LocalOperator | None
     """The operator of ``--operator-file``."""
     numerical: AbstractSolutionOperator | None
     """The numerical operator, if it is the one to sample with."""
+    latent: tuple[str, ...]
+    """Names of the model's sample sites without data."""
     solutions: tuple[str, ...]
     """Names of the model's solution sites."""
-    notes: tuple[str, ...]
-    """What will be done differently from what was asked."""
 
     def solver(self) -> AbstractInnerSolver:
         """The inner solver of sampling."""
@@ -79,84 +69,39 @@ class Plan:
         return model
 
 
-def prepare(settings: RunSettings) -> Plan:
-    """Check a run and make its folder.
+def prepare(settings: S, file: ModelFile) -> Plan[S]:
+    """Check a run of a model file; nothing is written.
 
-    Raises a ``ValueError`` or a ``FileNotFoundError`` that says what is wrong and what to do. With
-    ``overwrite``, the results of an earlier run in the folder are deleted.
+    Raises a ``ValueError`` or an ``OSError`` that says what is wrong and what to do.
     """
-    _check_values(settings)
-    file = load_model(settings.model)
-    folder = settings.folder(file.name)
-    _check_folder(folder, settings.overwrite)
+    folder = _folder(settings, file)
+    folder.check()
     observations = _observations(settings, file)
     loaded = None
     if settings.fine_tuned and settings.operator_file is not None:
-        loaded = load_operator(settings.operator_file, file.problem)
+        loaded = load_operator(
+            pathlib.Path(settings.operator_file),
+            file.problem,
+            network=file.architecture.get("network"),
+        )
     numerical = None if settings.fine_tuned else _numerical(file)
-    notes = []
-    plan = Plan(
-        settings,
-        file,
-        observations,
-        folder,
-        _chain_method(settings, notes),
-        loaded,
-        numerical,
-        (),
-        (),
-    )
+    plan = Plan(settings, file, observations, folder, loaded, numerical, (), ())
     operator = numerical or plan.fine_tuned(_untrained(plan))
     latent, solutions = _sites(plan, operator)
-    absent = [name for name in file.start if name not in latent]
-    if absent and settings.init == "start":
-        notes.append(
-            f"The model has no sample sites {absent}, only {latent}: what the pretrained theta "
-            "does not determine starts at random."
-        )
-    _make_folder(folder)
-    return dataclasses.replace(plan, solutions=tuple(solutions), notes=tuple(notes))
+    return dataclasses.replace(plan, latent=tuple(latent), solutions=tuple(solutions))
 
 
-def _check_values(settings: RunSettings) -> None:
-    for name, choices in _CHOICES.items():
-        value = getattr(settings, name)
-        if value not in choices:
-            raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.")
-    least = {"chains": 1, "warmup": 0, "samples": 1, "rank": 0, "inner_limit": 0, "seed": 0}
-    for name, smallest in least.items():
-        if getattr(settings, name) < smallest:
-            shown = name.replace("inner_limit", "max_inner_steps")
-            raise ValueError(f"{shown} is {getattr(settings, name)}; the least is {smallest}.")
-    if not (settings.tol > 0 and math.isfinite(settings.tol)):
-        raise ValueError(f"tol is {settings.tol:g}; the tolerance on the loss must be positive.")
+def _folder(settings: CommonSettings, file: ModelFile) -> RunFolder:
+    inputs = [path for path in (file.path, settings.data, settings.operator_file) if path]
+    return RunFolder(
+        settings.output_folder(file.name),
+        written=settings.written,
+        inputs=inputs,
+        overwrite=settings.overwrite,
+    )
 
 
-def _check_folder(folder: pathlib.Path, overwrite: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; choose another folder with --out.")
-    if (folder / "run.json").exists() and not overwrite:
-        raise ValueError(
-            f"{folder} holds the results of another run; choose another folder with --out, or give "
-            "--overwrite to replace them."
-        )
-
-
-def _make_folder(folder: pathlib.Path) -> None:
-    """Make the folder without the results of an earlier run."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "figures", ignore_errors=True)
-        (folder / "figures").mkdir()
-    except OSError as error:
-        raise ValueError(
-            f"cannot write to {folder} ({error.strerror}); choose another folder with --out."
-        ) from error
-
-
-def _observations(settings: RunSettings, file: ModelFile) -> Observations:
+def _observations(settings: CommonSettings, file: ModelFile) -> Observations:
     if settings.data is None:
         return file.observations(settings.data_seed)
     if not pathlib.Path(settings.data).is_file():
@@ -173,65 +118,48 @@ def _numerical(file: ModelFile) -> AbstractSolutionOperator:
     return file.reference()
 
 
-def _chain_method(settings: RunSettings, notes: list[str]) -> str:
-    devices = jax.local_device_count()
-    if settings.chain_method == "parallel" and settings.chains > devices:
-        notes.append(
-            f"{settings.chains} chains in parallel need as many devices, and JAX has {devices}: "
-            "the chains run one after another instead. On a CPU, set the environment variable "
-            f"XLA_FLAGS=--xla_force_host_platform_device_count={settings.chains}, or use "
-            "--chain-method vectorized."
-        )
-        return "sequential"
-    return settings.chain_method
-
-
 def _untrained(plan: Plan) -> LocalOperator:
     """An operator with random weights: enough to check ranks and shapes."""
     if plan.loaded is not None:
         return plan.loaded
-    return LocalOperator(plan.file.problem, plan.file.start, key=jax.random.key(0))
+    problem, start = plan.file.problem, plan.file.start
+    return LocalOperator(problem, start, key=jax.random.key(0), **plan.file.architecture)
 
 
 def _sites(plan: Plan, operator: AbstractSolutionOperator) -> tuple[list[str], list[str]]:
     """Names of the latent and of the solution sites; nothing is solved."""
-    found = find_solutions()
     latent: list[str] = []
+    solutions: list[str] = []
 
-    def look():
-        with found:
-            seeded = handlers.seed(plan.model(operator), jax.random.key(0))
-            trace = handlers.trace(seeded).get_trace(*plan.observations.model_args)
-        latent.extend(
-            name
-            for name, site in trace.items()
-            if site["type"] == "sample" and not site["is_observed"]
-        )
+    def note_names():
+        look = look_at(plan.model(operator), plan.observations.model_args)
+        latent.extend(look.latent)
+        solutions.extend(look.solutions)
 
     try:
-        jax.eval_shape(look)
+        jax.eval_shape(note_names)
     except Exception as error:
         raise ValueError(
             f"{plan.file.path}: model(operator, x, y, sigma) fails on these data: "
             f"{type(error).__name__}: {error}"
         ) from error
-    if not found.sites or not latent:
+    if not solutions or not latent:
         missing = "bilo_ppl.solution(...) call" if latent else "sample site without data"
         raise ValueError(
             f"{plan.file.path}: the model has no {missing}: there is nothing to infer."
         )
-    return latent, list(found.sites)
+    return latent, solutions
 
 
-def _solver(settings: RunSettings) -> AbstractInnerSolver:
-    if settings.inner == "lm":
+def _solver(settings: CommonSettings) -> AbstractInnerSolver:
+    if settings.chosen_inner == "lm":
         return LevenbergMarquardt(tolerance=settings.tol, max_steps=settings.inner_limit)
     return OptaxSolver(
         optimiser=optax.adam(1e-3), tolerance=settings.tol, max_steps=settings.inner_limit
     )
 
 
-def _sensitivity(settings: RunSettings) -> AbstractSensitivity:
+def _sensitivity(settings: CommonSettings) -> AbstractSensitivity:
     kinds = {
         "partial": PartialDerivative,
         "implicit": ImplicitDifferentiation,

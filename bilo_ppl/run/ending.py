@@ -2,25 +2,28 @@
 
 from collections.abc import Callable
 
-from bilo_ppl.run.interrupts import Interrupts
+from bilo_ppl._blocks import Interrupts
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 
 __all__ = ["INTERRUPTED", "to_the_end"]
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as in a shell."""
+"""Status of stages that kept what there was at an interrupt; the process's is 128 + the signal."""
 
 
 def to_the_end(record: Record, stages: Callable[[Interrupts], int]) -> int:
-    """The exit status of the stages; what ends them early goes to the record first."""
-    with Interrupts() as interrupts:
+    """The exit status of the stages: 130 after Ctrl-C, 143 after SIGTERM.
+
+    What ends them early goes to the record first.
+    """
+    with Interrupts(own_process=True) as interrupts:
         try:
-            return stages(interrupts)
+            status = stages(interrupts)
         except KeyboardInterrupt:
             record.status(f"interrupted {record.content['status']}")
             record.say(f"\nInterrupted; what there is lies in {record.folder}.")
-            return INTERRUPTED
+            status = INTERRUPTED
         except RunFailedError as error:
             record.status(f"failed: {error}")
             raise
@@ -28,3 +31,4 @@ def to_the_end(record: Record, stages: Callable[[Interrupts], int]) -> int:
             where = record.content["status"]
             record.status(f"failed {where}: {type(error).__name__}: {error}")
             raise
+        return interrupts.exit_status if status == INTERRUPTED else status

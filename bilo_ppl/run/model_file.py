@@ -1,8 +1,10 @@
 """Model files: a problem, a NumPyro model and data in one Python file."""
 
 import dataclasses
+import functools
 import importlib.util
 import inspect
+import os
 import pathlib
 import sys
 import traceback
@@ -12,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from bilo_ppl.network.local_operator import LocalOperator
+from bilo_ppl.pde.checks import check_problem
 from bilo_ppl.pde.data import Observations, check
-from bilo_ppl.pde.problem import Problem, check_problem
+from bilo_ppl.pde.problem import Problem
 
 __all__ = ["ModelFile", "load_model", "short_names"]
 
@@ -23,7 +27,7 @@ EXPECTED = {
     "model": "the NumPyro model, a function model(operator, x, y, sigma)",
     "synthetic_data": "a function of a seed that returns a mapping with x (n, d), y (n,) and sigma",
 }
-OPTIONAL = ("truth", "reference", "reference_grid", "exact")
+OPTIONAL = ("truth", "reference", "reference_grid", "exact", "architecture")
 
 INSTALLED = "bilo_ppl_models"
 """The package under which a wheel carries the folder models/."""
@@ -48,6 +52,8 @@ class ModelFile:
     """Makes a numerical solution operator: the exact posterior from the same model."""
     reference_grid: Any = None
     """Values of the one or two parameters on which the exact posterior is evaluated."""
+    architecture: Any = dataclasses.field(default_factory=dict)
+    """Arguments of `LocalOperator` (width, depth, network, dtype, ...) for pretraining."""
     exact: Any = None
     """The solution at ``truth``, a function of a point."""
 
@@ -56,6 +62,20 @@ class ModelFile:
         """The default of the model's argument sigma, or None."""
         default = inspect.signature(self.model).parameters["sigma"].default
         return None if default is inspect.Parameter.empty else default
+
+    def with_noise(self, noise: float | None) -> "ModelFile":
+        """The file with synthetic data of this noise sd; None: of the model's own.
+
+        Raises a ``ValueError`` if synthetic_data has no argument noise.
+        """
+        if noise is None:
+            return self
+        if "noise" not in inspect.signature(self.synthetic_data).parameters:
+            raise ValueError(
+                f"{self.path}: synthetic_data has no argument noise, so --noise cannot be given."
+            )
+        data = functools.partial(self.synthetic_data, noise=noise)
+        return dataclasses.replace(self, synthetic_data=data)
 
     def observations(self, seed: int) -> Observations:
         """The synthetic data of a seed, checked."""
@@ -67,14 +87,14 @@ class ModelFile:
         return check(found, self.problem.domain, row="observation {} of synthetic_data".format)
 
 
-def load_model(spec: str) -> ModelFile:
+def load_model(spec: str | os.PathLike) -> ModelFile:
     """The model file at a path, or of a short name such as ``nonlinear_poisson``.
 
     Short names are looked up in ``models/`` of the current folder, in ``models/`` beside the
     package, and among the models installed with it. Raises a ``ValueError`` for an unknown name, a
     file that fails to import, and one that lacks an expected name or defines it as something else.
     """
-    path = _find(spec)
+    path = _find(os.fspath(spec))
     module = _import(path)
     missing = [name for name in EXPECTED if not hasattr(module, name)]
     if missing:
@@ -127,6 +147,8 @@ def _import(path: pathlib.Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses, hence Equinox modules, look their module up by name.
     sys.modules[name] = module
+    # A folder that is only read gets no compiled file.
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -134,6 +156,8 @@ def _import(path: pathlib.Path) -> ModuleType:
         lines = [str(f.lineno) for f in frames if f.filename == str(path)]
         where = f", line {lines[-1]}" if lines else ""
         raise ValueError(f"{path}{where}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.dont_write_bytecode = writes
     return module
 
 
@@ -159,7 +183,20 @@ def _check(found: ModelFile) -> None:
             f"{found.path}: reference is {_described(found.reference)}; it must be a function "
             "without arguments that returns a solution operator."
         )
+    _check_architecture(found)
     check_problem(found.problem, found.start)
+
+
+def _check_architecture(found: ModelFile) -> None:
+    """Refuse what pretraining would not understand."""
+    known = set(inspect.signature(LocalOperator).parameters) - {"problem", "theta", "key"}
+    given = found.architecture
+    unknown = sorted(set(given) - known) if isinstance(given, Mapping) else [given]
+    if unknown:
+        raise ValueError(
+            f"{found.path}: architecture has {unknown}; it must be a mapping of arguments of "
+            f"LocalOperator: {', '.join(sorted(known))}."
+        )
 
 
 def _takes_data(model: Callable) -> bool:

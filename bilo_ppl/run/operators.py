@@ -1,9 +1,10 @@
 """The stages that make the solution operator: pretraining and adaptation."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 
+from bilo_ppl._blocks import Interrupts
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Theta
 from bilo_ppl.adaptation.adapting import adapt
@@ -14,7 +15,6 @@ from bilo_ppl.network.operator_file import save_operator
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.run.checks import Plan
-from bilo_ppl.run.interrupts import Interrupts
 from bilo_ppl.run.record import Record, warn
 from bilo_ppl.run.settings import RunFailedError
 
@@ -35,7 +35,7 @@ HEADROOM = 0.5
 
 
 def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepared:
-    """The numerical operator, or a fine-tuned one: loaded or pretrained, and adapted.
+    """The numerical operator, or a fine-tuned one: loaded or pretrained, and adapted if asked for.
 
     Raises `RunFailedError` if the tolerance is out of reach at the first guess.
     """
@@ -63,6 +63,7 @@ def _pretrained(plan: Plan, record: Record, interrupts: Interrupts) -> FineTuned
             solver=solver,
             sensitivity=plan.sensitivity(),
             progress=not settings.quiet,
+            **plan.file.architecture,
         )
         _save(plan, record, operator, report, "operator.eqx")
     record["pretrain"] = _fit_entry(report)
@@ -80,9 +81,9 @@ def _text(theta: Theta) -> str:
 
 
 def _save(plan: Plan, record: Record, operator: LocalOperator, report: Any, name: str) -> None:
-    path = record.folder / name
-    save_operator(path, operator, {"tolerance": plan.settings.tol, "report": str(report)})
-    record.say(f"Saved {path}.")
+    metadata = {"tolerance": plan.settings.tol, "report": str(report)}
+    save_operator(record.path(name), operator, metadata)
+    record.say(f"Saved {record.folder.path / name}.")
 
 
 def _fit_entry(report: FitReport) -> dict:
@@ -95,7 +96,7 @@ def _check_start(plan: Plan, record: Record, fine: FineTuned) -> None:
     solve = jit_once(lambda: fine.solve(plan.file.start, fine.init_state())[2])
     info = jax.device_get(solve())
     record["solve_at_start"] = info
-    if not info.converged and not plan.settings.accept_unconverged:
+    if not info.converged and not plan.settings.tolerates_unconverged:
         raise RunFailedError(
             f"The operator does not reach the tolerance {plan.settings.tol:g} at the first guess "
             f"{_text(plan.file.start)}: the loss is {float(info.loss):.2e} after {int(info.steps)} "
@@ -114,7 +115,7 @@ def _adapted(plan: Plan, record: Record, interrupts: Interrupts, fine: FineTuned
     settings = plan.settings
     with record.stage("adapt", "Adapting the operator to the posterior region."):
         try:
-            fine, report, variances = adapt(
+            adapted, report, variances = adapt(
                 plan.file.model,
                 jax.random.key(settings.seed + 2),
                 fine,
@@ -124,6 +125,7 @@ def _adapted(plan: Plan, record: Record, interrupts: Interrupts, fine: FineTuned
             )
         except ValueError as error:
             raise RunFailedError(f"the operator cannot be adapted: {error}") from error
+        fine = cast(FineTuned, adapted)
         _save(plan, record, fine.operator, report, "operator-adapted.eqx")
     record["adapt"] = {k: v for k, v in report._asdict().items() if k != "fits"}
     record.say(str(report))

@@ -4,24 +4,25 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
-import pathlib
+import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 from bilo_ppl._files import replacing
-from bilo_ppl.run.settings import RunSettings
+from bilo_ppl.diagnostics.plots import save_figure
+from bilo_ppl.run.folder import RunFolder
+from bilo_ppl.run.settings import CommonSettings
 
-__all__ = ["FILES", "Clock", "Record", "plain", "version", "warn"]
-
-FILES = ("run.json", "posterior.nc", "summary.csv", "operator.eqx", "operator-adapted.eqx")
-"""What a run writes, besides figures/*.png."""
+__all__ = ["Clock", "Record", "plain", "version", "warn"]
 
 _PACKAGES = ("bilo-ppl", "jax", "numpyro", "equinox", "optax", "numpy", "scipy", "arviz")
 
@@ -76,11 +77,12 @@ class Record:
     ``record["name"] = value`` adds an entry.
     """
 
-    def __init__(self, folder: pathlib.Path, settings: RunSettings):
+    def __init__(self, folder: RunFolder, settings: CommonSettings):
         self.folder, self.settings = folder, settings
         self.content: dict[str, Any] = {
             "status": "started",
             "arguments": dataclasses.asdict(settings),
+            "files": [],
             "seeds": {"run": settings.seed, "data": None if settings.data else settings.data_seed},
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in _PACKAGES},
@@ -107,8 +109,28 @@ class Record:
     def status(self, text: str) -> None:
         """Write run.json with this status."""
         self.content["status"] = text
-        with replacing(self.folder / "run.json") as temporary:
+        path = self.folder.add("run.json")
+        self.content["files"] = self.folder.files
+        with replacing(path) as temporary:
             temporary.write_text(json.dumps(plain(self.content), indent=2) + "\n")
+
+    def path(self, name: str) -> Path:
+        """Where to write a file of the results, such as ``figures/trace.png``.
+
+        run.json lists it before it is there: whatever ends the process, a next run knows it.
+        """
+        path, new = self.folder.add(name), name not in self.content["files"]
+        if new:
+            self.status(self.content["status"])
+        return path
+
+    def draw(self, figures: Iterable[tuple[str, Figure]]) -> None:
+        """Write figures one by one, by name, and say where they lie."""
+        for name, figure in figures:
+            # NumPyro's scopes put a slash into the names of sites.
+            file = f"figures/{name.replace('/', '_')}.png"
+            save_figure(figure, self.path(file))
+            self.say(f"  {self.folder.path / file}")
 
     @contextmanager
     def stage(self, name: str, title: str = "") -> Iterator[None]:
@@ -153,6 +175,8 @@ def plain(value: Any) -> Any:
         return repr(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return str(value)
 
 

@@ -1,60 +1,121 @@
-"""What a run is asked to do."""
+"""What every command is asked: a model, data, a solution operator, and a folder for the results."""
 
+# ruff: noqa: RUF009 (`option` makes a field, as `dataclasses.field` does)
+
+import abc
 import dataclasses
+import os
 import pathlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
 
-__all__ = ["SAMPLERS", "BadInputError", "RunFailedError", "RunSettings"]
+from bilo_ppl.run.options import check_options, option
 
-SAMPLERS = ("nuts", "hmc", "bilo-nuts", "bilo-hmc")
+__all__ = ["BadInputError", "CommonSettings", "RunFailedError", "refusing"]
 
 
-class BadInputError(Exception):
-    """The arguments, the model file or the data cannot be used; nothing was computed."""
+class BadInputError(ValueError):
+    """The arguments, the model file or the data cannot be used; nothing was computed or written."""
 
 
 class RunFailedError(Exception):
     """A stage did not reach what the next one needs; the message says what to do."""
 
 
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Make a `BadInputError` of what a check finds wrong, or cannot read."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise BadInputError(str(error)) from error
+
+
+OPERATOR, RESULTS = "solution operator", "results"
+"""Titles of groups in the help."""
+
+
 @dataclasses.dataclass(frozen=True)
-class RunSettings:
-    """Arguments of a run, as on the command line."""
+class CommonSettings(abc.ABC):
+    """Arguments that all commands have, as on the command line.
 
-    model: str
-    """Path or short name of a model file."""
-    data: str | None = None
-    """CSV file; without one, the model's synthetic data of ``data_seed``."""
-    data_seed: int = 0
-    sampler: str = "nuts"
-    chains: int = 4
-    chain_method: str = "sequential"
-    warmup: int = 500
-    samples: int = 1000
-    rank: int = 4
-    """Rank of the increments that are fine-tuned; 0 for all weights."""
-    tol: float = 1e-6
-    """Tolerance on the lower-level loss."""
-    inner: str = "lm"
-    max_inner_steps: int | None = None
-    """Limit for one solve; by default 2000 for "adam"; for "lm" 20, or 6 once adapted."""
-    sensitivity: str = "auto"
-    """"auto": partial for an adapted operator, else implicit with "lm", residual-gradient with "adam"."""
-    seed: int = 0
-    operator: str = "fine-tuned"
-    operator_file: str | None = None
-    """Load this operator instead of pretraining one."""
-    adapt: bool = True
-    certify: bool = True
-    init: str = "start"
-    out: str | None = None
-    overwrite: bool = False
-    accept_unconverged: bool = False
-    quiet: bool = False
+    A value that cannot be meant is a `BadInputError`, whoever gives it.
+    """
 
-    @property
-    def stateful(self) -> bool:
-        """Whether the chain carries the weights along (the papers' algorithm)."""
-        return self.sampler.startswith("bilo-")
+    GROUPS: ClassVar[tuple[str, ...]]
+    """Titles of the groups in the help, in their order."""
+    FILES: ClassVar[tuple[str, ...]]
+    """Names of the files that the command writes, besides run.json and operators."""
+
+    model: str | os.PathLike = option(
+        help="path of a model file, or short name such as nonlinear_poisson"
+    )
+    data: str | os.PathLike | None = option(
+        None,
+        metavar="FILE",
+        help="CSV file with columns for the coordinates, y, and optionally sigma; without it, the "
+        "model's synthetic data",
+    )
+    data_seed: int = option(0, least=0, help="seed of the synthetic data")
+    seed: int = option(0, least=0, help="seed of everything but the data")
+    operator: str = option(
+        "fine-tuned",
+        choices=("fine-tuned", "numerical"),
+        group=OPERATOR,
+        help="a fine-tuned network, or the model file's numerical solver",
+    )
+    operator_file: str | os.PathLike | None = option(
+        None,
+        metavar="FILE",
+        group=OPERATOR,
+        help="load this operator instead of pretraining one",
+    )
+    tol: float = option(
+        1e-6,
+        positive=True,
+        rule="the tolerance on the loss must be positive",
+        group=OPERATOR,
+        help="tolerance on the PDE loss",
+    )
+    rank: int = option(
+        4, least=0, group=OPERATOR, help="rank of the fine-tuned increments; 0: all weights"
+    )
+    inner: str | None = option(
+        "lm",
+        choices=("lm", "adam"),
+        group=OPERATOR,
+        help="inner solver: Levenberg-Marquardt or Adam",
+    )
+    max_inner_steps: int | None = option(
+        None,
+        least=0,
+        unset="20 for lm, 6 once adapted, 2000 for adam",
+        group=OPERATOR,
+        help="limit of one solve",
+    )
+    sensitivity: str = option(
+        "auto",
+        choices=("auto", "partial", "implicit", "residual-gradient"),
+        group=OPERATOR,
+        help="how the solution is differentiated with respect to theta; auto: partial once adapted, "
+        "else implicit with lm, residual-gradient with adam",
+    )
+    out: str | os.PathLike | None = option(
+        None, metavar="DIR", group=RESULTS, help="folder of the results"
+    )
+    overwrite: bool = option(
+        False, group=RESULTS, help="replace the results of an earlier run there"
+    )
+    quiet: bool = option(False, group=RESULTS, help="print warnings and errors only")
+
+    def __post_init__(self):
+        with refusing():
+            self.check()
+
+    def check(self) -> None:
+        """Raise a ``ValueError`` for a value that cannot be meant."""
+        check_options(self)
 
     @property
     def fine_tuned(self) -> bool:
@@ -62,9 +123,23 @@ class RunSettings:
         return self.operator == "fine-tuned"
 
     @property
+    @abc.abstractmethod
     def adapts(self) -> bool:
-        """Whether the operator is adapted before sampling."""
-        return self.adapt and self.fine_tuned and not self.stateful
+        """Whether the operator is adapted to the posterior."""
+
+    @property
+    @abc.abstractmethod
+    def tolerates_unconverged(self) -> bool:
+        """Whether a solve that misses the tolerance may stand."""
+
+    @property
+    @abc.abstractmethod
+    def chosen_inner(self) -> str:
+        """The inner solver, with the default filled in."""
+
+    @abc.abstractmethod
+    def default_folder(self, model_name: str) -> str:
+        """Name of the folder in ``runs/`` for the results of a model."""
 
     @property
     def chosen_sensitivity(self) -> str:
@@ -73,15 +148,22 @@ class RunSettings:
             return self.sensitivity
         if self.adapts:
             return "partial"
-        return "implicit" if self.inner == "lm" else "residual-gradient"
+        return "implicit" if self.chosen_inner == "lm" else "residual-gradient"
 
     @property
     def inner_limit(self) -> int:
         """Largest number of inner steps in one solve."""
         # An adapted operator rarely needs a step; what it cannot reach in a few is far away.
-        default = 2000 if self.inner == "adam" else 6 if self.adapts else 20
+        default = 2000 if self.chosen_inner == "adam" else 6 if self.adapts else 20
         return default if self.max_inner_steps is None else self.max_inner_steps
 
-    def folder(self, model_name: str) -> pathlib.Path:
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Names of all files that the command may write, as patterns relative to the folder."""
+        pretrains = self.fine_tuned and self.operator_file is None
+        operators = ("operator.eqx",) * pretrains + ("operator-adapted.eqx",) * self.adapts
+        return ("run.json", *operators, *self.FILES)
+
+    def output_folder(self, model_name: str) -> pathlib.Path:
         """Where the results go."""
-        return pathlib.Path(self.out or pathlib.Path("runs") / f"{model_name}-{self.sampler}")
+        return pathlib.Path(self.out or pathlib.Path("runs") / self.default_folder(model_name))

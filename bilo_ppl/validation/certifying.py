@@ -8,19 +8,15 @@ give importance weights, and their statistics say what the better solution would
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from numpyro import handlers
 from numpyro.infer.util import potential_energy, unconstrain_fn
 
-from bilo_ppl.inner.sensitivity import PartialDerivative
-from bilo_ppl.inner.solvers import LevenbergMarquardt
 from bilo_ppl.operators.base import AbstractSolutionOperator
-from bilo_ppl.operators.fine_tuned import FineTuned
-from bilo_ppl.ppl.handlers import find_solutions, replace_operator, warm_start, without_solving
+from bilo_ppl.ppl.handlers import replace_operator, warm_start, without_solving
+from bilo_ppl.ppl.look import look_at
 from bilo_ppl.validation.certificate import Certificate
 from bilo_ppl.validation.importance import importance_weights
 
@@ -61,7 +57,7 @@ def certify(
     draws = {name: jnp.asarray(flat[name][picked]) for name in latent}
     if reference is None:
         operators = {n: _tightened(n, op, factor, max_steps) for n, op in operators.items()}
-        tolerance = max(op.solver.tolerance for op in operators.values())
+        tolerance = max(op.loss_tolerance or 0.0 for op in operators.values())
         against = f"solving to a loss of {tolerance:.0e}"
     else:
         given = reference if isinstance(reference, Mapping) else dict.fromkeys(operators, reference)
@@ -77,39 +73,22 @@ def certify(
 
 def _look(model, draw, args, kwargs) -> tuple[list[str], dict[str, AbstractSolutionOperator]]:
     """Names of the latent sites, and the operators by solution site; nothing is solved."""
-    found = find_solutions()
-    with found:
-        seeded = handlers.seed(handlers.substitute(model, data=draw), jax.random.key(0))
-        trace = handlers.trace(seeded).get_trace(*args, **kwargs)
-    if not found.sites:
+    look = look_at(model, args, kwargs, values=draw)
+    if not look.solutions:
         raise ValueError("certify: the model has no solution(...) site.")
-    latent = [n for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]]
-    missing = [name for name in latent if name not in draw]
-    if missing:
-        raise ValueError(f"certify: the samples have no values for the sites {missing}.")
-    return latent, {name: operator for name, (operator, _) in found.sites.items()}
+    if look.missing:
+        raise ValueError(f"certify: the samples have no values for the sites {list(look.missing)}.")
+    return list(look.latent), look.operators
 
 
 def _tightened(
     name: str, operator: AbstractSolutionOperator, factor: float, max_steps: int
-) -> FineTuned:
-    """The operator with a tighter tolerance, on the residual rows, by Levenberg-Marquardt."""
-    if not isinstance(operator, FineTuned):
-        raise ValueError(
-            f"certify: site {name!r} has a {type(operator).__name__}, whose tolerance cannot be "
-            "tightened; give reference=."
-        )
-    solver = LevenbergMarquardt(operator.solver.tolerance / factor, max_steps)
-    tight = eqx.tree_at(
-        lambda o: (o.solver, o.sensitivity), operator, (solver, PartialDerivative())
-    )
-    # Rounding in single precision stalls the loss near 1e-9, and is an error of its own.
-    floating = jnp.result_type(float)
-    parts = tight.operator.network, tight.operator.embedding
-    precise = jax.tree.map(
-        lambda leaf: leaf.astype(floating) if eqx.is_inexact_array(leaf) else leaf, parts
-    )
-    return eqx.tree_at(lambda o: (o.operator.network, o.operator.embedding), tight, precise)
+) -> AbstractSolutionOperator:
+    """The operator with a tighter tolerance."""
+    try:
+        return operator.tightened(factor, max_steps)
+    except NotImplementedError as error:
+        raise ValueError(f"certify: site {name!r}: {error} Give reference=.") from error
 
 
 class _Energies(NamedTuple):

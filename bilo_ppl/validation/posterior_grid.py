@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import numpyro
 from jaxtyping import Float
 from numpyro.infer.util import log_density
 
 from bilo_ppl._compile import jit_for
+from bilo_ppl.ppl.look import look_at
 
 __all__ = ["GridPosterior", "grid_posterior"]
 
@@ -152,15 +152,9 @@ def _check_grid(grid: Mapping[str, np.ndarray]) -> None:
 
 
 def _check_sites(model, grid, args, kwargs) -> dict[str, Any]:
-    """The prior of each parameter, after a check that they are all the latent sites."""
+    """The prior of each parameter, checked to be all the latent sites; nothing is solved."""
     middle = {name: values[len(values) // 2] for name, values in grid.items()}
-    seeded = numpyro.handlers.seed(numpyro.handlers.substitute(model, data=middle), rng_seed=0)
-    trace = numpyro.handlers.trace(seeded).get_trace(*args, **kwargs)
-    latent = {
-        name: site
-        for name, site in trace.items()
-        if site["type"] == "sample" and not site["is_observed"]
-    }
+    latent = look_at(model, args, kwargs, values=middle).latent
     if set(latent) != set(grid):
         raise ValueError(
             f"grid_posterior: the grid has the names {sorted(grid)}, the latent sites of the model "

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import bilo_ppl as bilo
-from bilo_ppl.adaptation.consolidation import farthest_points, losses
+from bilo_ppl.adaptation.batches import farthest_points, losses
 from models import poisson
 
 X = np.linspace(0.1, 0.9, 9)[:, None]
@@ -94,8 +94,8 @@ def test_given_thetas_are_fitted_in_part_and_checked_on_the_rest(fine):
     thetas = {"D": np.linspace(0.9, 1.1, 24)}
     operator, report, mass = adapted_to(fine, thetas=thetas, count=6)
     assert mass is None
-    assert report.thetas == 6 * report.rounds
-    assert report.fresh == 24 - report.thetas
+    assert report.thetas == 6 * report.rounds + 1  # and the theta of pretraining
+    assert report.fresh == 24 - 6 * report.rounds
     assert report.ready
     assert (losses(operator, {"D": jnp.asarray(thetas["D"])}) <= TOLERANCE).all()
 
@@ -132,7 +132,7 @@ def test_arguments_that_cannot_be_meant(fine, options, message):
 
 
 def test_an_operator_without_weights_cannot_be_adapted():
-    with pytest.raises(ValueError, match="is a FiniteDifferences; only a FineTuned"):
+    with pytest.raises(ValueError, match="is a FiniteDifferences, which has no weights to adapt"):
         adapted_to(poisson.reference())
 
 

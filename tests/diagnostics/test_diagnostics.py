@@ -42,7 +42,7 @@ class ClosedForm(AbstractSolutionOperator):
         SOLVES["count"] += 1
         D = jnp.asarray(theta["D"])
         loss = (D - 1) ** 2 / 10
-        info = SolveInfo(jnp.floor(10 * jnp.abs(D - 1)).astype(int), loss, loss <= TOL)
+        info = SolveInfo.of(jnp.floor(10 * jnp.abs(D - 1)).astype(int), loss, loss <= TOL)
         return lambda x: jnp.sin(jnp.pi * x[0]) / D, (), info
 
 
@@ -261,7 +261,7 @@ def recorded(loss=0.01, diverging=0):
 
 def test_recorded_and_pure_inner_statistics_stand_side_by_side(solves):
     shape = (4, 500)
-    pure = {"u": SolveInfo(np.ones(shape, int), np.zeros(shape), np.ones(shape, bool))}
+    pure = {"u": SolveInfo.of(np.ones(shape, int), np.zeros(shape), np.ones(shape, bool))}
     stats = diagnostics.to_arviz(recorded(), inner=pure)["sample_stats"]
     assert "solver_state" not in stats.data_vars
     assert stats["inner_steps"].values.sum() == 2000

@@ -215,26 +215,20 @@ def test_faults_are_counted():
 
 
 FAILING = """
-import jax, jax.numpy as jnp
+import jax.numpy as jnp
 import bilo_ppl as bilo
 from bilo_ppl.run.model_file import load_model
-from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 
 poisson = load_model("poisson")
 problem, model, synthetic_data = poisson.problem, poisson.model, poisson.synthetic_data
 start = {"D": 0.9}
 
-class FailsBeyond(AbstractSolutionOperator):
-    problem: bilo.Problem
-    def init_state(self):
-        return ()
-    def solve(self, theta, state):
-        solved = jax.lax.stop_gradient(theta["D"]) <= 1.1
-        info = SolveInfo(jnp.array(1), jnp.array(0.0), solved)
-        return lambda x: jnp.sin(jnp.pi * x[0]) / theta["D"], (), info
-
 def reference():
-    return FailsBeyond(problem)
+    return bilo.ClosedForm(
+        problem,
+        lambda x, theta: jnp.sin(jnp.pi * x[0]) / theta["D"],
+        valid=lambda theta: theta["D"] <= 1.1,
+    )
 """
 
 

@@ -65,7 +65,7 @@ def test_band_is_the_quantiles_and_counts_what_it_leaves_out():
     u = RNG.normal(size=(101, 21))
     u[7, 3] = np.nan
     data = (np.array([[0.2], [0.6]]), np.array([1.0, -1.0]), 0.3)
-    figure = plots.plot_solution_band(x, u, data, (x, np.zeros(21)), name="v")
+    figure = plots.plot_solution_band(x, u, data, (x, np.zeros(21)), name="v", coordinate="t")
     (ax,) = figure.axes
     kept = np.delete(u, 7, axis=0)[:, ::-1]
     np.testing.assert_allclose(line(ax, "median").get_ydata(), np.median(kept, axis=0))
@@ -79,7 +79,7 @@ def test_band_is_the_quantiles_and_counts_what_it_leaves_out():
     np.testing.assert_allclose([s[1, 1] - s[0, 1] for s in segments], 0.6)
     assert "5 to 95 % (1 of 101 draws left out: not finite)" in labels(ax)
     assert set(labels(ax)[1:]) == {"median", "truth", "data, 1 sd"}
-    assert ax.get_ylabel() == "v"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("t", "v")
 
 
 @pytest.mark.parametrize(

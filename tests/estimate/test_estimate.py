@@ -1,5 +1,6 @@
 """Point estimates against closed forms, by-hand iterations, and what can go wrong."""
 
+import signal
 from typing import Any
 
 import equinox as eqx
@@ -42,7 +43,7 @@ class ClosedForm(AbstractSolutionOperator):
         D = theta["D"]
         fixed = jax.lax.stop_gradient(D)
         loss = jnp.where(fixed > self.wall, 1e9, 1e-7)
-        info = SolveInfo(jnp.array(2), loss, fixed <= self.bound)
+        info = SolveInfo.of(jnp.array(2), loss, fixed <= self.bound)
         return (lambda x: jnp.sin(jnp.pi * x[0]) / D), state + 1, info
 
 
@@ -251,7 +252,7 @@ def test_singular_vectors_of_wide_jacobians_are_those_of_tall_ones():
     J = np.random.default_rng(0).normal(size=(5, 9)) * np.logspace(0, -3, 5)[:, None]
     values, right = line_search._right_singular(jnp.asarray(J))
     np.testing.assert_allclose(values, np.linalg.svd(J)[1], rtol=1e-10)
-    np.testing.assert_allclose((right.T * values**2) @ right, J.T @ J, atol=1e-12)
+    np.testing.assert_allclose((right.T * values[None] ** 2) @ right, J.T @ J, atol=1e-12)
     tall, _ = line_search._right_singular(jnp.asarray(J.T))
     np.testing.assert_allclose(tall, values, rtol=1e-10)
 
@@ -322,17 +323,18 @@ def test_unsolved_points_do_not_count_and_too_many_end_the_descent():
 
 
 def test_ctrl_c_keeps_the_best_point(monkeypatch):
-    blocks, advance = [], descent.advance
+    blocks, descend = [], descent.descend
 
     def interrupted(*args):
-        if len(blocks) == 2:
-            raise KeyboardInterrupt
         blocks.append(None)
-        return advance(*args)
+        if len(blocks) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return descend(*args)
 
-    monkeypatch.setattr(descent, "advance", interrupted)
+    monkeypatch.setattr(descent, "descend", interrupted)
     found = estimate()
     assert found.status == "interrupted"
+    assert len(blocks) == 2
     assert found.history.steps > 1
     assert found.energy == pytest.approx(found.history.energy.min())
 

@@ -76,7 +76,7 @@ def test_frequencies_are_frozen_and_all_layers_are_not():
     weights = field_weights(field)
     assert weights.size == (8 * 8 + 8) + (8 + 1)
     moved = with_field_weights(field, weights + 1)
-    np.testing.assert_array_equal(moved.network.frequencies, field.network.frequencies)
+    np.testing.assert_array_equal(moved.network.frequencies.value, field.network.frequencies.value)
     np.testing.assert_array_equal(field_weights(moved), weights + 1)
     assert moved(0.3) != field(0.3)
 

@@ -1,22 +1,24 @@
 """Pretraining: the report, extra data, what can go wrong, and interruption."""
 
 import inspect
-import sys
+import signal
 import warnings
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import bilo_ppl as bilo
+from bilo_ppl.inner import fitting
+from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
 from bilo_ppl.inner.lower_level import LowerLevel
 from bilo_ppl.inner.pretraining import data_rows
 from models import heat_initial
 
 KEY = jax.random.key(0)
-MODULE = sys.modules["bilo_ppl.inner.pretraining"]
 
 
 def pretrained(problem, theta=None, *, tolerance=1e-3, max_steps=40, width=8, **options):
@@ -127,20 +129,26 @@ def test_the_problem_is_checked_first(small_problem):
         pretrained(small_problem, {})
 
 
+def interrupt_block(monkeypatch, number):
+    """Raise SIGINT in a block of a fit, counted from 1."""
+    block, done = fitting._Fit.block, []
+
+    def interrupting(self, length):
+        done.append(length)
+        if len(done) == number:
+            signal.raise_signal(signal.SIGINT)
+        return block(self, length)
+
+    monkeypatch.setattr(fitting._Fit, "block", interrupting)
+
+
 def test_interruption_and_an_unreached_tolerance_keep_the_operator_and_show(
     small_problem, monkeypatch, capsys
 ):
-    class InterruptingBar(MODULE.tqdm):
-        def update(self, n=1):
-            if self.n:
-                raise KeyboardInterrupt
-            return super().update(n)
-
-    monkeypatch.setattr(MODULE, "tqdm", InterruptingBar)
+    # The first block evaluates the start, the others take two steps each.
+    interrupt_block(monkeypatch, 3)
     interrupted = pretrained(small_problem, tolerance=1e-12, max_steps=40, progress=True)
-    shown = capsys.readouterr()
-    assert "pretrain: interrupted at step 4" in shown.out + shown.err
-    assert "loss" in shown.err
+    assert "pretrain: interrupted after 4 steps, loss " in capsys.readouterr().err
     monkeypatch.undo()
     stopped = pretrained(small_problem, tolerance=1e-12, max_steps=4)
     for report in (interrupted.report, stopped.report):
@@ -150,3 +158,42 @@ def test_interruption_and_an_unreached_tolerance_keep_the_operator_and_show(
     np.testing.assert_allclose(values(interrupted.operator), values(stopped.operator), rtol=1e-4)
     np.testing.assert_allclose(interrupted.report.loss, stopped.report.loss, rtol=1e-3)
     assert capsys.readouterr().err == ""
+
+
+def squares(target):
+    """Rows w - target of one weight, for the stages of a fit."""
+    return LeastSquares((RowFamily(lambda w, item: {"row": (w - item)[None]}, target[None], {}),))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_a_fit_interrupted_on_the_way_reports_the_last_stage(monkeypatch, number):
+    interrupt_block(monkeypatch, number)
+    # Chunks of two steps, of which the first of all only evaluates.
+    solver = bilo.OptaxSolver(optax.sgd(0.25), tolerance=1e-3, max_steps=40)
+    stages = [jnp.array(1.0), jnp.array(2.0), jnp.array(4.0)]
+    weights, report = fitting.fit(
+        solver, squares, jnp.array(0.0), progress=False, label="fit", stages=stages
+    )
+    np.testing.assert_allclose(report.loss, (weights - 4.0) ** 2)
+    # Blocks: start and step of a stage, in turn; a step goes half of the way.
+    assert report.steps == number // 2
+    np.testing.assert_allclose(weights, [0.0, 0.5, 0.5, 1.25][number - 1])
+    assert len(report.history) == 1
+
+
+def test_the_stages_of_a_fit_lead_to_the_last():
+    solver = bilo.OptaxSolver(optax.sgd(0.25), tolerance=1e-6, max_steps=60)
+    stages = [jnp.array(1.0), jnp.array(2.0), jnp.array(4.0)]
+    weights, report = fitting.fit(
+        solver, squares, jnp.array(0.0), progress=False, label="fit", stages=stages
+    )
+    # A chunk of three steps, of which the first only evaluates, in each of the stages before the last.
+    steps, losses = zip(*report.history, strict=True)
+    assert steps[0] == 4
+    np.testing.assert_allclose(losses[0], (4 - 1.6875) ** 2)
+    assert report.converged
+    np.testing.assert_allclose(weights, 4.0, atol=1e-3)
+    with_gain = fitting.fit(
+        solver, squares, jnp.array(0.0), progress=False, label="fit", least_gain=0.99, stages=stages
+    )[1]
+    assert len(with_gain.history) == 2, "two steps lower the loss by 15 / 16"

@@ -13,8 +13,9 @@ import pytest
 from numpyro.infer import HMC, NUTS, init_to_sample
 
 import bilo_ppl as bilo
+from bilo_ppl.mcmc import BlockSampler, init_near
+from bilo_ppl.mcmc.initial_position import JITTER
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
-from bilo_ppl.run.sample.sampling import JITTER, BlockSampler, near
 from models import poisson
 
 TRACES = {"count": 0}
@@ -31,7 +32,7 @@ class ClosedForm(AbstractSolutionOperator):
 
     def solve(self, theta, state):
         fixed = jax.lax.stop_gradient(theta["D"])
-        info = SolveInfo(jnp.array(1), jnp.array(0.0), fixed < 50)
+        info = SolveInfo.of(jnp.array(1), jnp.array(0.0), fixed < 50)
         return lambda x: jnp.sin(jnp.pi * x[0]) / theta["D"], fixed, info
 
 
@@ -48,7 +49,7 @@ def model(x, y):
 
 
 def sampler(kind, method="sequential", chains=3, block=50, **options):
-    options = {"init_strategy": near({"D": 0.9}), "step_size": 0.3, **options}
+    options = {"init_strategy": init_near({"D": 0.9}), "step_size": 0.3, **options}
     made = BlockSampler(
         kind(model, **options), (X, Y), chains=chains, chain_method=method, warmup=40, block=block
     )
@@ -56,8 +57,8 @@ def sampler(kind, method="sequential", chains=3, block=50, **options):
     return made
 
 
-def advance(made, count, keep=True):
-    made.advance(count, keep=keep, progress=False, label="")
+def run(made, count, keep=True):
+    return made.run(count, keep=keep, progress=False, label="")
 
 
 @pytest.mark.parametrize("kind", [NUTS, bilo.BiLONUTS])
@@ -73,9 +74,9 @@ def test_every_chain_has_a_start_of_its_own_with_its_own_energy(kind):
     np.testing.assert_allclose(constant, constant[0], atol=1e-10)
     data = np.sum(mismatch * (np.sin(np.pi * X[:, 0]) / D[:, None]), axis=1) / SIGMA**2
     np.testing.assert_allclose(made.state.z_grad["D"], -(1 - D) - 1 + data, rtol=1e-9)
-    advance(made, 40, keep=False)
-    advance(made, 60)
-    draws = made.collected().get_samples()["D"]
+    run(made, 40, keep=False)
+    run(made, 60)
+    draws = made.collected().samples["D"]
     assert draws.shape == (3, 60)
     assert len(np.unique(draws[:, 0])) == 3
 
@@ -90,7 +91,7 @@ def test_a_chain_without_a_valid_start_is_named(kind):
     class Nowhere(ClosedForm):
         def solve(self, theta, state):
             u, state, info = super().solve(theta, state)
-            return u, state, info._replace(converged=theta["D"] < 0.9)
+            return u, state, SolveInfo.of(info.steps, info.loss, theta["D"] < 0.9)
 
     def narrow(x, y):
         D = numpyro.sample("D", dist.Gamma(2.0, 1.0))
@@ -98,7 +99,7 @@ def test_a_chain_without_a_valid_start_is_named(kind):
         numpyro.sample("y", dist.Normal(jax.vmap(u)(x), SIGMA), obs=y)
 
     made = BlockSampler(
-        kind(narrow, init_strategy=near({"D": 0.9})),
+        kind(narrow, init_strategy=init_near({"D": 0.9})),
         (X, Y),
         chains=5,
         chain_method="sequential",
@@ -112,17 +113,17 @@ def test_a_chain_without_a_valid_start_is_named(kind):
 @pytest.mark.parametrize("kind", [NUTS, bilo.BiLONUTS])
 def test_nothing_is_traced_again_and_memory_stays_flat_over_ten_thousand_draws(kind):
     made = sampler(kind, chains=1, block=500, max_tree_depth=3)
-    advance(made, 40, keep=False)
-    advance(made, 1000, keep=False)
+    run(made, 40, keep=False)
+    run(made, 1000, keep=False)
     traces = TRACES["count"]
     gc.collect()
     arrays = len(jax.live_arrays())
     tracemalloc.start()
     try:
-        advance(made, 5000, keep=False)
+        run(made, 5000, keep=False)
         gc.collect()
         half, _ = tracemalloc.get_traced_memory()
-        advance(made, 5000, keep=False)
+        run(made, 5000, keep=False)
         gc.collect()
         end, _ = tracemalloc.get_traced_memory()
     finally:
@@ -134,14 +135,14 @@ def test_nothing_is_traced_again_and_memory_stays_flat_over_ten_thousand_draws(k
 
 def test_only_the_draws_are_kept():
     made = sampler(NUTS, chains=2, block=500, max_tree_depth=3)
-    advance(made, 40, keep=False)
-    advance(made, 2000)
+    run(made, 40, keep=False)
+    run(made, 2000)
     gc.collect()
     held = jax.tree.leaves(made.draws)
     assert not any(isinstance(leaf, jax.Array) for leaf in held)
     # A draw has one parameter and five statistics of at most eight bytes.
     assert sum(leaf.nbytes for leaf in held) <= 2 * 2000 * 6 * 8
-    assert made.collected().get_samples()["D"].shape == (2, 2000)
+    assert made.collected().samples["D"].shape == (2, 2000)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_only_the_draws_are_kept():
 def test_the_first_transition_is_the_only_one_that_is_compiled(options):
     """A fixed number of steps makes NumPyro's state weakly typed after a transition."""
     made = sampler(HMC, chains=2, **options)
-    advance(made, 1, keep=False)
+    run(made, 1, keep=False)
     traces = TRACES["count"]
-    advance(made, 30)
+    run(made, 30)
     assert TRACES["count"] == traces

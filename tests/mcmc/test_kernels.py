@@ -60,7 +60,7 @@ class ClosedForm(AbstractSolutionOperator):
         if self.log:
             jax.debug.callback(_note, state["last"], fixed, steps)
         scale = 1 + self.drift * distance
-        info = SolveInfo(steps, 1e-6 * distance, fixed <= self.bound)
+        info = SolveInfo.of(steps, 1e-6 * distance, fixed <= self.bound)
         state = {"last": fixed, "solves": state["solves"] + 1}
         return (lambda x: scale * jnp.sin(jnp.pi * x[0]) / D), state, info
 

@@ -12,7 +12,7 @@ from numpyro.infer import NUTS, init_to_value
 
 import bilo_ppl as bilo
 from bilo_ppl.diagnostics.results import chain_diagnostics
-from bilo_ppl.run.sample.sampling import BlockSampler
+from bilo_ppl.mcmc import BlockSampler
 from models import nonlinear_poisson, poisson
 
 MODELS = {"poisson": poisson, "nonlinear_poisson": nonlinear_poisson}
@@ -58,10 +58,10 @@ def draw(kernel, args, samples, warmup=200):
         kernel, args, chains=4, chain_method="sequential", warmup=warmup, block=100
     )
     sampler.start(jax.random.key(3))
-    sampler.advance(warmup, keep=False, progress=False, label="")
-    sampler.advance(samples, keep=True, progress=False, label="")
+    sampler.run(warmup, keep=False, progress=False, label="")
+    sampler.run(samples, keep=True, progress=False, label="")
     draws = sampler.collected()
-    return {**draws.get_samples(), **draws.get_extra_fields()}
+    return {**draws.samples, **draws.statistics}
 
 
 def assert_exact(fields, exact, name):

@@ -48,9 +48,9 @@ def test_residual_blocks_add_their_input():
 
 def test_fourier_features_enter_as_sine_and_cosine():
     network = mlp(fourier=4, fourier_scale=3.0)
-    assert network.frequencies.shape == (4, 2)
+    assert network.frequencies.value.shape == (4, 2)
     assert network.layers[0].weight.shape == (5, 8)
-    phase = np.asarray(network.frequencies) @ X
+    phase = np.asarray(network.frequencies.value) @ X
     a, b, c = network.layers
     h = jnp.tanh(a(jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])) + E)
     np.testing.assert_allclose(network(X, E), c(jnp.tanh(b(h))), rtol=1e-13)
@@ -58,7 +58,7 @@ def test_fourier_features_enter_as_sine_and_cosine():
 
 def test_fourier_scale_multiplies_the_frequencies():
     one, three = mlp(fourier=4), mlp(fourier=4, fourier_scale=3.0)
-    np.testing.assert_allclose(three.frequencies, 3 * one.frequencies, rtol=1e-14)
+    np.testing.assert_allclose(three.frequencies.value, 3 * one.frequencies.value, rtol=1e-14)
 
 
 def test_initial_weights_are_glorot_uniform():

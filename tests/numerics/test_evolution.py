@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from bilo_ppl.fields import KarhunenLoeve
 from bilo_ppl.numerics import Godunov, GridField2D, MethodOfLines
 from bilo_ppl.pde.calculus import divergence, grad, partial
-from bilo_ppl.pde.domain import interval, space_time
+from bilo_ppl.pde.domain import Box, interval, space_time
 from bilo_ppl.pde.problem import Problem
 
 SAMPLES = np.random.default_rng(0).uniform(size=(200, 2))
@@ -303,6 +303,14 @@ class Interval(Evolution):
     points = domain.grid(5)
 
 
+class Square(Evolution):
+    domain = Box((0.0, 0.0), (1.0, 1.0))
+
+
+class TimeFirst(Evolution):
+    domain = Box((0.0, 0.0), (1.0, 1.0), time=0)
+
+
 class Steady(Evolution):
     def residual(self, u, x, theta):
         return partial(u, 0, 0)(x) - theta["D"]
@@ -337,6 +345,8 @@ class VectorResidual(Evolution):
     ("problem", "message"),
     [
         (Interval(), "1 dimensions"),
+        (Square(), r"Square.domain has no time; make it by space_time\(interval"),
+        (TimeFirst(), "TimeFirst.domain has time first"),
         (Steady(), "does not depend on u_t"),
         (Vibration(), "depends on something else"),
         (NoInitialValue(), "initial values"),

@@ -100,3 +100,20 @@ def test_single_precision_is_kept(operator):
 def test_partial_without_axis_is_an_error():
     with pytest.raises(ValueError, match="at least one axis"):
         bilo.partial(wave)
+
+
+def test_time_is_the_axis_that_the_domain_says():
+    domain = bilo.space_time(bilo.interval(0.0, 1.0), 2.0)
+    x = jnp.array([0.3, 1.5])
+    np.testing.assert_array_equal(bilo.partial(wave, domain.time)(x), bilo.partial(wave, 1)(x))
+    np.testing.assert_array_equal(
+        bilo.laplacian(wave, axes=domain.space)(x), bilo.partial(wave, 0, 0)(x)
+    )
+    with pytest.raises(ValueError, match="the domain has no time"):
+        bilo.partial(wave, bilo.interval(0.0, 1.0).time)
+
+
+@pytest.mark.parametrize("axis", [1, -2])
+def test_an_axis_that_the_points_lack_is_an_error_and_no_zero(axis):
+    with pytest.raises(ValueError, match=f"along axis {axis} was asked for, but the points have 1"):
+        bilo.partial(lambda x: x[0] ** 2, axis)(jnp.array([0.5]))

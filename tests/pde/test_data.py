@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bilo_ppl.pde.data import Observations, check, read_csv
-from bilo_ppl.pde.domain import Box, interval
+from bilo_ppl.pde.domain import Box, interval, space_time
 
 LINE = interval(0.0, 1.0)
 
@@ -26,6 +26,14 @@ def test_coordinates_keep_their_order_and_sigma_its_default(tmp_path):
     found = read_csv(written(tmp_path, "t,y,x\n0.1,5,0.2\n"), Box((0, 0), (1, 1)), 0.3)
     np.testing.assert_array_equal(found.x, [[0.1, 0.2]])
     assert found.sigma == 0.3
+
+
+def test_coordinates_called_as_those_of_the_domain_are_taken_by_name(tmp_path):
+    domain = space_time(LINE, 9.0)
+    found = read_csv(written(tmp_path, "t,y,x\n7,5,0.2\n"), domain, 0.3)
+    np.testing.assert_array_equal(found.x, [[0.2, 7.0]])
+    found = read_csv(written(tmp_path, "s,y,x\n0.2,5,7\n"), domain, 0.3)
+    np.testing.assert_array_equal(found.x, [[0.2, 7.0]])
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path):

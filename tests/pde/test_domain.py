@@ -1,10 +1,11 @@
-"""Boxes, grids, samples and masks."""
+"""Boxes, their coordinates, grids, samples and masks."""
 
 import numpy as np
 import pytest
 from scipy.stats import qmc
 
-from bilo_ppl.pde.domain import Box, graded, hammersley, interval, masked, space_time
+from bilo_ppl.pde.domain import Box, interval, space_time, time_interval
+from bilo_ppl.pde.points import graded, hammersley, masked
 
 BOX = Box((0.0, -1.0), (2.0, 3.0))
 
@@ -88,8 +89,33 @@ def test_normalise_maps_to_the_unit_cube_in_the_precision_of_the_point():
 
 
 def test_space_time_appends_time():
-    assert space_time(BOX, 5.0, start=1.0) == Box((0.0, -1.0, 1.0), (2.0, 3.0, 5.0))
+    assert space_time(BOX, 5.0, start=1.0) == Box((0.0, -1.0, 1.0), (2.0, 3.0, 5.0), time=2)
     assert space_time(interval(0.0, 1.0), 2.0).lower == (0.0, 0.0)
+    assert time_interval(1, 3) == Box((1.0,), (3.0,), time=0)
+
+
+@pytest.mark.parametrize(
+    ("domain", "space", "coordinates"),
+    [
+        (interval(0, 1), (0,), "x"),
+        (time_interval(0, 1), (), "t"),
+        (BOX, (0, 1), "xy"),
+        (space_time(interval(0, 1), 1), (0,), "xt"),
+        (space_time(BOX, 1), (0, 1), "xyt"),
+        (Box((0, 0), (1, 1), time=0), (1,), "tx"),
+        (Box((0,) * 3, (1,) * 3), (0, 1, 2), "xyz"),
+        (space_time(Box((0,) * 4, (1,) * 4), 1), (0, 1, 2, 3), ["x1", "x2", "x3", "x4", "t"]),
+    ],
+)
+def test_time_is_one_of_the_coordinates_and_space_the_rest(domain, space, coordinates):
+    assert domain.space == space
+    assert domain.coordinates == tuple(coordinates)
+
+
+def test_one_coordinate_of_a_box_is_an_interval():
+    domain = space_time(BOX, 5.0)
+    assert domain.along(1) == interval(-1.0, 3.0)
+    assert domain.along(2) == time_interval(0.0, 5.0)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +125,9 @@ def test_space_time_appends_time():
         (lambda: Box((), ()), "at least one"),
         (lambda: Box((0.0, 1.0), (1.0, 1.0)), r"not in \[1\]"),
         (lambda: interval(0.0, float("nan")), "lower must be below upper"),
+        (lambda: Box((0.0, 0.0), (1.0, 1.0), time=2), "time=2 is none of the coordinates 0 to 1"),
+        (lambda: Box((0.0, 0.0), (1.0, 1.0), time=-1), "time=-1 is none"),
+        (lambda: space_time(time_interval(0, 1), 1.0), "coordinate 0 of the space is time already"),
         (lambda: BOX.grid(3), "needs 2 counts"),
         (lambda: BOX.grid(3, 1), "at least 2"),
         (lambda: BOX.grid([0.0, 3.0], 2), r"axis 0 has coordinates from 0 to 3, outside \[0, 2\]"),

@@ -11,7 +11,8 @@ from beartype import beartype
 from jaxtyping import Shaped, jaxtyped
 
 import bilo_ppl as bilo
-from bilo_ppl.pde.problem import check_problem, check_theta, theta_as
+from bilo_ppl.pde.checks import check_problem
+from bilo_ppl.pde.theta import check_theta, theta_as
 from models import heat_initial, nonlinear_poisson, poisson
 
 

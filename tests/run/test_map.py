@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from bilo_ppl.run.model_file import ModelFile
 CLOSED_FORM = """
 import jax, jax.numpy as jnp, numpy as np, numpyro, numpyro.distributions as dist
 import bilo_ppl as bilo
-from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 
 class Linear(bilo.Problem):
     parameters, components = ("a", "b"), 1
@@ -26,14 +26,6 @@ class Linear(bilo.Problem):
         return bilo.partial(u, 0)(x) - theta["b"]
 
 problem, start, truth = Linear(), {"a": 1.0, "b": 1.0}, {"a": 2.0, "b": 0.5}
-
-class ClosedForm(AbstractSolutionOperator):
-    problem: bilo.Problem
-    def init_state(self):
-        return ()
-    def solve(self, theta, state):
-        info = SolveInfo(jnp.array(0), jnp.array(0.0), jnp.array(True))
-        return lambda x: theta["a"] + theta["b"] * x[0], (), info
 
 def model(operator, x, y=None, sigma=0.1):
     a = numpyro.sample("a", dist.Normal(0.0, 100.0))
@@ -47,7 +39,7 @@ def synthetic_data(seed, noise=0.1):
     return {"x": x, "y": y, "sigma": 0.1}
 
 def reference():
-    return ClosedForm(problem)
+    return bilo.ClosedForm(problem, lambda x, theta: theta["a"] + theta["b"] * x[0])
 """
 
 NUMERICAL = ["closed.py", "--operator", "numerical", "--quiet"]
@@ -160,19 +152,18 @@ def test_data_from_a_file_are_one_data_set(folder):
     assert found["relative_error"] == {}
 
 
-def test_ctrl_c_keeps_the_estimates_so_far(folder, monkeypatch):
-    advance, calls = descent.advance, []
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_the_estimates_so_far(folder, monkeypatch, number):
+    descend, calls = descent.descend, []
 
     def interrupting(*args):
         calls.append(None)
         if len(calls) == 3:
-            import signal
+            signal.raise_signal(number)
+        return descend(*args)
 
-            signal.raise_signal(signal.SIGINT)
-        return advance(*args)
-
-    monkeypatch.setattr(descent, "advance", interrupting)
-    assert main(["map", *NUMERICAL, "--out", "here"]) == 130
+    monkeypatch.setattr(descent, "descend", interrupting)
+    assert main(["map", *NUMERICAL, "--out", "here"]) == 128 + number
     assert content(folder / "here")["status"] == ["interrupted"]
     assert content(folder / "here", "run.json")["status"] == "interrupted in estimate"
     assert (folder / "here" / "figures" / "solution.png").exists()

@@ -79,6 +79,8 @@ def test_all_missing_names_are_listed_with_their_meaning(tmp_path):
         ("def model(operator, x, y, noise): pass", "it must be .*operator, x, y, sigma"),
         ("synthetic_data = 1", "synthetic_data is 1"),
         ("reference = 1", "reference is 1; it must be a function without arguments"),
+        ("architecture = {'widht': 8}", r"architecture has \['widht'\]; .* width"),
+        ("architecture = 8", r"architecture has \[8\]; it must be a mapping"),
         ("1 / 0", r"line \d+: ZeroDivisionError"),
         ("def broken(", "SyntaxError"),
     ],

@@ -1,6 +1,7 @@
 import json
 import pathlib
 import re
+import signal
 import textwrap
 
 import jax
@@ -9,43 +10,16 @@ import pytest
 
 from bilo_ppl.cli import main
 from bilo_ppl.diagnostics import load
-from bilo_ppl.run.sample.sampling import BlockSampler
+from bilo_ppl.mcmc import BlockSampler
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-CLOSED_FORM = """
-import jax.numpy as jnp
-import bilo_ppl as bilo
-from bilo_ppl.run.model_file import load_model
-from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
-
-poisson = load_model("poisson")
-problem, start, model = poisson.problem, poisson.start, poisson.model
-synthetic_data, truth, reference_grid = (
-    poisson.synthetic_data, poisson.truth, poisson.reference_grid
-)
-
-class ClosedForm(AbstractSolutionOperator):
-    problem: bilo.Problem
-    def init_state(self):
-        return ()
-    def solve(self, theta, state):
-        info = SolveInfo(jnp.array(0), jnp.array(0.0), jnp.array(True))
-        return lambda x: jnp.sin(jnp.pi * x[0]) / theta["D"], (), info
-
-def reference():
-    return ClosedForm(problem)
-"""
 
 TINY = ["--operator", "numerical", "--sampler", "hmc", "--chains", "2", "--quiet"]
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The current folder of a test, with a model file that needs no solver."""
-    monkeypatch.chdir(tmp_path)
-    pathlib.Path("closed.py").write_text(CLOSED_FORM)
-    return tmp_path
+def extended(change):
+    """The text of closed.py with other definitions below."""
+    return pathlib.Path("closed.py").read_text() + change
 
 
 def refused(capsys, *arguments, status=2):
@@ -103,15 +77,15 @@ def test_argparse_refuses_unknown_values(arguments, capsys):
 
 def test_a_model_that_fails_or_infers_nothing_is_refused(folder, capsys):
     change = "\ndef model(operator, x, y, sigma):\n    raise KeyError('rate')\n"
-    pathlib.Path("broken.py").write_text(CLOSED_FORM + change)
+    pathlib.Path("broken.py").write_text(extended(change))
     assert "fails on these data: KeyError: 'rate'" in refused(capsys, "broken.py")
     change = "\ndef model(operator, x, y, sigma):\n    pass\n"
-    pathlib.Path("empty.py").write_text(CLOSED_FORM + change)
+    pathlib.Path("empty.py").write_text(extended(change))
     assert "nothing to infer" in refused(capsys, "empty.py")
 
 
 def test_a_missing_numerical_operator_is_named(folder, capsys):
-    pathlib.Path("closed.py").write_text(CLOSED_FORM + "\nreference = None\n")
+    pathlib.Path("closed.py").write_text(extended("\nreference = None\n"))
     assert "no numerical operator" in refused(capsys, "closed.py", "--operator", "numerical")
 
 
@@ -137,7 +111,7 @@ def test_a_whole_run_and_a_second_one_into_its_folder(folder, capsys):
     found = content(here)
     assert found["status"] == "finished"
     assert found["arguments"]["samples"] == 41
-    assert {"check", "warmup", "sampling", "reference"} <= set(found["cpu_seconds"])
+    assert {"check", "warmup", "sampling", "exact"} <= set(found["cpu_seconds"])
     assert "pretrain" not in found["cpu_seconds"]
     assert found["versions"]["jax"]
     assert found["distances"]["D"]["exact_mean"] == pytest.approx(0.966, abs=0.01)
@@ -171,33 +145,20 @@ def test_too_few_devices_are_reported_and_the_chains_run_in_sequence(folder, cap
     assert "chains run one after another" in printed
 
 
-def test_overwriting_leaves_nothing_of_the_earlier_run(folder):
-    here = folder / "here"
-    (here / "figures").mkdir(parents=True)
-    for stale in ("run.json", "operator.eqx", "figures/old.png", "notes.txt"):
-        (here / stale).write_text("stale")
-    arguments = ["closed.py", *TINY, "--warmup", "50", "--samples", "60", "--out", "here"]
-    assert main(["run", *arguments, "--overwrite"]) == 0
-    assert content(here)["status"] == "finished"
-    assert not (here / "operator.eqx").exists()
-    assert not (here / "figures" / "old.png").exists()
-    assert (here / "notes.txt").read_text() == "stale"
+# Ctrl-C and SIGTERM.
 
 
-# Ctrl-C.
-
-
-def interrupt_block(monkeypatch, number):
-    """Raise KeyboardInterrupt in a block of transitions, counted from 1 over the whole run."""
+def interrupt_block(monkeypatch, *numbers, by=signal.SIGINT):
+    """Raise a signal in blocks of transitions, counted from 1 over the whole run; lengths so far."""
     compiled, lengths = BlockSampler._compiled, []
 
     def interrupting(self):
         run = compiled(self)
 
         def block(state, length):
-            if len(lengths) + 1 == number:
-                raise KeyboardInterrupt
             lengths.append(length)
+            if len(lengths) in numbers:
+                signal.raise_signal(by)
             return run(state, length)
 
         return block
@@ -206,13 +167,16 @@ def interrupt_block(monkeypatch, number):
     return lengths
 
 
-def test_ctrl_c_in_sampling_keeps_the_finished_blocks(folder, monkeypatch):
-    lengths = interrupt_block(monkeypatch, 4)
+@pytest.mark.parametrize(
+    ("number", "by"), [(4, signal.SIGINT), (4, signal.SIGTERM), (2, signal.SIGINT)]
+)
+def test_a_signal_in_sampling_keeps_the_draws_so_far(folder, monkeypatch, number, by):
+    lengths = interrupt_block(monkeypatch, number, by=by)
     arguments = ["closed.py", *TINY, "--warmup", "1", "--samples", "80", "--out", "here"]
-    assert main(["run", *arguments]) == 130
+    assert main(["run", *arguments]) == 128 + by
     here = folder / "here"
     assert load(here / "posterior.nc")["posterior"]["D"].shape == (2, sum(lengths[1:]))
-    assert len(lengths) == 3
+    assert len(lengths) == number
     assert (here / "summary.csv").exists()
     assert (here / "figures" / "posterior.png").exists()
     found = content(here)
@@ -220,13 +184,13 @@ def test_ctrl_c_in_sampling_keeps_the_finished_blocks(folder, monkeypatch):
     assert {"warmup", "sampling", "figures"} <= set(found["cpu_seconds"])
 
 
-@pytest.mark.parametrize(("number", "status"), [(1, "warmup"), (2, "sampling")])
-def test_ctrl_c_before_the_first_draws(folder, monkeypatch, number, status):
-    interrupt_block(monkeypatch, number)
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_draws(folder, monkeypatch, by):
+    interrupt_block(monkeypatch, 1, by=by)
     arguments = ["closed.py", *TINY, "--warmup", "1", "--samples", "40", "--out", "here"]
-    assert main(["run", *arguments]) == 130
+    assert main(["run", *arguments]) == 128 + by
     found = content(folder / "here")
-    assert found["status"] == f"interrupted in {status}"
+    assert found["status"] == "interrupted in warmup"
     assert not (folder / "here" / "posterior.nc").exists()
 
 

@@ -12,7 +12,6 @@ import pytest
 
 import bilo_ppl as bilo
 from bilo_ppl import diagnostics
-from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.validation.certifying import _tightened
 from models import poisson
 
@@ -21,20 +20,13 @@ MEAN, SD = 1.0, 0.2
 """The prior; the data leave it as it is where the operator is exact."""
 
 
-class Shifted(AbstractSolutionOperator):
+def shifted(shift=0.0, unsolved_above=np.inf):
     """u = shift * D: with the factor exp(-u) in the model, the density is tilted by the shift."""
-
-    problem: bilo.Problem
-    shift: float = 0.0
-    unsolved_above: float = np.inf
-
-    def init_state(self):
-        return ()
-
-    def solve(self, theta, state):
-        fixed = jax.lax.stop_gradient(theta["D"])
-        info = SolveInfo(jnp.array(1), jnp.array(1e-9), fixed <= self.unsolved_above)
-        return lambda x: self.shift * theta["D"], (), info
+    return bilo.ClosedForm(
+        poisson.problem,
+        lambda x, theta: shift * theta["D"],
+        valid=lambda theta: theta["D"] <= unsolved_above,
+    )
 
 
 def tilted(operator):
@@ -50,16 +42,16 @@ def samples():
     return {"D": draws, "twice": 2 * draws}
 
 
-EXACT = Shifted(poisson.problem)
+EXACT = shifted()
 
 
 def check(samples, operator, **options):
-    return bilo.certify(tilted, samples, Shifted(poisson.problem), reference=operator, **options)
+    return bilo.certify(tilted, samples, shifted(), reference=operator, **options)
 
 
 def test_the_statistics_are_the_closed_form(samples):
     shift = 2.0
-    found = check(samples, Shifted(poisson.problem, shift), subset=4000)
+    found = check(samples, shifted(shift), subset=4000)
     assert found.draws == 4000
     assert found.energy_error_sd == pytest.approx(shift * SD, rel=0.05)
     assert found.kl_divergence == pytest.approx((shift * SD) ** 2 / 2, rel=0.1)
@@ -75,7 +67,7 @@ def test_the_statistics_are_the_closed_form(samples):
 
 
 def test_a_small_error_is_good_and_a_constant_one_does_not_matter(samples):
-    small = check(samples, Shifted(poisson.problem, 0.05))
+    small = check(samples, shifted(0.05))
     assert small.trustworthy
     assert small.verdict.startswith("GOOD: the numerical operator would move no posterior mean by")
     energies = -dist.Normal(MEAN, SD).log_prob(samples["D"]) + 17.0
@@ -121,18 +113,18 @@ def test_transformed_sites_have_the_jacobian_on_both_sides():
 
 def test_draws_that_the_reference_does_not_solve_are_left_out_and_said(samples):
     edge = np.quantile(samples["D"], 0.95)
-    few = check(samples, Shifted(poisson.problem, 0.0, edge), subset=1000)
+    few = check(samples, shifted(0.0, edge), subset=1000)
     assert few.unsolved == few.left_out
     assert 30 < few.left_out < 70
     assert few.trustworthy
     assert f"did not reach its tolerance at {few.unsolved} of 1000 draws" in few.verdict
-    many = check(samples, Shifted(poisson.problem, 0.0, MEAN), subset=1000)
+    many = check(samples, shifted(0.0, MEAN), subset=1000)
     assert not many.conclusive
     assert not many.trustworthy
     assert many.verdict.startswith("UNDECIDED:")
     assert "not those of a nearly exact solution" in many.verdict
     with pytest.raises(ValueError, match="no draw has a finite energy both"):
-        check(samples, Shifted(poisson.problem, 0.0, -100.0))
+        check(samples, shifted(0.0, -100.0))
 
 
 def test_bad_input_is_refused(samples):
@@ -141,7 +133,7 @@ def test_bad_input_is_refused(samples):
 
     with pytest.raises(ValueError, match=r"no solution\(\.\.\.\) site"):
         bilo.certify(unsolved, samples)
-    with pytest.raises(ValueError, match="has a Shifted, whose tolerance cannot be tightened"):
+    with pytest.raises(ValueError, match="a ClosedForm cannot solve more tightly"):
         bilo.certify(tilted, samples, EXACT)
     with pytest.raises(ValueError, match=r"no values for the sites \['D'\]"):
         bilo.certify(tilted, {"twice": samples["twice"]}, EXACT, reference=EXACT)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,9 @@ import numpyro.distributions as dist
 import pytest
 
 from bilo_ppl.numerics import FiniteDifferences
+from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.validation.posterior_grid import grid_posterior
-from models import nonlinear_poisson
+from models import nonlinear_poisson, poisson
 
 Y = np.array([0.3, 1.1, 0.6, 0.8])
 
@@ -123,6 +125,21 @@ def test_unsuitable_models_are_refused():
         grid_posterior(vector, grid)
     with pytest.raises(ValueError, match="not finite at any"):
         grid_posterior(impossible, grid)
+
+
+def test_the_sites_are_checked_without_solving():
+    class Forbidden(AbstractSolutionOperator):
+        problem: Any = poisson.problem
+
+        def init_state(self):
+            return ()
+
+        def solve(self, theta, state):
+            raise AssertionError("solved")
+
+    args = (Forbidden(), np.full((1, 1), 0.5), np.ones(1), 0.1)
+    with pytest.raises(ValueError, match=r"grid has the names \['k'\].*are \['D'\]"):
+        grid_posterior(poisson.model, {"k": np.linspace(0.5, 1, 9)}, *args)
 
 
 DATA = pathlib.Path(__file__).parents[3] / "shared" / "data" / "poisson_inverse_thirdparty.json"

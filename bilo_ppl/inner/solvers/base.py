@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from bilo_ppl._types import Count, Flag, Scalar, Weights
 from bilo_ppl.inner.least_squares import LeastSquares
+from bilo_ppl.inner.stop_reason import StopReason
 
 if TYPE_CHECKING:
     # To pyright Equinox's own alias declares a field of ``__init__``; at runtime it does not.
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
 else:
     from equinox import AbstractVar
 
-__all__ = ["AbstractInnerSolver", "InnerSolution", "advance", "check_limits", "solve"]
+__all__ = [
+    "AbstractInnerSolver",
+    "InnerSolution",
+    "SolverState",
+    "advance",
+    "check_limits",
+    "solve",
+]
 
 
 class InnerSolution(NamedTuple):
@@ -29,7 +37,13 @@ class InnerSolution(NamedTuple):
     value: Weights
     loss: Scalar
     steps: Count
-    converged: Flag
+    reason: Count
+    """Why it stopped: a `StopReason`."""
+
+    @property
+    def converged(self) -> Any:
+        """Whether the tolerance was reached, bool."""
+        return self.reason == StopReason.CONVERGED
 
 
 @runtime_checkable
@@ -53,7 +67,15 @@ class SolverState(Protocol):
 
 
 class AbstractInnerSolver(eqx.Module):
-    """Minimises the lower-level loss until it is at most ``tolerance`` or ``max_steps`` are taken."""
+    """Minimises the lower-level loss until it is at most ``tolerance`` or ``max_steps`` are taken.
+
+    **How to write your own.** Subclass it with the fields ``tolerance`` and ``max_steps``, and give
+    `init` and `step` on a state of your own: a NamedTuple of arrays with at least ``weights``, their
+    ``loss`` and ``steps`` (see `SolverState`), of the same structure and types after every step, since
+    the loop is a ``jax.lax.while_loop``. A `LeastSquares` problem offers ``rows``, ``loss`` and
+    ``jacobian`` at any weights. `stuck` and `follow` have defaults that are right for a solver without
+    memory. `OptaxSolver` is an example of 20 lines.
+    """
 
     tolerance: AbstractVar[float]
     max_steps: AbstractVar[int]
@@ -74,14 +96,28 @@ class AbstractInnerSolver(eqx.Module):
         """
         return self.step(problem, self.init(problem, state.weights))
 
-    @abc.abstractmethod
     def stuck(self, state: Any) -> Flag:
-        """Whether further steps are of no use."""
+        """Whether further steps are of no use; by default the solver never knows."""
+        return jnp.array(False)
+
+    def reason(self, state: SolverState) -> Count:
+        """Why the solver stops at a state, a `StopReason`; RUNNING if it does not.
+
+        Tolerance reached, loss not finite, steps used up, stuck: the first that holds.
+        """
+        running, stuck = (jnp.int32(r) for r in (StopReason.RUNNING, StopReason.STUCK))
+        reason = jnp.where(self.stuck(state), stuck, running)
+        for holds, meaning in (
+            (state.steps >= self.max_steps, StopReason.STEP_LIMIT),
+            (~jnp.isfinite(state.loss), StopReason.NOT_FINITE),
+            (state.loss <= self.tolerance, StopReason.CONVERGED),
+        ):
+            reason = jnp.where(holds, int(meaning), reason)
+        return reason
 
     def terminate(self, state: SolverState) -> Flag:
-        """Tolerance reached, steps used up, loss not finite, or stuck."""
-        done = (state.loss <= self.tolerance) | ~jnp.isfinite(state.loss)
-        return done | (state.steps >= self.max_steps) | self.stuck(state)
+        """Whether there is a reason to stop."""
+        return self.reason(state) != StopReason.RUNNING
 
 
 def check_limits(solver: AbstractInnerSolver) -> None:
@@ -109,4 +145,4 @@ def solve(solver: AbstractInnerSolver, problem: LeastSquares, weights: Weights) 
     """Run a solver from ``weights``; nothing here is differentiated."""
     state = advance(solver, problem, solver.init(problem, weights))
     steps = jnp.maximum(state.steps, 0)
-    return InnerSolution(state.weights, state.loss, steps, state.loss <= solver.tolerance)
+    return InnerSolution(state.weights, state.loss, steps, solver.reason(state))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bilo_ppl._types import Count, Flag, Scalar, Weights
+from bilo_ppl._types import Count, Scalar, Weights
 from bilo_ppl.inner.least_squares import LeastSquares
 from bilo_ppl.inner.solvers.base import AbstractInnerSolver, check_limits
 
@@ -55,7 +55,3 @@ class OptaxSolver(AbstractInnerSolver):
         One pass, forward and backward: gradient descent on a loss that moves.
         """
         return self.step(problem, state._replace(steps=jnp.array(0)))
-
-    def stuck(self, state: _State) -> Flag:
-        """Gradient steps never know."""
-        return jnp.array(False)

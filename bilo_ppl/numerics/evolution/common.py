@@ -1,6 +1,6 @@
 """What the time-stepping operators share: the kind of problem, its initial and boundary values."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,9 @@ from jaxtyping import Array, Float
 from bilo_ppl._types import Scalar, Theta
 from bilo_ppl.pde.problem import Problem
 
-__all__ = ["boundary_values", "check_evolution", "initial_values", "with_boundary"]
+__all__ = ["boundary_values", "check_evolution", "extents", "initial_values", "with_boundary"]
+
+Interval: TypeAlias = tuple[float | int, float | int]
 
 
 def _lifted(problem: Problem, x: Scalar, t: Scalar, theta: Theta, raw: float = 0.0) -> Scalar:
@@ -44,6 +46,12 @@ def with_boundary(
     return jnp.concatenate([ends[:1], interior, ends[1:]])
 
 
+def extents(problem: Problem) -> tuple[Interval, Interval]:
+    """``(a, b)`` in space and ``(start, end)`` in time, of a problem on points (x, t)."""
+    (a, start), (b, end) = problem.domain.lower, problem.domain.upper
+    return (a, b), (start, end)
+
+
 def check_evolution(solver: str, problem: Problem, theta: Theta, dtype: Any) -> None:
     """Refuse what is not a scalar evolution problem on points (x, t), with a ``ValueError``.
 
@@ -55,7 +63,13 @@ def check_evolution(solver: str, problem: Problem, theta: Theta, dtype: Any) -> 
             f"{solver} solves scalar problems on points (x, t); {name} has {problem.components} "
             f"components in {problem.domain.dimension} dimensions."
         )
-    (a, start), (b, end) = problem.domain.lower, problem.domain.upper
+    if problem.domain.time != 1:
+        found = "has no time" if problem.domain.time is None else "has time first"
+        raise ValueError(
+            f"{solver} solves problems on points (x, t), but {name}.domain {found}; make it by "
+            "space_time(interval(a, b), end), whose last coordinate is time."
+        )
+    (a, b), (start, end) = extents(problem)
     inside = np.linspace(a, b, 7)[1:-1]
     places = [("initial values", x, start) for x in inside]
     places += [("boundary values", x, t) for x in (a, b) for t in np.linspace(start, end, 5)]
@@ -76,6 +90,4 @@ def check_evolution(solver: str, problem: Problem, theta: Theta, dtype: Any) -> 
     x = jnp.asarray([(0.37 * b + 0.63 * a), (0.37 * end + 0.63 * start)], dtype)
     rates = [problem.residual(lambda y, r=r: 0.5 + r * (y[1] - x[1]), x, theta) for r in (0.0, 1.0)]
     if jnp.shape(rates[0]) == () and rates[0] == rates[1]:
-        raise ValueError(
-            f"{solver}: {name}.residual does not depend on u_t, the last coordinate's."
-        )
+        raise ValueError(f"{solver}: {name}.residual does not depend on u_t.")

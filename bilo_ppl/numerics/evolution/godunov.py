@@ -18,11 +18,18 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from bilo_ppl._types import Scalar, Theta
-from bilo_ppl.numerics.evolution.common import boundary_values, check_evolution, initial_values
+from bilo_ppl.inner.stop_reason import StopReason
+from bilo_ppl.numerics.evolution.common import (
+    boundary_values,
+    check_evolution,
+    extents,
+    initial_values,
+)
 from bilo_ppl.numerics.grid_field import GridField2D
 from bilo_ppl.numerics.stencils import check_local
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
-from bilo_ppl.pde.problem import Problem, check_theta, theta_as
+from bilo_ppl.pde.problem import Problem
+from bilo_ppl.pde.theta import admit
 
 __all__ = ["Godunov"]
 
@@ -71,9 +78,8 @@ class Godunov(AbstractSolutionOperator):
 
         Raises a ``ValueError`` if the problem or the flux is not of this kind.
         """
-        check_theta(problem, theta)
         dtype = jnp.result_type(float)
-        theta = theta_as(theta, dtype)
+        theta = admit(problem, theta, dtype)
         check_evolution("Godunov", problem, theta, dtype)
         check_local("Godunov", problem, theta, dtype)
         if nodes < 5 or not 0 < max_speed < math.inf:
@@ -84,7 +90,7 @@ class Godunov(AbstractSolutionOperator):
         _check_flux(problem, flux, sonic, theta, dtype)
         self.problem, self.flux = problem, flux
         self.sonic, self.max_speed = sonic, max_speed
-        (a, start), (b, end) = problem.domain.lower, problem.domain.upper
+        (a, b), (start, end) = extents(problem)
         steps = math.ceil((end - start) * max_speed * (nodes - 1) / (_COURANT * (b - a)))
         self.nodes = np.linspace(a, b, nodes)
         self.times = np.linspace(start, end, steps + 1)
@@ -100,7 +106,7 @@ class Godunov(AbstractSolutionOperator):
         loss is 0. ``converged`` is false where the initial or boundary values are faster than
         ``max_speed``; all later values are then the initial ones.
         """
-        values, info = self._values(theta_as(theta, jnp.result_type(float)))
+        values, info = self._values(admit(self.problem, theta, jnp.result_type(float)))
         return GridField2D(self.nodes, self.times, values, degree=1), state, info
 
     @eqx.filter_jit
@@ -119,7 +125,8 @@ class Godunov(AbstractSolutionOperator):
 
         _, later = jax.lax.scan(step, initial[1:-1], ends[:-1])
         later = jnp.concatenate([ends[1:, :1], later, ends[1:, 1:]], axis=1)
-        info = SolveInfo(jnp.array(len(self.times) - 1), jnp.zeros((), dtype), slow)
+        steps, loss = len(self.times) - 1, jnp.zeros((), dtype)
+        info = SolveInfo.of(steps, loss, slow, StopReason.INVALID)
         return jnp.concatenate([initial[:, None], later.T], axis=1), info
 
     def _riemann(self, left: Array, right: Array) -> Array:
@@ -135,7 +142,7 @@ class Godunov(AbstractSolutionOperator):
 def _check_flux(problem: Problem, flux: Callable, sonic: float, theta: Theta, dtype: Any) -> None:
     """Compare f'(u) with the ratio of the coefficients of u_x and u_t in the residual."""
     name = type(problem).__name__
-    (a, start), (b, end) = problem.domain.lower, problem.domain.upper
+    (a, b), (start, end) = extents(problem)
     speed = jax.grad(flux)
     values = jnp.asarray(sonic, dtype) + jnp.linspace(-1, 1, 9, dtype=dtype)
     if jnp.any(jnp.diff(jax.vmap(speed)(values)) < 0) or not jnp.abs(speed(values[4])) < 1e-6:

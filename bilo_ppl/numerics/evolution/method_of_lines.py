@@ -20,7 +20,13 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from bilo_ppl._types import Count, Flag, Scalar, Theta
-from bilo_ppl.numerics.evolution.common import check_evolution, initial_values, with_boundary
+from bilo_ppl.inner.stop_reason import StopReason
+from bilo_ppl.numerics.evolution.common import (
+    check_evolution,
+    extents,
+    initial_values,
+    with_boundary,
+)
 from bilo_ppl.numerics.grid_field import GridField2D
 from bilo_ppl.numerics.stencils import (
     check_local,
@@ -30,7 +36,8 @@ from bilo_ppl.numerics.stencils import (
     solve_tridiagonal,
 )
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
-from bilo_ppl.pde.problem import Problem, check_theta, theta_as
+from bilo_ppl.pde.problem import Problem
+from bilo_ppl.pde.theta import admit
 
 __all__ = ["MethodOfLines"]
 
@@ -127,18 +134,18 @@ class MethodOfLines(AbstractSolutionOperator):
 
         Raises a ``ValueError`` if the problem is not of this kind.
         """
-        check_theta(problem, theta)
         dtype = jnp.result_type(float)
-        check_evolution("MethodOfLines", problem, theta_as(theta, dtype), dtype)
-        check_local("MethodOfLines", problem, theta_as(theta, dtype), dtype)
+        theta = admit(problem, theta, dtype)
+        check_evolution("MethodOfLines", problem, theta, dtype)
+        check_local("MethodOfLines", problem, theta, dtype)
         if min(nodes, times) < 5 or max_newton_steps < 1:
             raise ValueError(
                 "MethodOfLines needs at least 5 nodes, 5 times and 1 Newton step, got "
                 f"nodes={nodes}, times={times}, max_newton_steps={max_newton_steps}."
             )
         self.problem = problem
-        (a, start), (b, end) = problem.domain.lower, problem.domain.upper
-        self.nodes, self.times = np.linspace(a, b, nodes), np.linspace(start, end, times)
+        in_space, in_time = extents(problem)
+        self.nodes, self.times = np.linspace(*in_space, nodes), np.linspace(*in_time, times)
         self.max_newton_steps = max_newton_steps
 
     def init_state(self) -> tuple[()]:
@@ -152,7 +159,7 @@ class MethodOfLines(AbstractSolutionOperator):
         ``converged`` is false where Newton's method failed in some stage; from then on the values
         stay what they were.
         """
-        values, info = self._values(theta_as(theta, jnp.result_type(float)))
+        values, info = self._values(admit(self.problem, theta, jnp.result_type(float)))
         return GridField2D(self.nodes, self.times, values), state, info
 
     @eqx.filter_jit
@@ -176,7 +183,9 @@ class MethodOfLines(AbstractSolutionOperator):
         inner = initial[1:-1]
         start = _State(inner, jnp.zeros_like(inner), jnp.array(True), jnp.array(0), zero)
         end, later = jax.lax.scan(one, start, (stages, jnp.arange(stages.size) % 2 == 1))
-        info = SolveInfo(end.steps, end.squares / stages.size, end.converged)
+        finite = jnp.isfinite(end.squares)
+        otherwise = jnp.where(finite, StopReason.STEP_LIMIT, StopReason.NOT_FINITE)
+        info = SolveInfo.of(end.steps, end.squares / stages.size, end.converged, otherwise)
         rows = jax.vmap(lambda u, t: with_boundary(self.problem, nodes, u, t, theta))
         return jnp.concatenate([initial[None], rows(later[1::2], times[1:])]).T, info
 

@@ -16,12 +16,14 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from bilo_ppl._types import Field, Theta
+from bilo_ppl.inner.stop_reason import StopReason
 from bilo_ppl.numerics.grid_field import GridField, PiecewiseGridField
 from bilo_ppl.numerics.interval.continuation import CONTRACTION, Path, follow, line
 from bilo_ppl.numerics.interval.two_point import Scheme, make_grid
 from bilo_ppl.numerics.stencils import check_local, constant, solve_tridiagonal
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
-from bilo_ppl.pde.problem import Problem, check_theta, theta_as
+from bilo_ppl.pde.problem import Problem
+from bilo_ppl.pde.theta import admit, theta_as
 
 __all__ = ["FiniteDifferences"]
 
@@ -87,10 +89,9 @@ class FiniteDifferences(AbstractSolutionOperator):
         Raises a ``ValueError`` if the problem is not of this kind or Newton's method fails.
         """
         _check_kind(problem, continuation_steps)
-        check_theta(problem, theta)
         dtype = jnp.result_type(float)
         self.problem = problem
-        self.theta = theta_as(theta, dtype)
+        self.theta = admit(problem, theta, dtype)
         check_local("FiniteDifferences", problem, self.theta, dtype)
         self.nodes, self.jumps = make_grid(problem, nodes, jumps or {})
         self.continuation_steps = continuation_steps
@@ -112,7 +113,7 @@ class FiniteDifferences(AbstractSolutionOperator):
         ``converged`` is false where the branch from the base theta cannot be followed to
         ``theta``; the interior values are then the last solution on the way, with derivative 0.
         """
-        values, info = self._values(theta_as(theta, jnp.result_type(float)))
+        values, info = self._values(admit(self.problem, theta, jnp.result_type(float)))
         return self._field(values), state, info
 
     def _field(self, values: Float[Array, " n"]) -> GridField | PiecewiseGridField:
@@ -131,7 +132,10 @@ class FiniteDifferences(AbstractSolutionOperator):
         path = self._follow(fixed_scheme, way, self.values, stride, CONTRACTION)
         interior, converged = self._differentiable(scheme, fixed_scheme, path, theta, fixed)
         loss = jnp.mean(fixed_scheme.residuals(jax.lax.stop_gradient(interior), fixed) ** 2)
-        return scheme.complete(interior, theta), SolveInfo(path.steps + 1, loss, converged)
+        used_up = path.steps >= self.max_steps
+        otherwise = jnp.where(used_up, StopReason.STEP_LIMIT, StopReason.STUCK)
+        info = SolveInfo.of(path.steps + 1, loss, converged, otherwise)
+        return scheme.complete(interior, theta), info
 
     def _scheme(self) -> Scheme:
         return Scheme(self.problem, jnp.asarray(self.nodes, jnp.result_type(float)), self.jumps)

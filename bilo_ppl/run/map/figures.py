@@ -1,8 +1,7 @@
 """The figures of a point estimate: unknown functions, fit, descent, and the local operator."""
 
-import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +10,16 @@ from matplotlib.figure import Figure
 from numpyro import handlers
 from numpyro.infer.util import compute_log_probs
 
-from bilo_ppl.diagnostics.plots import COLOURS, INK, save_figure
+from bilo_ppl.diagnostics.plots import COLOURS, INK
 from bilo_ppl.estimate import Estimate
 from bilo_ppl.estimate.objective import data_sites
-from bilo_ppl.fields.karhunen_loeve import KarhunenLoeve
-from bilo_ppl.fields.network_field import NetworkField
-from bilo_ppl.inner.sensitivity import ResidualGradient
 from bilo_ppl.operators.base import AbstractSolutionOperator
-from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.ppl.handlers import replace_operator
 from bilo_ppl.run.checks import Plan
-from bilo_ppl.run.map.scores import numerical_solution
+from bilo_ppl.run.map.scores import is_on_a_line, numerical_solution
 
-__all__ = ["figures"]
+__all__ = ["draw_estimate_figures"]
 
 LINE = 201
 CONTOURS = 25
@@ -32,38 +27,29 @@ DELTA = 0.1
 """The local operator is shown at theta0 (1 - DELTA), theta0, and theta0 (1 + DELTA)."""
 
 
-def figures(
+def draw_estimate_figures(
     plan: Plan,
     operator: AbstractSolutionOperator,
     estimate: Estimate,
-    reference: AbstractSolutionOperator | None,
-) -> Iterator[pathlib.Path]:
-    """Draw and write the figures one by one; gives the path of each."""
-    for name, figure in _figures(plan, operator, estimate, reference):
-        yield save_figure(figure, plan.folder / "figures" / f"{name}.png")
-
-
-def _figures(plan, operator, estimate, reference) -> Iterator[tuple[str, Figure]]:
+    numerical: AbstractSolutionOperator | None,
+) -> Iterator[tuple[str, Figure]]:
+    """Draw the figures one by one; gives name and figure."""
     site = plan.solutions[0]
     yield "descent", _descent(estimate)
     for name, field in estimate.theta(site).items():
-        if isinstance(field, KarhunenLoeve) or _is_line(field):
+        if is_on_a_line(field):
             yield f"field_{name}", _field(plan, name, field)
     if plan.file.problem.components == 1:
-        yield "solution", _solution(plan, estimate, reference, site)
+        yield "solution", _solution(plan, estimate, numerical, site)
     scalars = [n for n, v in estimate.history.values.items() if v.ndim == 1]
     if len(scalars) == 2:
-        yield "trajectory", _trajectory(plan, estimate, reference, scalars, site)
+        yield "trajectory", _trajectory(plan, estimate, numerical, scalars, site)
     theta = plan.file.start
     numbers = [n for n, v in theta.items() if not callable(v) and np.ndim(v) == 0]
     # Only the residual gradient teaches the network how u depends on theta at fixed weights.
-    local = isinstance(operator, FineTuned) and isinstance(operator.sensitivity, ResidualGradient)
-    if local and numbers and plan.file.problem.components == 1:
-        yield "local_operator", _local(plan, operator, reference, numbers)
-
-
-def _is_line(field: Any) -> bool:
-    return isinstance(field, NetworkField) and field.domain.dimension == 1
+    knows = plan.settings.fine_tuned and operator.unsolved(theta) is not None
+    if knows and numbers and plan.file.problem.components == 1:
+        yield "local_operator", _local(plan, operator, numerical, numbers)
 
 
 def _panels(count: int = 1, width: float = 4.6, height: float = 3.6) -> tuple[Figure, Any]:
@@ -76,15 +62,35 @@ def _panels(count: int = 1, width: float = 4.6, height: float = 3.6) -> tuple[Fi
     return figure, axes
 
 
-def section(problem: Problem, count: int = LINE) -> tuple[np.ndarray, str]:
-    """Points along the first coordinate, the others at their middle, time at its end; a caption."""
-    lower, upper = np.array(problem.domain.lower), np.array(problem.domain.upper)
-    points = np.repeat(upper[None], count, axis=0)
-    if len(lower) > 2:
-        points[:, 1:-1] = (lower + upper)[1:-1] / 2
-    points[:, 0] = np.linspace(lower[0], upper[0], count)
-    rest = ", ".join(f"{v:g}" for v in points[0, 1:])
-    return points, f"at (x, {rest})" if rest else ""
+class Section(NamedTuple):
+    """A line through a domain, on which a function of its points can be drawn."""
+
+    points: np.ndarray
+    """``(n, d)``"""
+    s: np.ndarray
+    """The coordinate that varies, ``(n,)``."""
+    label: str
+    """Its name."""
+    where: str
+    """What the other coordinates are; empty if there are none."""
+
+
+def section(problem: Problem, count: int = LINE) -> Section:
+    """The line along the first coordinate of space, the others at their middle, time at its end.
+
+    For a problem in time only, the whole interval of time.
+    """
+    domain = problem.domain
+    lower, upper = np.array(domain.lower, float), np.array(domain.upper, float)
+    at = (lower + upper) / 2
+    if domain.time is not None:
+        at[domain.time] = upper[domain.time]
+    axis = domain.space[0] if domain.space else 0
+    points = np.tile(at, (count, 1))
+    points[:, axis] = np.linspace(lower[axis], upper[axis], count)
+    named = list(zip(domain.coordinates, at, strict=True))
+    rest = ", ".join(f"{name} = {v:g}" for name, v in named[:axis] + named[axis + 1 :])
+    return Section(points, points[:, axis], named[axis][0], f"at {rest}" if rest else "")
 
 
 def _descent(estimate: Estimate) -> Figure:
@@ -102,7 +108,8 @@ def _descent(estimate: Estimate) -> Figure:
 
 
 def _field(plan: Plan, name: str, field: Any) -> Figure:
-    points, _ = section(plan.file.problem)
+    domain = plan.file.problem.domain
+    points = domain.along(0).grid(LINE)
     figure, (ax,) = _panels()
     lines = {"estimate": (field, COLOURS[0], "-")}
     truth = (plan.file.truth or {}).get(name)
@@ -113,26 +120,26 @@ def _field(plan: Plan, name: str, field: Any) -> Figure:
     for label, (function, colour, style) in lines.items():
         values = np.asarray(jax.vmap(function)(jnp.asarray(points)))
         ax.plot(points[:, 0], values, style, color=colour, label=label)
-    ax.set(xlabel="x", ylabel=name)
+    ax.set(xlabel=domain.coordinates[0], ylabel=name)
     ax.legend(frameon=False, fontsize="small")
     return figure
 
 
-def _solution(plan: Plan, estimate: Estimate, reference: Any, site: str) -> Figure:
+def _solution(plan: Plan, estimate: Estimate, numerical: Any, site: str) -> Figure:
     """u along a section, and, where data have more coordinates, observed against fitted values."""
-    points, where = section(plan.file.problem)
+    points, s, along, where = section(plan.file.problem)
     data = estimate.objective.args[1:3]
     line = np.asarray(data[0]).shape[1] == 1
     fitted = not line and np.ndim(data[1]) == 1
     figure, axes = _panels(2 if fitted else 1)
     ax = axes[0]
-    ax.plot(points[:, 0], estimate.solution(points, site), color=COLOURS[0], label="estimate")
-    if reference is not None:
-        u = numerical_solution(reference, estimate.theta(site), points)
-        ax.plot(points[:, 0], u, "--", color=INK, label="numerical, same theta")
+    ax.plot(s, estimate.solution(points, site), color=COLOURS[0], label="estimate")
+    if numerical is not None:
+        u = numerical_solution(numerical, estimate.theta(site), points)
+        ax.plot(s, u, "--", color=INK, label="numerical, same theta")
     if line and np.ndim(data[1]) == 1 and plan.file.problem.domain.contains(data[0]).all():
         ax.plot(np.asarray(data[0])[:, 0], data[1], "o", color=COLOURS[1], ms=4, label="data")
-    ax.set(xlabel="x", ylabel=site, title=where)
+    ax.set(xlabel=along, ylabel=site, title=where)
     ax.legend(frameon=False, fontsize="small")
     if fitted:
         values = np.asarray(estimate.solution(data[0], site))
@@ -143,7 +150,7 @@ def _solution(plan: Plan, estimate: Estimate, reference: Any, site: str) -> Figu
     return figure
 
 
-def _trajectory(plan: Plan, estimate: Estimate, reference: Any, names: list[str], site: str):
+def _trajectory(plan: Plan, estimate: Estimate, numerical: Any, names: list[str], site: str):
     """The path of two parameters over the data loss of the numerical solution."""
     figure, (ax,) = _panels()
     a, b = (estimate.history.values[name] for name in names)
@@ -151,8 +158,8 @@ def _trajectory(plan: Plan, estimate: Estimate, reference: Any, names: list[str]
     known = truth is not None and all(name in truth for name in names)
     marks = [[truth[name]] if known and truth else [] for name in names]
     axes = [_around(np.concatenate([path, mark])) for path, mark in zip((a, b), marks, strict=True)]
-    if reference is not None:
-        loss = _data_loss(estimate, reference, names, axes, site)
+    if numerical is not None:
+        loss = _data_loss(estimate, numerical, names, axes, site)
         # Levels are equidistant in the logarithm: valleys show.
         height = np.log10(loss - np.nanmin(loss) + 1)
         ax.contour(*axes, height.T, levels=15, linewidths=0.8, cmap="Greys")
@@ -175,10 +182,10 @@ def _around(values: np.ndarray) -> np.ndarray:
     return np.linspace(max(low - room, floor), high + room, CONTOURS)
 
 
-def _data_loss(estimate: Estimate, reference: Any, names, axes, site: str) -> np.ndarray:
+def _data_loss(estimate: Estimate, numerical: Any, names, axes, site: str) -> np.ndarray:
     """Negative log likelihood by the numerical operator on the grid of two parameters."""
     objective = estimate.objective
-    model = replace_operator(objective.model, {site: reference})
+    model = replace_operator(objective.model, {site: numerical})
     others = {n: jnp.asarray(v) for n, v in estimate.values.items() if n not in names}
 
     def loss(pair):
@@ -193,23 +200,31 @@ def _data_loss(estimate: Estimate, reference: Any, names, axes, site: str) -> np
     return np.asarray(losses).reshape(CONTOURS, CONTOURS)
 
 
-def _local(plan: Plan, operator: FineTuned, reference: Any, names: list[str]) -> Figure:
+def _local(
+    plan: Plan, operator: AbstractSolutionOperator, numerical: Any, names: list[str]
+) -> Figure:
     """u(x, theta0 +- delta; W) at the pretrained weights, against the numerical solutions there."""
-    points, where = section(plan.file.problem)
+    points, s, along, where = section(plan.file.problem)
     figure, axes = _panels(len(names[:4]))
     start: dict[str, Any] = {
         n: v if callable(v) else jnp.asarray(v, float) for n, v in plan.file.start.items()
     }
-    at = jax.jit(lambda theta: jax.vmap(operator.operator.field(theta))(jnp.asarray(points)))
+
+    @jax.jit
+    def at(theta):
+        u = operator.unsolved(theta)
+        assert u is not None
+        return jax.vmap(u)(jnp.asarray(points))
+
     for ax, name in zip(axes, names, strict=False):
         size = start[name] if start[name] != 0 else jnp.ones(())
         for factor, colour in zip((-DELTA, 0.0, DELTA), COLOURS, strict=False):
             theta = {**start, name: start[name] + factor * size}
-            ax.plot(points[:, 0], at(theta), color=colour, label=f"{float(theta[name]):.3g}")
-            if reference is not None:
-                u = numerical_solution(reference, theta, points)
-                ax.plot(points[:, 0], u, "--", color=INK, linewidth=1)
-        ax.set(xlabel="x", title=f"{name}: network; dashed: numerical {where}")
+            ax.plot(s, at(theta), color=colour, label=f"{float(theta[name]):.3g}")
+            if numerical is not None:
+                u = numerical_solution(numerical, theta, points)
+                ax.plot(s, u, "--", color=INK, linewidth=1)
+        ax.set(xlabel=along, title=f"{name}: network; dashed: numerical {where}")
         ax.title.set_fontsize("small")
         ax.legend(frameon=False, fontsize="small")
     return figure

@@ -1,28 +1,25 @@
 """The stages of ``bilo-ppl map``: an operator, an estimate for each data set, scores, figures."""
 
-import dataclasses
-import inspect
 import json
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from bilo_ppl._blocks import Interrupts
 from bilo_ppl._files import replacing
 from bilo_ppl.estimate import Estimate, find_map, save_estimate
 from bilo_ppl.estimate.first_guess import find_start
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.run.checks import Plan, prepare
 from bilo_ppl.run.ending import INTERRUPTED, to_the_end
-from bilo_ppl.run.interrupts import Interrupts
-from bilo_ppl.run.map.figures import figures
+from bilo_ppl.run.map.figures import draw_estimate_figures
 from bilo_ppl.run.map.scores import compared_points, relative_errors, table, u_error
 from bilo_ppl.run.map.settings import MapSettings
-from bilo_ppl.run.model_file import ModelFile
+from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.operators import make_operator
 from bilo_ppl.run.record import Clock, Record, plain, warn
-from bilo_ppl.run.settings import BadInputError, RunFailedError
+from bilo_ppl.run.settings import RunFailedError, refusing
 
 __all__ = ["estimate_model"]
 
@@ -34,38 +31,23 @@ def estimate_model(settings: MapSettings) -> int:
     cannot reach what the next one needs; run.json then says so.
     """
     started = Clock()
-    try:
-        settings.check()
-        plan = prepare(settings.as_run())
-        plan = dataclasses.replace(plan, file=_with_noise(plan.file, settings.noise))
-    except (ValueError, FileNotFoundError) as error:
-        raise BadInputError(str(error)) from error
-    (plan.folder / "map.json").unlink(missing_ok=True)
-    record = Record(plan.folder, plan.settings)
-    record["arguments"] = dataclasses.asdict(settings)
-    record.took("check", started)
-    return to_the_end(record, _Job(settings, plan, record).run)
-
-
-def _with_noise(file: ModelFile, noise: float | None) -> ModelFile:
-    if noise is None:
-        return file
-    if "noise" not in inspect.signature(file.synthetic_data).parameters:
-        raise ValueError(
-            f"{file.path}: synthetic_data has no argument noise, so --noise cannot be given."
-        )
-    return dataclasses.replace(file, synthetic_data=partial(file.synthetic_data, noise=noise))
+    with refusing():
+        plan = prepare(settings, load_model(settings.model).with_noise(settings.noise))
+    with plan.folder:
+        record = Record(plan.folder, settings)
+        record.took("check", started)
+        return to_the_end(record, _Job(plan, record).run)
 
 
 class _Job:
     """Estimates for all data sets, with one operator and one compilation."""
 
-    def __init__(self, settings: MapSettings, plan: Plan, record: Record):
-        self.settings, self.plan, self.record = settings, plan, record
-        self.optimizer = settings.make_optimizer()
+    def __init__(self, plan: Plan[MapSettings], record: Record):
+        self.settings, self.plan, self.record = plan.settings, plan, record
+        self.optimizer = plan.settings.make_optimizer()
         self.scores: list[dict[str, Any]] = []
         self.estimates: list[Estimate] = []
-        self.reference: AbstractSolutionOperator | None = None
+        self.numerical: AbstractSolutionOperator | None = None
         self.first_guess: dict[str, Any] | None = None
         """The start of the model file at the latent sites, once they are known."""
 
@@ -74,9 +56,9 @@ class _Job:
         plan, say = self.plan, self.record.say
         say(f"Model {plan.file.path}: unknown {', '.join(plan.file.problem.parameters)}.")
         operator = make_operator(plan, self.record, interrupts).operator
-        self.reference = plan.numerical
-        if self.reference is None and plan.file.reference is not None:
-            self.reference = plan.file.reference()
+        self.numerical = plan.numerical
+        if self.numerical is None and plan.file.reference is not None:
+            self.numerical = plan.file.reference()
         for number, seed in enumerate(self.settings.data_seeds):
             self._estimate(operator, seed)
             self._write()
@@ -85,8 +67,9 @@ class _Job:
             if number == 0:
                 say("(The first estimate includes compilation.)")
         with self.record.stage("figures", "Figures."):
-            for path in figures(plan, operator, self.estimates[0], self.reference):
-                say(f"  {path}")
+            self.record.draw(
+                draw_estimate_figures(plan, operator, self.estimates[0], self.numerical)
+            )
         self._report()
         interrupted = bool(interrupts.count)
         self.record.status("interrupted in estimate" if interrupted else "finished")
@@ -117,15 +100,15 @@ class _Job:
         self.record.say(str(found))
         if not found.converged and found.status != "steps":
             warn(f"data seed {seed}: {found.message}")
-        save_estimate(self.plan.folder / f"estimate-{seed}.eqx", found)
+        save_estimate(self.record.path(f"estimate-{seed}.eqx"), found)
         self.estimates.append(found)
         self.scores.append(self._score(found, seed))
 
     def _score(self, found: Estimate, seed: int) -> dict[str, Any]:
         file, site = self.plan.file, self.plan.solutions[0]
         error = None
-        if self.reference is not None and self.plan.numerical is None:
-            error = u_error(found, site, self.reference, compared_points(file.problem))
+        if self.numerical is not None and self.plan.numerical is None:
+            error = u_error(found, site, self.numerical, compared_points(file.problem))
         errors = {}
         if self.settings.data is None:
             errors = relative_errors(file, found.theta(site), found.values)
@@ -163,13 +146,14 @@ class _Job:
             content[name] = None if None in values else _spread(values)
         for name in ("steps", "inner_steps", "status", "converged"):
             content[name] = [score[name] for score in scores]
-        with replacing(self.plan.folder / "map.json") as temporary:
+        with replacing(self.record.path("map.json")) as temporary:
             temporary.write_text(json.dumps(plain(content), indent=2) + "\n")
 
     def _report(self) -> None:
-        say, folder = self.record.say, self.plan.folder
+        say, folder = self.record.say, self.record.folder.path
         frame = table(self.scores)
-        frame.to_csv(folder / "map.csv", index_label="seed")
+        with replacing(self.record.path("map.csv")) as temporary:
+            frame.to_csv(temporary, index_label="seed")
         say("", frame.to_string(float_format=lambda v: f"{v:.4g}", na_rep=""))
         say(
             "",

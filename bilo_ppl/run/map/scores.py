@@ -11,20 +11,42 @@ from jaxtyping import Float
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Points
 from bilo_ppl.estimate import Estimate
+from bilo_ppl.fields import KarhunenLoeve, NetworkField
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.run.model_file import ModelFile
 
-__all__ = ["compared_points", "numerical_solution", "relative_errors", "table", "u_error"]
+__all__ = [
+    "compared_points",
+    "is_on_a_line",
+    "numerical_solution",
+    "relative_errors",
+    "table",
+    "u_error",
+]
 
 _LINE = 401
 
 
 def compared_points(problem: Problem) -> Points:
-    """Where fields and solutions are compared: a fine grid of an interval, else all points."""
+    """Where solutions are compared: a fine grid of an interval, else all collocation points."""
     if problem.domain.dimension == 1:
         return problem.domain.grid(_LINE)
     return np.asarray(problem.points)
+
+
+def is_on_a_line(field: Any) -> bool:
+    """Whether an unknown function is one of the first coordinate only."""
+    if isinstance(field, NetworkField):
+        return field.domain.dimension == 1
+    return isinstance(field, KarhunenLoeve)
+
+
+def _field_points(field: Any, problem: Problem) -> Points:
+    """Where an unknown function is compared: points ``(n, d)``, or ``(n, 1)`` on a line."""
+    if is_on_a_line(field):
+        return problem.domain.along(0).grid(_LINE)
+    return compared_points(problem)
 
 
 def relative_errors(
@@ -40,7 +62,7 @@ def relative_errors(
         if found is None:
             continue
         if callable(truth):
-            points = compared_points(file.problem)
+            points = _field_points(found, file.problem)
             errors[name] = _relative(_at(found, points), _at(truth, points))
         else:
             errors[name] = _relative(np.asarray(found), np.asarray(truth, dtype=float))
@@ -48,23 +70,23 @@ def relative_errors(
 
 
 def u_error(
-    estimate: Estimate, site: str, reference: AbstractSolutionOperator, points: Points
+    estimate: Estimate, site: str, numerical: AbstractSolutionOperator, points: Points
 ) -> float:
     """``|u - u_numerical| / |u_numerical|`` in L2, both at the estimated theta."""
-    numerical = numerical_solution(reference, estimate.theta(site), points)
-    return _relative(np.asarray(estimate.solution(points, site)), numerical)
+    wanted = numerical_solution(numerical, estimate.theta(site), points)
+    return _relative(np.asarray(estimate.solution(points, site)), wanted)
 
 
 def numerical_solution(
-    reference: AbstractSolutionOperator, theta: Mapping[str, Any], points: Points
+    numerical: AbstractSolutionOperator, theta: Mapping[str, Any], points: Points
 ) -> Float[np.ndarray, "n ..."]:
-    """The reference solution at points ``(n, d)``."""
-    return np.asarray(_solve(reference, dict(theta), jnp.asarray(points)))
+    """The solution by a numerical operator at points ``(n, d)``."""
+    return np.asarray(_solve(numerical, dict(theta), jnp.asarray(points)))
 
 
 @jit_once
-def _solve(reference: AbstractSolutionOperator, theta: Any, points: Any) -> Any:
-    u, _, info = reference.solve(theta, reference.init_state())
+def _solve(numerical: AbstractSolutionOperator, theta: Any, points: Any) -> Any:
+    u, _, info = numerical.solve(theta, numerical.init_state())
     return jnp.where(info.converged, jax.vmap(u)(points), jnp.nan)
 
 

@@ -1,71 +1,92 @@
-"""What a point estimation is asked to do."""
+"""What ``bilo-ppl map`` is asked to do."""
+
+# ruff: noqa: RUF009 (`option` makes a field, as `dataclasses.field` does)
 
 import dataclasses
-import pathlib
+import os
+from typing import ClassVar
 
 import optax
 
 from bilo_ppl.estimate import gauss_newton
-from bilo_ppl.run.settings import RunSettings
+from bilo_ppl.run.options import changed, option
+from bilo_ppl.run.settings import OPERATOR, RESULTS, CommonSettings
 
-__all__ = ["METHODS", "OPTIMIZERS", "MapSettings"]
+__all__ = ["MapSettings"]
 
-METHODS = ("nested", "simultaneous")
-OPTIMIZERS = ("lbfgs", "gauss-newton", "adam", "sgd")
+ESTIMATE = "point estimate"
 
 
 @dataclasses.dataclass(frozen=True)
-class MapSettings:
+class MapSettings(CommonSettings):
     """Arguments of ``bilo-ppl map``, as on the command line."""
 
-    model: str
-    data: str | None = None
-    data_seed: int = 0
-    seeds: int = 5
-    """Data sets: noise of the seeds ``data_seed``, ``data_seed + 1``, ..."""
-    noise: float | None = None
-    """Standard deviation of the noise of the synthetic data; None: the model's own."""
-    method: str = "nested"
-    optimizer: str | None = None
-    """None: "lbfgs" for "nested", "adam" for "simultaneous"."""
-    learning_rate: float = 1e-2
-    steps: int | None = None
-    """Largest number of outer steps; None: 500 for "nested", 5000 for "simultaneous"."""
-    rank: int = 4
-    tol: float = 1e-6
-    inner: str | None = None
-    """None: "lm" for "nested", "adam" for "simultaneous"."""
-    max_inner_steps: int | None = None
-    sensitivity: str = "auto"
-    seed: int = 0
-    operator: str = "fine-tuned"
-    operator_file: str | None = None
-    out: str | None = None
-    overwrite: bool = False
-    quiet: bool = False
+    GROUPS: ClassVar[tuple[str, ...]] = (ESTIMATE, OPERATOR, RESULTS)
+    FILES: ClassVar[tuple[str, ...]] = ("map.json", "map.csv", "estimate-*.eqx", "figures/*.png")
+
+    seeds: int = option(
+        5,
+        least=1,
+        group=ESTIMATE,
+        help="number of synthetic data sets: of the seeds DATA_SEED, DATA_SEED + 1, ...",
+    )
+    noise: float | None = option(
+        None,
+        least=0,
+        rule="a standard deviation is at least 0",
+        unset="the model's own",
+        group=ESTIMATE,
+        help="noise sd of the synthetic data",
+    )
+    method: str = option(
+        "nested",
+        choices=("nested", "simultaneous"),
+        group=ESTIMATE,
+        help="solve the PDE to its tolerance at every step, or descend on weights and theta together",
+    )
+    optimizer: str | None = option(
+        None,
+        choices=("lbfgs", "gauss-newton", "adam", "sgd"),
+        unset="lbfgs for nested, adam for simultaneous",
+        group=ESTIMATE,
+        help="of theta",
+    )
+    learning_rate: float = option(
+        1e-2, positive=True, group=ESTIMATE, help="of adam or sgd, in unconstrained space"
+    )
+    steps: int | None = option(
+        None,
+        least=1,
+        unset="500 for nested, 5000 for simultaneous",
+        group=ESTIMATE,
+        help="limit of the steps",
+    )
+    inner: str | None = changed(
+        CommonSettings, "inner", unset="lm for nested, adam for simultaneous"
+    )
+    max_inner_steps: int | None = changed(
+        CommonSettings, "max_inner_steps", unset="20 for lm, 2000 for adam"
+    )
+    sensitivity: str = changed(
+        CommonSettings,
+        "sensitivity",
+        default="auto",
+        choices=("auto", "implicit", "residual-gradient"),
+        help="how the solution is differentiated with respect to theta; auto: implicit with lm, "
+        "residual-gradient with adam",
+    )
+    out: str | os.PathLike | None = changed(CommonSettings, "out", unset="runs/MODEL-map-METHOD")
 
     def check(self) -> None:
-        """Raise a ``ValueError`` for a value that cannot be meant."""
-        for name, value, choices in (
-            ("method", self.method, METHODS),
-            ("optimizer", self.chosen_optimizer, OPTIMIZERS),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.")
-        for name, value in (("seeds", self.seeds), ("steps", self.chosen_steps)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; the least is 1.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate:g}; it must be positive.")
-        if self.noise is not None and not 0 <= self.noise < float("inf"):
-            raise ValueError(f"noise is {self.noise:g}; a standard deviation is at least 0.")
-        if self.noise is not None and self.data is not None:
-            raise ValueError("--noise is for synthetic data; the file of --data has its own sigma.")
+        """Raise a ``ValueError`` for a value, or values together, that cannot be meant."""
         if self.sensitivity == "partial":
             raise ValueError(
                 "sensitivity is 'partial', whose gradient is right for an adapted operator only; use "
                 "implicit or residual-gradient."
             )
+        super().check()
+        if self.noise is not None and self.data is not None:
+            raise ValueError("--noise is for synthetic data; the file of --data has its own sigma.")
         if self.method == "simultaneous" and self.operator == "numerical":
             raise ValueError(
                 "a numerical operator has no weights to descend on; use --method nested."
@@ -75,6 +96,21 @@ class MapSettings:
                 f"{self.chosen_optimizer} needs U to be a function of theta, which it is not with "
                 "--method simultaneous; use --optimizer adam."
             )
+
+    @property
+    def adapts(self) -> bool:
+        """A descent goes on from the pretrained operator."""
+        return False
+
+    @property
+    def tolerates_unconverged(self) -> bool:
+        """An estimate is of solutions of the PDE."""
+        return False
+
+    @property
+    def chosen_inner(self) -> str:
+        """The inner solver, with the default filled in."""
+        return self.inner or ("lm" if self.method == "nested" else "adam")
 
     @property
     def chosen_optimizer(self) -> str:
@@ -93,6 +129,10 @@ class MapSettings:
         count = 1 if self.data is not None else self.seeds
         return [self.data_seed + i for i in range(count)]
 
+    def default_folder(self, model_name: str) -> str:
+        """``MODEL-map-METHOD``."""
+        return f"{model_name}-map-{self.method}"
+
     def make_optimizer(self) -> optax.GradientTransformation | None:
         """The outer optimiser; None for the default of `find_map`."""
         if self.chosen_optimizer == "lbfgs":
@@ -100,26 +140,3 @@ class MapSettings:
         if self.chosen_optimizer == "gauss-newton":
             return gauss_newton()
         return {"adam": optax.adam, "sgd": optax.sgd}[self.chosen_optimizer](self.learning_rate)
-
-    def as_run(self) -> RunSettings:
-        """The part that a run of a sampler has too: model, data, operator, results."""
-        stem = pathlib.Path(self.model).stem
-        default = str(pathlib.Path("runs") / f"{stem}-map-{self.method}")
-        return RunSettings(
-            model=self.model,
-            data=self.data,
-            data_seed=self.data_seed,
-            rank=self.rank,
-            tol=self.tol,
-            inner=self.inner or ("lm" if self.method == "nested" else "adam"),
-            max_inner_steps=self.max_inner_steps,
-            sensitivity=self.sensitivity,
-            seed=self.seed,
-            operator=self.operator,
-            operator_file=self.operator_file,
-            adapt=False,
-            certify=False,
-            out=self.out or default,
-            overwrite=self.overwrite,
-            quiet=self.quiet,
-        )

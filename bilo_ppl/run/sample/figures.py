@@ -1,6 +1,5 @@
 """The figures of a run."""
 
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,27 +14,26 @@ from bilo_ppl.diagnostics.plots import (
     plot_posterior,
     plot_solution_band,
     plot_trace,
-    save_figure,
 )
 from bilo_ppl.run.checks import Plan
+from bilo_ppl.run.sample.settings import SampleSettings
 from bilo_ppl.validation.posterior_grid import GridPosterior
 
-__all__ = ["figures"]
+__all__ = ["draw_posterior_figures"]
 
 MAX_POSTERIORS = 12
 BAND_POINTS = 201
 
 
-def figures(
-    plan: Plan, model: Callable, idata: Any, exact: GridPosterior | None, tolerance: float | None
-) -> Iterator[pathlib.Path]:
-    """Draw and write the figures one by one; gives the path of each."""
+def draw_posterior_figures(
+    plan: Plan[SampleSettings],
+    model: Callable,
+    idata: Any,
+    exact: GridPosterior | None,
+    tolerance: float | None,
+) -> Iterator[tuple[str, Figure]]:
+    """Draw the figures one by one; gives name and figure."""
     samples = {name: v.values for name, v in idata["posterior"].data_vars.items()}
-    for name, figure in _figures(plan, model, idata, samples, exact, tolerance):
-        yield save_figure(figure, plan.folder / "figures" / f"{name}.png")
-
-
-def _figures(plan, model, idata, samples, exact, tolerance) -> Iterator[tuple[str, Figure]]:
     yield from _posteriors(plan, samples, exact)
     yield "trace", plot_trace(samples)
     if plan.file.problem.domain.dimension == 1 and plan.file.problem.components == 1:
@@ -52,16 +50,17 @@ def _posteriors(plan: Plan, samples, exact) -> Iterator[tuple[str, Figure]]:
     scalars = list(scalar_draws(samples).items())[:MAX_POSTERIORS]
     truth = plan.file.truth if plan.settings.data is None else None
     for name, draws in scalars:
-        reference = exact.marginal(name) if exact is not None and name in exact.names else None
+        marginal = exact.marginal(name) if exact is not None and name in exact.names else None
         true = (truth or {}).get(name)
         true = None if true is None or np.ndim(true) else float(true)
         label = "posterior" if len(scalars) == 1 else f"posterior_{name}"
-        yield label, plot_posterior(draws, name, reference, true)
+        yield label, plot_posterior(draws, name, marginal, true)
 
 
 def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Figure]]:
     """The solution over the interval, one figure for each solution site."""
-    x = plan.file.problem.domain.grid(BAND_POINTS)
+    domain = plan.file.problem.domain
+    x, (coordinate,) = domain.grid(BAND_POINTS), domain.coordinates
     data = plan.observations if plan.observations.y.ndim == 1 else None
     truth = None
     if plan.file.exact is not None and plan.settings.data is None:
@@ -76,4 +75,5 @@ def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Fi
             accept_unconverged=plan.settings.accept_unconverged,
         )
         label = "solution" if len(plan.solutions) == 1 else f"solution_{site}"
-        yield label, plot_solution_band(x, u, data and data.model_args, truth, name=site)
+        points = data and data.model_args
+        yield label, plot_solution_band(x, u, points, truth, name=site, coordinate=coordinate)

@@ -2,53 +2,82 @@
 
 import jax
 
+from bilo_ppl._blocks import Ended, Interrupts
+from bilo_ppl.mcmc import BlockSampler
 from bilo_ppl.run.checks import Plan, prepare
 from bilo_ppl.run.ending import INTERRUPTED, to_the_end
-from bilo_ppl.run.interrupts import Interrupts
+from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.operators import Prepared, make_operator
 from bilo_ppl.run.record import Clock, Record
+from bilo_ppl.run.sample.kernel import make_kernel
 from bilo_ppl.run.sample.results import Results
-from bilo_ppl.run.sample.sampling import BlockSampler, make_kernel
-from bilo_ppl.run.settings import BadInputError, RunFailedError, RunSettings
+from bilo_ppl.run.sample.settings import SampleSettings
+from bilo_ppl.run.settings import RunFailedError, refusing
 
-__all__ = ["run"]
+__all__ = ["sample_model"]
 
 BLOCKS = 20
 """Blocks in which the samples are drawn: what Ctrl-C can lose is one of them."""
 
 
-def run(settings: RunSettings) -> int:
+def sample_model(settings: SampleSettings) -> int:
     """Do a run and return its exit status: 0, or 130 after Ctrl-C.
 
     Raises `BadInputError` before anything is computed or written, and `RunFailedError` if a stage
     cannot reach what the next one needs; run.json then says so.
     """
     started = Clock()
-    try:
-        plan = prepare(settings)
-    except (ValueError, FileNotFoundError) as error:
-        raise BadInputError(str(error)) from error
-    record = Record(plan.folder, settings)
-    record.took("check", started)
-    _announce(plan, record)
-    return to_the_end(record, lambda interrupts: _stages(plan, record, interrupts))
+    with refusing():
+        plan = prepare(settings, load_model(settings.model))
+    with plan.folder:
+        record = Record(plan.folder, settings)
+        record.took("check", started)
+        _announce(plan, record)
+        return to_the_end(record, lambda interrupts: _stages(plan, record, interrupts))
 
 
-def _announce(plan: Plan, record: Record) -> None:
-    settings, file = plan.settings, plan.file
+def _announce(plan: Plan[SampleSettings], record: Record) -> None:
+    settings, file, notes = plan.settings, plan.file, _notes(plan)
     source = settings.data or f"synthetic, seed {settings.data_seed}"
     record.say(
         f"Model {file.path}: {type(file.problem).__name__}, unknown "
         f"{', '.join(file.problem.parameters)}.",
         f"Data: {plan.observations} ({source}).",
-        f"Results go to {plan.folder}.",
-        *(f"Note: {note}" for note in plan.notes),
+        f"Results go to {plan.folder.path}.",
+        *(f"Note: {note}" for note in notes),
     )
-    record["notes"] = list(plan.notes)
+    record["notes"] = notes
     record.status("started")
 
 
-def _stages(plan: Plan, record: Record, interrupts: Interrupts) -> int:
+def _notes(plan: Plan[SampleSettings]) -> list[str]:
+    """What will be done differently from what was asked."""
+    settings, notes = plan.settings, []
+    if _chain_method(settings) != settings.chain_method:
+        notes.append(
+            f"{settings.chains} chains in parallel need as many devices, and JAX has "
+            f"{jax.local_device_count()}: the chains run one after another instead. On a CPU, set the "
+            f"environment variable XLA_FLAGS=--xla_force_host_platform_device_count={settings.chains}"
+            ", or use --chain-method vectorized."
+        )
+    absent = [name for name in plan.file.start if name not in plan.latent]
+    if absent and settings.init == "start":
+        notes.append(
+            f"The model has no sample sites {absent}, only {list(plan.latent)}: what the pretrained "
+            "theta does not determine starts at random."
+        )
+    return notes
+
+
+def _chain_method(settings: SampleSettings) -> str:
+    """The chain method; one chain after another where there are too few devices."""
+    too_few = settings.chains > jax.local_device_count()
+    return (
+        "sequential" if settings.chain_method == "parallel" and too_few else settings.chain_method
+    )
+
+
+def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) -> int:
     prepared = make_operator(plan, record, interrupts)
     sampler = _sampler(plan, prepared)
     _warm_up(plan, record, sampler)
@@ -57,7 +86,7 @@ def _stages(plan: Plan, record: Record, interrupts: Interrupts) -> int:
     results.write()
     results.add_inner_statistics()
     if not interrupted:
-        results.add_reference()
+        results.compare_with_exact()
         results.add_certificates()
     results.write()
     results.draw_figures()
@@ -69,7 +98,7 @@ def _stages(plan: Plan, record: Record, interrupts: Interrupts) -> int:
     return 0
 
 
-def _sampler(plan: Plan, prepared: Prepared) -> BlockSampler:
+def _sampler(plan: Plan[SampleSettings], prepared: Prepared) -> BlockSampler:
     settings = plan.settings
     model = plan.model(prepared.operator)
     kernel = make_kernel(settings, model, plan.file.start, prepared.inverse_mass_matrix)
@@ -77,21 +106,25 @@ def _sampler(plan: Plan, prepared: Prepared) -> BlockSampler:
         kernel,
         plan.observations.model_args,
         chains=settings.chains,
-        chain_method=plan.chain_method,
+        chain_method=_chain_method(settings),
         warmup=settings.warmup,
         block=-(-settings.samples // BLOCKS),
     )
 
 
-def _warm_up(plan: Plan, record: Record, sampler: BlockSampler) -> None:
+def _warm_up(plan: Plan[SampleSettings], record: Record, sampler: BlockSampler) -> None:
     settings = plan.settings
-    title = f"Warm-up: {settings.sampler}, {settings.chains} chains, {plan.chain_method}."
+    title = f"Warm-up: {settings.sampler}, {settings.chains} chains, {_chain_method(settings)}."
     with record.stage("warmup", title):
         try:
             sampler.start(jax.random.key(settings.seed + 3))
         except (RuntimeError, ValueError) as error:
             raise RunFailedError(f"the chains cannot start: {error}") from error
-        sampler.advance(settings.warmup, keep=False, progress=not settings.quiet, label="warm-up")
+        ended = sampler.run(
+            settings.warmup, keep=False, progress=not settings.quiet, label="warm-up"
+        )
+        if ended is Ended.INTERRUPTED:
+            raise KeyboardInterrupt
     number, total = sampler.warmup_divergences, settings.chains * settings.warmup
     record["warmup"] = {"transitions": total, "diverging": number}
     if number:
@@ -101,17 +134,14 @@ def _warm_up(plan: Plan, record: Record, sampler: BlockSampler) -> None:
         )
 
 
-def _sample(plan: Plan, record: Record, sampler: BlockSampler) -> bool:
-    """Draw; whether it was interrupted. Without a finished block KeyboardInterrupt goes on."""
+def _sample(plan: Plan[SampleSettings], record: Record, sampler: BlockSampler) -> bool:
+    """Draw; whether it was interrupted."""
     settings = plan.settings
-    try:
-        with record.stage("sampling", "Sampling."):
-            sampler.advance(
-                settings.samples, keep=True, progress=not settings.quiet, label="sampling"
-            )
-    except KeyboardInterrupt:
-        if not sampler.draws:
-            raise
-        record.say("\nInterrupted: the blocks finished so far are kept. Ctrl-C again to stop now.")
-        return True
-    return False
+    with record.stage("sampling", "Sampling."):
+        ended = sampler.run(
+            settings.samples, keep=True, progress=not settings.quiet, label="sampling"
+        )
+    if ended is Ended.FINISHED:
+        return False
+    record.say("\nInterrupted: the draws so far are kept. Ctrl-C again to stop now.")
+    return True

@@ -1,13 +1,16 @@
 """What comes out of a run: the ArviZ object, comparisons, figures, and the printed report."""
 
+import re
 from typing import Any
 
 from bilo_ppl import diagnostics
+from bilo_ppl.mcmc import BlockSampler
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.record import Record, warn
-from bilo_ppl.run.sample.figures import figures
-from bilo_ppl.run.sample.sampling import BlockSampler
+from bilo_ppl.run.sample.figures import draw_posterior_figures
+from bilo_ppl.run.sample.settings import SampleSettings
+from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.validation.certificate import Certificate
 from bilo_ppl.validation.certifying import certify
 from bilo_ppl.validation.distance import Distances, distances
@@ -20,13 +23,17 @@ class Results:
     """Draws of a run, and what is computed from them stage by stage."""
 
     def __init__(
-        self, plan: Plan, record: Record, operator: AbstractSolutionOperator, sampler: BlockSampler
+        self,
+        plan: Plan[SampleSettings],
+        record: Record,
+        operator: AbstractSolutionOperator,
+        sampler: BlockSampler,
     ):
         self.plan, self.record, self.operator = plan, record, operator
         self.draws = sampler.collected()
         self.args = plan.observations.model_args
         self.model = plan.model(operator)
-        self.samples = self.draws.get_samples()
+        self.samples = self.draws.samples
         self.inner: Any = None
         self.exact: GridPosterior | None = None
         self.certificates: dict[str, Certificate] = {}
@@ -46,8 +53,17 @@ class Results:
     def write(self) -> None:
         """Write posterior.nc and summary.csv."""
         idata = self.idata()
-        diagnostics.save(idata, self.record.folder / "posterior.nc")
-        self.table = diagnostics.write_summary_csv(idata, self.record.folder / "summary.csv")
+        file = self.record.path("posterior.nc")
+        try:
+            diagnostics.save(idata, file)
+        except RuntimeError as error:
+            # HDF5 wraps what the disk says into what it was doing.
+            reason = re.search("error message = '(.*?)'", str(error))
+            raise RunFailedError(
+                f"cannot write {self.record.folder.path / file.name} "
+                f"({reason[1] if reason else error})."
+            ) from error
+        self.table = diagnostics.write_summary_csv(idata, self.record.path("summary.csv"))
 
     def add_inner_statistics(self) -> None:
         """What the solves did at the draws; a chain that carries weights has recorded it."""
@@ -56,18 +72,16 @@ class Results:
         with self.record.stage("inner statistics", "Inner solves at the draws."):
             self.inner = diagnostics.inner_statistics(self.model, self.samples, *self.args)
 
-    def add_reference(self) -> None:
+    def compare_with_exact(self) -> None:
         """The exact posterior on a grid, where the model file has one, and the distances to it."""
         file = self.plan.file
         if file.reference is None or file.reference_grid is None:
             return
-        with self.record.stage(
-            "reference", "Exact posterior on a grid, by the numerical operator."
-        ):
-            operator = self.plan.numerical or file.reference()
+        with self.record.stage("exact", "Exact posterior on a grid, by the numerical operator."):
+            numerical = self.plan.numerical or file.reference()
             try:
                 self.exact = grid_posterior(
-                    self.plan.model(operator), file.reference_grid, *self.args
+                    self.plan.model(numerical), file.reference_grid, *self.args
                 )
                 self.distances = {
                     name: distances(self.samples[name], self.exact, name)
@@ -75,7 +89,7 @@ class Results:
                 }
             except ValueError as error:
                 warn(f"no comparison with the exact posterior: {error}")
-                self.record["reference"] = f"not available: {error}"
+                self.record["exact"] = f"not available: {error}"
                 return
         self.record["distances"] = {
             name: {"exact_mean": self.exact.mean(name), "exact_sd": self.exact.sd(name)}
@@ -92,22 +106,23 @@ class Results:
         if self.plan.file.reference is not None:
             ways["numerical"] = self.plan.file.reference()
         with self.record.stage("certify", "Certificates: a subset of the draws, solved again."):
-            for name, reference in ways.items():
+            for name, better in ways.items():
                 try:
-                    self.certificates[name] = self._certificate(reference)
+                    self.certificates[name] = self._certificate(better)
                 except ValueError as error:
                     warn(f"no certificate ({name}): {error}")
                     self.record[f"certificate_{name}"] = f"not available: {error}"
         self.record["certificates"] = {n: c.as_dict() for n, c in self.certificates.items()}
 
-    def _certificate(self, reference: AbstractSolutionOperator | None) -> Certificate:
+    def _certificate(self, better: AbstractSolutionOperator | None) -> Certificate:
+        """By the same operator at a tighter tolerance, or by a better one."""
         return certify(
             self.plan.file.model,
             self.samples,
             self.operator,
             *self.args,
-            reference=reference,
-            energies=self.draws.get_extra_fields()["potential_energy"],
+            reference=better,
+            energies=self.draws.statistics["potential_energy"],
             seed=self.plan.settings.seed,
         )
 
@@ -115,12 +130,13 @@ class Results:
         """Write figures/*.png."""
         with self.record.stage("figures", "Figures."):
             idata = self.idata()
-            for path in figures(self.plan, self.model, idata, self.exact, self.tolerance):
-                self.record.say(f"  {path}")
+            self.record.draw(
+                draw_posterior_figures(self.plan, self.model, idata, self.exact, self.tolerance)
+            )
 
     def report(self) -> None:
         """Print the table, the reports and where everything is; fill in run.json."""
-        say, folder = self.record.say, self.record.folder
+        say, folder = self.record.say, self.record.folder.path
         idata = self.idata()
         limit = self.plan.settings.inner_limit if self.plan.settings.fine_tuned else None
         inner = diagnostics.inner_report(idata, tolerance=self.tolerance, max_steps=limit)

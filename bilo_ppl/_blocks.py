@@ -1,0 +1,239 @@
+"""The one loop on the host: blocks of work, a progress bar, Ctrl-C, and a hook that saves.
+
+A signal may arrive inside a compiled call, which cannot be left, or inside a callback (of the garbage
+collector, say), where Python swallows exceptions. So a loop only notes it, and looks between blocks.
+"""
+
+import contextlib
+import dataclasses
+import enum
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+__all__ = ["BlockReport", "Ended", "Interrupts", "Lengths", "run_blocks"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAVE_SECONDS = 60.0
+"""Time between two calls of the hook that saves what there is."""
+
+
+class Interrupts:
+    """While active, SIGINT (Ctrl-C) and SIGTERM are counted; main thread only, elsewhere nothing happens.
+
+    Outside of a loop a signal raises KeyboardInterrupt at once. In a loop (`deferring`) the first is
+    only noted; a second one raises. Entering a second object while one is active gives the active
+    one. Handlers that the application has set, or signals that it ignores, stay as they are, unless
+    ``own_process``: then all are taken over, also where a shell started the process in the background.
+    """
+
+    def __init__(self, *, own_process: bool = False):
+        self.count = 0
+        self.number: int | None = None
+        """The last signal."""
+        self._own_process = own_process
+        self._loop: str | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupts":
+        active = _active()
+        if active is not None or threading.current_thread() is not threading.main_thread():
+            return active or self
+        for number in SIGNALS:
+            previous = signal.getsignal(number)
+            default = previous in (signal.SIG_DFL, signal.default_int_handler)
+            # None: a handler that was not set from Python, and that could not be put back.
+            if default or (self._own_process and previous is not None):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+        self._previous.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        self.number = number
+        if self._loop is None or self.count > 1:
+            raise KeyboardInterrupt
+        if self._loop:
+            _tell(f"{self._loop}: stopping after this block; Ctrl-C again stops at once.")
+
+    @contextlib.contextmanager
+    def deferring(self, label: str) -> Iterator[None]:
+        """Only note a first signal; say so to stderr under a label, if it is not empty."""
+        outer, self._loop = self._loop, label
+        try:
+            yield
+        finally:
+            self._loop = outer
+
+    @property
+    def exit_status(self) -> int:
+        """128 + the number of the signal, as of a process that was ended by it."""
+        return 128 + (signal.SIGINT if self.number is None else self.number)
+
+    def raise_if_any(self) -> None:
+        """Raise KeyboardInterrupt if there was a signal that a loop has dealt with."""
+        if self.count:
+            raise KeyboardInterrupt
+
+
+def _active() -> Interrupts | None:
+    handlers = (getattr(signal.getsignal(number), "__self__", None) for number in SIGNALS)
+    return next((owner for owner in handlers if isinstance(owner, Interrupts)), None)
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _tell(line: str) -> None:
+    if sys.stderr is None:
+        return
+    # The bar, if there is one, stands in the last line.
+    text = f"\n{line}\n" if _on_terminal() else f"{line}\n"
+    # A handler may have come in the middle of another write, into which this one must not go.
+    with contextlib.suppress(RuntimeError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+class BlockReport(NamedTuple):
+    """What a block has done."""
+
+    done: int
+    """Units of work, as many as asked for or fewer."""
+    text: str
+    """How things stand, for a person."""
+    finished: bool = False
+    """Whether no further block is needed."""
+
+
+class Ended(enum.Enum):
+    """How a loop ended."""
+
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    """Early, by a signal, after a whole block."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+    """How many units of work a block does: from one on, as many as take ``seconds``.
+
+    ``seconds`` is what Ctrl-C may have to wait for. A block is at most ``growth`` times as long as the
+    one before it.
+    """
+
+    largest: int
+    growth: int = 2
+    seconds: float = 1.0
+    fixed: bool = False
+    """Every block has ``largest`` units, whatever time that takes."""
+
+    @property
+    def first(self) -> int:
+        """Length of the first block."""
+        return self.largest if self.fixed else 1
+
+    def after(self, length: int, done: int, took: float) -> int:
+        """Length of the block after one of ``length``, of which ``done`` units took some seconds."""
+        if self.fixed:
+            return self.largest
+        fitting = self.seconds * done / max(took, 1e-9)
+        return int(min(max(fitting, 1), self.growth * length, self.largest))
+
+
+def run_blocks(
+    block: Callable[[int], BlockReport],
+    total: int,
+    *,
+    label: str,
+    unit: str,
+    lengths: Lengths,
+    progress: bool = True,
+    save: Callable[[], Any] | None = None,
+    save_seconds: float = SAVE_SECONDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Ended:
+    """Do ``total`` units of work, or as many as it takes, by ``block(length)`` of at most ``length``.
+
+    ``label`` names the work and ``unit`` one unit, in the singular. ``progress`` shows a bar on a
+    terminal, and elsewhere one line at the end. ``save()`` is called between blocks, about every
+    ``save_seconds``, and once more if the loop is interrupted; what it raises ends the loop.
+
+    SIGINT (Ctrl-C) or SIGTERM ends the loop after the block that is running: at least one is whole.
+    A second signal raises KeyboardInterrupt at once. SIGTERM then raises ``SystemExit(143)``, unless
+    the loop stands within `Interrupts`, whose owner decides.
+    """
+    own = Interrupts()
+    with (
+        own as interrupts,
+        interrupts.deferring(label if progress else ""),
+        _Progress(total, label, unit, progress) as shown,
+    ):
+        ended = _loop(block, total, lengths, interrupts, shown, save, save_seconds, clock)
+    if ended is Ended.INTERRUPTED and own.number == signal.SIGTERM:
+        raise SystemExit(own.exit_status)
+    return ended
+
+
+def _loop(block, total, lengths, interrupts, shown, save, save_seconds, clock) -> Ended:
+    done, length, saved = 0, lengths.first, clock()
+    while done < total:
+        length, begun = min(length, total - done), clock()
+        report = block(length)
+        now = clock()
+        done += report.done
+        shown.update(done, report.text)
+        if interrupts.count:
+            shown.interrupted = True
+            if save is not None:
+                save()
+            return Ended.INTERRUPTED
+        if report.finished:
+            break
+        if save is not None and now - saved >= save_seconds:
+            save()
+            saved = clock()
+        length = lengths.after(length, report.done, now - begun)
+    return Ended.FINISHED
+
+
+class _Progress:
+    """A bar on a terminal; elsewhere one line at the end."""
+
+    def __init__(self, total: int, label: str, unit: str, shown: bool):
+        self.label, self.unit, self.begun = label, unit, time.perf_counter()
+        self.done, self.text, self.interrupted = 0, "", False
+        terminal = _on_terminal()
+        self._line = shown and total > 0 and not terminal
+        self._bar = tqdm(
+            total=total, desc=label, unit=unit, file=sys.stderr, disable=not (shown and terminal)
+        )
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def update(self, done: int, text: str) -> None:
+        """Show how far the work is."""
+        self.done, self.text = done, text
+        self._bar.update(done - self._bar.n)
+        self._bar.set_postfix_str(text)
+
+    def __exit__(self, kind: Any, *exc_info) -> None:
+        self._bar.close()
+        if kind is None and self._line:
+            units = self.unit if self.done == 1 else f"{self.unit}s"
+            after = "interrupted after " if self.interrupted else ""
+            text = f", {self.text}" if self.text else ""
+            seconds = time.perf_counter() - self.begun
+            _tell(f"{self.label}: {after}{self.done} {units}{text} ({seconds:.1f} s)")

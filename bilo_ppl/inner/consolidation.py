@@ -1,0 +1,67 @@
+"""Consolidation: a local operator fitted to the lower-level rows of many thetas at once."""
+
+import equinox as eqx
+import jax
+
+from bilo_ppl._types import Key, Theta
+from bilo_ppl.inner.lower_level import LowerLevel
+from bilo_ppl.inner.pretraining import FitReport, fit
+from bilo_ppl.inner.solvers import LevenbergMarquardt
+from bilo_ppl.network.local_operator import LocalOperator
+from bilo_ppl.network.lora import saves
+from bilo_ppl.pde.theta import theta_as
+
+__all__ = ["consolidate"]
+
+MARGIN = 100
+"""How far below the tolerance a consolidation aims: what is left of the loss is what the posterior is
+wrong by, and it is nearly free here."""
+
+STAGES = (0.25, 0.5, 0.75, 1.0)
+"""Parts of the way from one theta to all of them: see `consolidate`."""
+
+LEAST_GAIN = 0.1
+"""A chunk of steps that lowers the loss by a smaller part than this is the last."""
+
+
+def consolidate(
+    lower_level: LowerLevel,
+    thetas: Theta,
+    *,
+    tolerance: float,
+    rank: int,
+    steps: int,
+    key: Key,
+    progress: bool,
+) -> tuple[LocalOperator, FitReport]:
+    """Fit increments of ``rank`` to the rows of all thetas, then merge them.
+
+    Rank 0 is for all weights, which are taken too where the network is so small that they are fewer.
+
+    The fit aims at a hundredth of ``tolerance``. A nonlinear PDE may have several solutions, and one
+    leap to distant thetas may land on another branch than the operator was on. So the thetas set out
+    from the first of them, which should be near to what the operator solves, and move to their places
+    in a few stages. The result has the rank that the operator had before, its increments starting
+    from zero.
+    """
+    operator = lower_level.operator
+    wide = operator.with_lora(rank if saves(operator.network, rank) else 0, key=key)
+    widened = eqx.tree_at(lambda level: level.operator, lower_level, wide)
+    first = jax.tree.map(lambda leaf: leaf[0], thetas)
+    count = jax.tree.leaves(thetas)[0].shape[0]
+    weights, report = fit(
+        LevenbergMarquardt(tolerance=tolerance / MARGIN, max_steps=steps),
+        lambda stage: widened.at_many(theta_as(stage, wide.dtype)),
+        wide.weights,
+        stages=[_towards(first, thetas, part) for part in STAGES],
+        progress=progress,
+        label=f"consolidate {count} thetas",
+        least_gain=LEAST_GAIN,
+    )
+    merged = wide.with_weights(weights)
+    return merged.with_lora(operator.rank, key=jax.random.fold_in(key, 1)), report
+
+
+def _towards(first: Theta, thetas: Theta, part: float) -> Theta:
+    """The thetas at ``part`` of their distances from ``first``."""
+    return jax.tree.map(lambda one, all_: one + part * (all_ - one), first, thetas)

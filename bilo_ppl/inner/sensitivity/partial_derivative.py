@@ -1,0 +1,22 @@
+"""The partial derivative of u at fixed weights, for operators fitted to a region of thetas."""
+
+import jax
+
+from bilo_ppl._types import Theta, Weights
+from bilo_ppl.inner.lower_level import AbstractSensitivity, LowerLevel
+
+__all__ = ["PartialDerivative"]
+
+
+class PartialDerivative(AbstractSensitivity):
+    """Residual rows only; du/dtheta is the partial derivative at fixed weights.
+
+    Nothing enforces that derivative at a single theta. An operator that solves the PDE over a whole
+    region of thetas with the same weights has it right inside the region, and that is what adaptation
+    provides. A sampler with a Metropolis correction needs U to be exact and the gradient to be near;
+    point estimates and variational inference need `ImplicitDifferentiation` or `ResidualGradient`.
+    """
+
+    def attach(self, lower_level: LowerLevel, weights: Weights, theta: Theta) -> Weights:
+        """The weights as constants."""
+        return jax.lax.stop_gradient(weights)

@@ -1,0 +1,215 @@
+"""Chains in blocks: progress between them, and an interrupt that loses no finished one."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from numpyro.infer import HMC
+
+from bilo_ppl._blocks import BlockReport, Ended, Lengths, run_blocks
+from bilo_ppl._types import Key
+from bilo_ppl.mcmc._numpyro import fresh_kernel
+from bilo_ppl.mcmc.chain_kernel import ChainKernel
+from bilo_ppl.mcmc.draws import Draws
+from bilo_ppl.mcmc.first_states import make_first_states
+
+__all__ = ["CHAIN_METHODS", "BlockSampler"]
+
+CHAIN_METHODS = ("sequential", "vectorized", "parallel")
+
+_FIELDS = ("diverging", "num_steps", "accept_prob", "potential_energy")
+_INNER_FIELDS = ("inner_steps", "inner_loss", "inner_converged")
+
+
+class BlockSampler:
+    """Runs the chains of a NumPyro kernel a block of transitions at a time.
+
+    Warm-up and sampling share one compiled function: the kernel's state says which it is, and the
+    length of a block is an argument, at most ``block``. Chains are vectorised, run one after another
+    ("sequential"), or spread over the devices that JAX has ("parallel"), as many as divide their number.
+    """
+
+    def __init__(
+        self,
+        kernel: Any,
+        args: tuple = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        chains: int,
+        chain_method: str,
+        warmup: int,
+        block: int,
+    ):
+        if not isinstance(kernel, (HMC, ChainKernel)) or kernel.model is None:
+            raise ValueError(
+                f"{type(kernel).__name__}: in blocks run HMC and NUTS of NumPyro, BiLOHMC and BiLONUTS, "
+                "each with a model; for other kernels use numpyro.infer.MCMC."
+            )
+        if chain_method not in CHAIN_METHODS:
+            raise ValueError(
+                f"chain_method is {chain_method!r}; it must be one of {', '.join(CHAIN_METHODS)}."
+            )
+        for name, value, least in (
+            ("chains", chains, 1),
+            ("warmup", warmup, 0),
+            ("block", block, 1),
+        ):
+            if value < least:
+                raise ValueError(f"BlockSampler: {name}={value}; the least is {least}.")
+        self.kernel = kernel if isinstance(kernel, ChainKernel) else fresh_kernel(kernel)
+        self.args, self.kwargs = args, dict(kwargs or {})
+        self.chains, self.warmup, self.block = chains, warmup, block
+        # A single chain is no batch: NumPyro's kernels take it as it is.
+        self.method = "sequential" if chains == 1 else chain_method
+        self.draws: list[dict[str, Any]] = []
+        self.warmup_divergences = 0
+        self.state: Any = None
+
+    def start(self, key: Key) -> None:
+        """Make the first states, each chain at a start of its own.
+
+        Raises a ``ValueError`` or ``RuntimeError`` where the kernel finds no valid start.
+        """
+        keys = jax.random.split(key, self.chains)
+        vectorized = self.method == "vectorized"
+        state = make_first_states(
+            self.kernel, self.args, self.kwargs, keys, self.warmup, vectorized
+        )
+        self.state = jax.tree.map(_strong, state)
+        self._many = self._compiled()
+
+    def _compiled(self) -> Callable:
+        """``(state, length) -> (state, what is kept)``, compiled."""
+        if self.method == "vectorized":
+            # The draw axis comes first where the kernel itself maps over chains.
+            def swapped(state, length):
+                state, kept = self._transitions(state, length)
+                return state, jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), kept)
+
+            return jax.jit(swapped)
+
+        def one_by_one(states, length):
+            return jax.lax.map(lambda state: self._transitions(state, length), states)
+
+        if self.method == "sequential":
+            return jax.jit(one_by_one)
+        mesh = _mesh(self.chains)
+        # Placed as it will come back: otherwise the second block would be compiled anew.
+        self.state = jax.device_put(self.state, NamedSharding(mesh, P("chain")))
+        parts = {"in_specs": (P("chain"), P()), "out_specs": P("chain"), "check_vma": False}
+        return jax.jit(jax.shard_map(one_by_one, mesh=mesh, **parts))
+
+    def _transitions(self, state: Any, length: Any) -> tuple[Any, dict[str, Any]]:
+        """``length`` transitions and what is kept of them, in arrays of size ``block``."""
+
+        def body(i, carry):
+            state, kept = carry
+            state = self.kernel.sample(state, self.args, self.kwargs)
+            new = self._kept(state)
+            return state, jax.tree.map(lambda all_, one: all_.at[i].set(one), kept, new)
+
+        shapes = jax.eval_shape(self._kept, state)
+        kept = jax.tree.map(lambda leaf: jnp.zeros((self.block, *leaf.shape), leaf.dtype), shapes)
+        state, kept = jax.lax.fori_loop(0, length, body, (state, kept))
+        return jax.tree.map(_strong, state), kept
+
+    def _kept(self, state: Any) -> dict[str, Any]:
+        names = [n for n in (*_FIELDS, *_INNER_FIELDS) if n in state._fields]
+        fields = {name: getattr(state, name) for name in names}
+        return {"z": state.z, "adapt_state.step_size": state.adapt_state.step_size, **fields}
+
+    def run(
+        self,
+        count: int,
+        *,
+        keep: bool,
+        progress: bool,
+        label: str,
+        save: Callable[[], Any] | None = None,
+    ) -> Ended:
+        """``count`` transitions of every chain; with ``keep`` their draws are collected.
+
+        Ctrl-C ends it after the block that is running, which is kept. The length of a block follows
+        its time, which Ctrl-C has to wait for; the draws do not depend on it. ``save()`` is called
+        between blocks now and then, see `run_blocks`.
+        """
+        tally = _Tally()
+
+        def block(length: int) -> BlockReport:
+            state, kept = self._many(self.state, length)
+            kept = jax.tree.map(partial(_first, length), kept)
+            self.state = state
+            if keep:
+                self.draws.append(kept)
+            else:
+                self.warmup_divergences += int(kept["diverging"].sum())
+            return BlockReport(length, tally.add(kept))
+
+        return run_blocks(
+            block,
+            count,
+            label=label,
+            unit="draw" if keep else "transition",
+            lengths=Lengths(self.block),
+            progress=progress,
+            save=save,
+        )
+
+    def collected(self) -> Draws:
+        """All draws so far, mapped to the model's sites."""
+        if not self.draws:
+            raise ValueError("BlockSampler: there are no draws yet; run(..., keep=True) first.")
+        constrain = jax.vmap(jax.vmap(self.kernel.postprocess_fn(self.args, self.kwargs)))
+        statistics = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self.draws)
+        samples = jax.device_get(jax.jit(constrain)(statistics.pop("z")))
+        return Draws(self.kernel.model, self.args, self.kwargs, samples, statistics)
+
+
+def _mesh(chains: int) -> jax.sharding.Mesh:
+    """The local devices over which chains are spread evenly."""
+    devices = jax.local_devices()
+    number = max(n for n in range(1, len(devices) + 1) if chains % n == 0)
+    auto = (jax.sharding.AxisType.Auto,)
+    return jax.make_mesh((number,), ("chain",), auto, devices=devices[:number])
+
+
+def _strong(leaf: Any) -> Any:
+    """The array with a type that does not give way: a state of weak types would be compiled anew."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    return jax.lax.convert_element_type(leaf, leaf.dtype)
+
+
+def _first(length: int, leaf: Any) -> np.ndarray:
+    return np.asarray(leaf)[:, :length]
+
+
+class _Tally:
+    """What the transitions of a run did, in words: all of them so far, in all chains."""
+
+    def __init__(self):
+        self.transitions = self.leapfrogs = self.inner_steps = self.divergences = 0
+        self.acceptance = 0.0
+
+    def add(self, kept: Mapping[str, np.ndarray]) -> str:
+        """Count a block; the text for the progress bar."""
+        self.transitions += kept["num_steps"].size
+        self.leapfrogs += int(kept["num_steps"].sum())
+        self.divergences += int(kept["diverging"].sum())
+        self.acceptance += float(kept["accept_prob"].sum())
+        parts = [
+            f"acceptance {self.acceptance / self.transitions:.2f}",
+            f"{self.leapfrogs / self.transitions:.1f} leapfrog steps",
+            f"step size {kept['adapt_state.step_size'][:, -1].mean():.2g}",
+        ]
+        if "inner_steps" in kept:
+            self.inner_steps += int(kept["inner_steps"].sum())
+            parts.append(f"{self.inner_steps / max(self.leapfrogs, 1):.1f} inner steps each")
+        if self.divergences:
+            parts.append(f"{self.divergences} divergences")
+        return ", ".join(parts)

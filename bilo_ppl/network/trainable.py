@@ -1,0 +1,44 @@
+"""Which numbers of a module may be changed: all floating-point arrays but the frozen ones."""
+
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+from jaxtyping import Array
+
+__all__ = ["Frozen", "cast_arrays", "count_parameters", "trainable"]
+
+M = TypeVar("M")
+
+
+class Frozen(eqx.Module):
+    """An array that is no weight: random Fourier frequencies, the matrix below a low-rank increment."""
+
+    value: Array
+
+
+def _is_frozen(node: Any) -> bool:
+    return isinstance(node, Frozen)
+
+
+def trainable(module: Any) -> Any:
+    """Filter (a pytree of bools) of what may be changed: inexact arrays outside of `Frozen`."""
+
+    def mark(node):
+        if _is_frozen(node):
+            return jax.tree.map(lambda _: False, node)
+        return eqx.is_inexact_array(node)
+
+    return jax.tree.map(mark, module, is_leaf=_is_frozen)
+
+
+def count_parameters(module: Any) -> int:
+    """Number of trainable weights."""
+    return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(module, trainable(module))))
+
+
+def cast_arrays(module: M, dtype: Any) -> M:
+    """The module with its floating-point arrays in another precision."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, module
+    )

@@ -1,0 +1,94 @@
+"""Collocation points for a purpose: crowded, scattered, or inside a mask.
+
+They are NumPy arrays in double precision, as those of `bilo_ppl.pde.domain.Box`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from bilo_ppl._types import Points
+from bilo_ppl.pde.domain import Box
+
+__all__ = ["graded", "hammersley", "masked"]
+
+
+def graded(
+    space: Box, count: int, near: float | Sequence[float], *, width: float, density: float
+) -> np.ndarray:
+    """Coordinates ``(count,)`` in an interval, ends included, crowded near given points.
+
+    The density of the points at x is proportional to
+    ``1 + density * sum_s 1 / (1 + ((x - s) / width)^2)``, s in ``near``. So near a single s it is up to
+    ``1 + density`` times that far away, and half of the excess is left at the distance ``width``. For
+    shocks and layers.
+    """
+    if space.dimension != 1:
+        raise ValueError(
+            f"graded: needs an interval, got a box of dimension {space.dimension}; give its space part."
+        )
+    if count < 2 or not (0 < width < np.inf and 0 <= density < np.inf):
+        raise ValueError(
+            "graded: needs at least 2 points, a positive width and a density of at least 0, got "
+            f"count={count}, width={width}, density={density}."
+        )
+    (a,), (b,) = space.lower, space.upper
+    centres = np.atleast_1d(np.asarray(near, float))
+    outside = centres[~((centres >= a) & (centres <= b))].tolist()
+    if outside:
+        raise ValueError(f"graded: {outside} in near lie outside [{a:g}, {b:g}].")
+
+    def points_up_to(x):
+        crowd = np.arctan((x[:, None] - centres) / width) - np.arctan((a - centres) / width)
+        return x - a + density * width * crowd.sum(axis=1)
+
+    wanted = np.linspace(0, points_up_to(np.array([b]))[0], count)
+    low, high = np.full(count, a), np.full(count, b)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = points_up_to(middle) < wanted
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    low[[0, -1]] = a, b
+    return low
+
+
+def hammersley(*axes: Sequence[float] | np.ndarray) -> Points:
+    """Scattered points ``(n, d)`` with the given coordinates: n different ones on every axis.
+
+    The points increase in the last coordinate. Along every other axis the r-th smallest coordinate goes
+    to the point whose van der Corput number (base 2, 3, 5, ...) is the r-th smallest. With equidistant
+    axes these are Hammersley's points (1960) but for shifts of a few 1/n: they are more even than a
+    grid, and, since no two share a coordinate, have no rows between which a solution can hide a jump. The
+    first point has the smallest coordinate on every axis.
+    """
+    from scipy.stats import qmc  # takes a second to import
+
+    columns = [np.asarray(axis, float) for axis in axes]
+    count = columns[0].size if columns else 0
+    if not count or any(c.shape != (count,) for c in columns):
+        raise ValueError(
+            "hammersley: give one array of coordinates for each axis, all of one length, got the shapes "
+            f"{[c.shape for c in columns]}."
+        )
+    bad = [
+        i for i, c in enumerate(columns) if not np.isfinite(c).all() or np.unique(c).size < count
+    ]
+    if bad:
+        raise ValueError(f"hammersley: axes {bad} have coordinates that repeat or are not finite.")
+    numbers = qmc.Halton(len(columns) - 1, scramble=False).random(count)
+    ranks = numbers.argsort(axis=0).argsort(axis=0).T
+    dealt = [np.sort(c)[rank] for c, rank in zip(columns[:-1], ranks, strict=True)]
+    return np.stack([*dealt, np.sort(columns[-1])], axis=-1)
+
+
+def masked(
+    points: Points, inside: Callable[[np.ndarray], Any] | Sequence[bool] | np.ndarray
+) -> np.ndarray:
+    """The points ``(n, d)`` for which ``inside`` (a mask, or a predicate of one point) holds."""
+    keep = np.array([inside(p) for p in points]) if callable(inside) else np.asarray(inside)
+    if keep.shape != (len(points),):
+        raise ValueError(f"masked: the mask has shape {keep.shape}, the points need {len(points)}.")
+    if not keep.any():
+        raise ValueError("masked: no point is left inside the mask.")
+    return points[keep.astype(bool)]

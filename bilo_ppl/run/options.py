@@ -1,0 +1,142 @@
+"""Options, each defined once: its flag, its help, its check, and its entry in run.json.
+
+An option is a field of a dataclass of settings, made by `option`. Its name, with ``-`` for ``_``, is the
+flag, and its type that of the value: text, a whole number, a number, or a switch.
+"""
+
+import argparse
+import dataclasses
+import math
+import numbers
+import os
+import typing
+from types import NoneType
+from typing import Any
+
+__all__ = ["add_options", "changed", "check_options", "option"]
+
+_KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Option:
+    help: str
+    group: str | None
+    choices: tuple[str, ...] | None
+    least: int | float | None
+    positive: bool
+    rule: str | None
+    unset: str | None
+    metavar: str | None
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    group: str | None = None,
+    choices: tuple[str, ...] | None = None,
+    least: int | float | None = None,
+    positive: bool = False,
+    rule: str | None = None,
+    unset: str | None = None,
+    metavar: str | None = None,
+) -> Any:
+    """A field of a settings class; without ``default`` it is a positional argument.
+
+    A switch that is on by default has a flag ``--no-name``, which ``help`` then describes. ``unset``
+    says what holds where the value is None. ``group`` is a title in the class's ``GROUPS``. ``rule``
+    ends the message about a number below ``least``, or not ``positive``, instead of a general phrase.
+    """
+    return _field(default, _Option(help, group, choices, least, positive, rule, unset, metavar))
+
+
+def changed(settings_class: Any, name: str, default: Any = None, **changes: Any) -> Any:
+    """The option of a base class with another default, or with other arguments of `option`."""
+    fields = {field.name: field for field in dataclasses.fields(settings_class)}
+    return _field(default, dataclasses.replace(fields[name].metadata[_Option], **changes))
+
+
+def _field(default: Any, found: _Option) -> Any:
+    positional = default is dataclasses.MISSING
+    return dataclasses.field(default=default, kw_only=not positional, metadata={_Option: found})
+
+
+def check_options(settings: Any) -> None:
+    """Raise a ``ValueError`` for the first field whose value has a wrong type or cannot be meant."""
+    hints = typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value, hint = getattr(settings, field.name), hints[field.name]
+        if value is not None or not _optional(hint):
+            fault = _fault(value, _kind(hint), field.metadata[_Option])
+            if fault:
+                raise ValueError(f"{field.name} is {_shown(value)}; {fault}.")
+
+
+def add_options(parser: argparse.ArgumentParser, settings_class: Any) -> None:
+    """Add an argument for every field, in the groups ``settings_class.GROUPS``."""
+    hints = typing.get_type_hints(settings_class)
+    groups: dict[str | None, Any] = {None: parser}
+    groups |= {title: parser.add_argument_group(title) for title in settings_class.GROUPS}
+    options = [(field, field.metadata[_Option]) for field in dataclasses.fields(settings_class)]
+    # The line on usage has the order of the groups too.
+    for title, group in groups.items():
+        for field, found in options:
+            if found.group == title:
+                _add(group, field, found, _kind(hints[field.name]))
+
+
+def _add(parser: Any, field: Any, found: _Option, kind: type) -> None:
+    if field.default is dataclasses.MISSING:
+        parser.add_argument(field.name, help=found.help)
+        return
+    name = field.name.replace("_", "-")
+    if kind is bool:
+        flag, action = ("--no-", "store_false") if field.default else ("--", "store_true")
+        parser.add_argument(f"{flag}{name}", dest=field.name, action=action, help=found.help)
+        return
+    holds = found.unset if field.default is None else field.default
+    parser.add_argument(
+        f"--{name}",
+        type=kind,
+        default=field.default,
+        choices=found.choices,
+        metavar=found.metavar,
+        help=found.help if holds is None else f"{found.help} (default: {holds})",
+    )
+
+
+def _kind(hint: Any) -> type:
+    """The type of the values; of a path, which may be given as an object too, text."""
+    return next(kind for kind in typing.get_args(hint) or (hint,) if kind is not NoneType)
+
+
+def _optional(hint: Any) -> bool:
+    return NoneType in typing.get_args(hint)
+
+
+def _fault(value: Any, kind: type, found: _Option) -> str | None:
+    """What is wrong with a value, or None."""
+    if not _fits(value, kind):
+        return f"it must be {_KINDS[kind]}"
+    if found.choices is not None and value not in found.choices:
+        return f"it must be one of {', '.join(found.choices)}"
+    if kind not in (int, float):
+        return None
+    if found.positive and not value > 0:
+        return found.rule or "it must be positive"
+    if found.least is not None and not value >= found.least:
+        return found.rule or f"the least is {found.least}"
+    return None if math.isfinite(value) else found.rule or "it must be finite"
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if kind is str:
+        return isinstance(value, (str, os.PathLike))
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, numbers.Integral if kind is int else numbers.Real)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)

@@ -1,0 +1,59 @@
+"""The NumPyro kernel of a run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from numpyro.infer import HMC, NUTS, init_to_sample
+
+from bilo_ppl._types import Theta
+from bilo_ppl.mcmc import BiLOHMC, BiLONUTS, init_near
+from bilo_ppl.ppl.handlers import warm_start
+from bilo_ppl.run.sample.settings import SampleSettings
+
+__all__ = ["make_kernel"]
+
+FIRST_STEP = 0.1
+"""First step size, before adaptation. NumPyro's 1.0 leaps, in unconstrained space, to thetas that
+cost an inner solver all its steps."""
+
+SCALED_STEP = 0.7
+"""First step size where the mass matrix is known from adaptation."""
+
+TRAJECTORY = 1.5
+"""Length of an HMC trajectory where the mass matrix is the posterior's: near pi / 2, at which a
+draw from a Gaussian is independent of the one before (2 pi would lead back to it)."""
+
+TREE_DEPTH = (6, 10)
+"""Largest NUTS tree in warm-up, where the first step sizes are far too small, and in sampling."""
+
+
+def make_kernel(
+    settings: SampleSettings, model: Callable, start: Theta, inverse_mass_matrix: Any = None
+) -> Any:
+    """The NumPyro kernel of a run, in the units that adaptation has found, if it has."""
+    init = init_near(start) if settings.init == "start" else init_to_sample
+    common: dict[str, Any] = {"step_size": FIRST_STEP, "init_strategy": init}
+    if inverse_mass_matrix is not None:
+        matrix = jnp.asarray(inverse_mass_matrix)
+        common |= {"step_size": SCALED_STEP, "inverse_mass_matrix": matrix}
+    accept = settings.accept_unconverged
+    if settings.sampler == "bilo-nuts":
+        return BiLONUTS(model, max_tree_depth=TREE_DEPTH, accept_unconverged=accept, **common)
+    if settings.sampler == "bilo-hmc":
+        return BiLOHMC(model, trajectory_length=TRAJECTORY, accept_unconverged=accept, **common)
+    model = accepting(model) if accept else model
+    if settings.sampler == "nuts":
+        depth: Any = TREE_DEPTH  # annotated as an int in NumPyro, documented as possibly a pair
+        return NUTS(model, max_tree_depth=depth, **common)
+    return HMC(model, trajectory_length=TRAJECTORY, **common)
+
+
+def accepting(model: Callable) -> Callable:
+    """The model with unconverged solves left to stand."""
+
+    def accepted(*args, **kwargs):
+        with warm_start(accept_unconverged=True):
+            return model(*args, **kwargs)
+
+    return accepted

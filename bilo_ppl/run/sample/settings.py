@@ -1,0 +1,82 @@
+"""What ``bilo-ppl run`` is asked to do."""
+
+# ruff: noqa: RUF009 (`option` makes a field, as `dataclasses.field` does)
+
+import dataclasses
+import os
+from typing import ClassVar
+
+from bilo_ppl.run.options import changed, option
+from bilo_ppl.run.settings import OPERATOR, RESULTS, CommonSettings
+
+__all__ = ["SampleSettings"]
+
+SAMPLING, STAGES = "sampling", "stages"
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSettings(CommonSettings):
+    """Arguments of ``bilo-ppl run``, as on the command line."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = (SAMPLING, OPERATOR, STAGES, RESULTS)
+    FILES: ClassVar[tuple[str, ...]] = ("posterior.nc", "summary.csv", "figures/*.png")
+
+    sampler: str = option(
+        "nuts",
+        choices=("nuts", "hmc", "bilo-nuts", "bilo-hmc"),
+        group=SAMPLING,
+        help="nuts and hmc are NumPyro's; bilo- ones carry the weights along the trajectory",
+    )
+    chains: int = option(4, least=1, group=SAMPLING, help="number of chains")
+    chain_method: str = option(
+        "sequential",
+        choices=("sequential", "vectorized", "parallel"),
+        group=SAMPLING,
+        help="one after another, side by side, or one on each device",
+    )
+    warmup: int = option(500, least=0, group=SAMPLING, help="warm-up transitions of each chain")
+    samples: int = option(1000, least=1, group=SAMPLING, help="draws of each chain")
+    init: str = option(
+        "start",
+        choices=("start", "prior"),
+        group=SAMPLING,
+        help="where chains start: near the pretrained theta, or at a draw from the prior",
+    )
+    accept_unconverged: bool = option(
+        False,
+        group=SAMPLING,
+        help="let solves that miss the tolerance stand instead of rejecting the proposal",
+    )
+    adapt: bool = option(
+        True,
+        group=STAGES,
+        help="do not adapt the operator to the posterior (bilo- samplers never do)",
+    )
+    certify: bool = option(
+        True, group=STAGES, help="do not check a subset of the draws at a tighter tolerance"
+    )
+    out: str | os.PathLike | None = changed(CommonSettings, "out", unset="runs/MODEL-SAMPLER")
+
+    @property
+    def stateful(self) -> bool:
+        """Whether the chain carries the weights along (the papers' algorithm)."""
+        return self.sampler.startswith("bilo-")
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the operator is adapted before sampling."""
+        return self.adapt and self.fine_tuned and not self.stateful
+
+    @property
+    def tolerates_unconverged(self) -> bool:
+        """Whether a solve that misses the tolerance may stand."""
+        return self.accept_unconverged
+
+    @property
+    def chosen_inner(self) -> str:
+        """The inner solver."""
+        return self.inner or "lm"
+
+    def default_folder(self, model_name: str) -> str:
+        """``MODEL-SAMPLER``."""
+        return f"{model_name}-{self.sampler}"

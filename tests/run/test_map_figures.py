@@ -1,0 +1,88 @@
+"""Figures of a point estimate: where its sections lie, and what their axes are called."""
+
+import pathlib
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bilo_ppl as bilo
+from bilo_ppl.estimate import Estimate
+from bilo_ppl.fields import KarhunenLoeve
+from bilo_ppl.run.checks import Plan
+from bilo_ppl.run.map import figures
+from bilo_ppl.run.map.scores import relative_errors
+from bilo_ppl.run.model_file import ModelFile
+
+SQUARE = bilo.Box((0.0, 2.0), (1.0, 4.0))
+CYLINDER = bilo.space_time(SQUARE, 7.0, start=1.0)
+
+
+def on(domain):
+    class Somewhere(bilo.Problem):
+        parameters, components = ("f",), 1
+        points = domain.grid(*[3] * domain.dimension)
+
+    Somewhere.domain = domain
+    return Somewhere()
+
+
+@pytest.mark.parametrize(
+    ("domain", "axis", "rest", "label", "where"),
+    [
+        (bilo.interval(0.0, 1.0), 0, {}, "x", ""),
+        (bilo.time_interval(0.0, 5.0), 0, {}, "t", ""),
+        (SQUARE, 0, {1: 3.0}, "x", "at y = 3"),
+        (bilo.space_time(bilo.interval(0.0, 1.0), 6.0), 0, {1: 6.0}, "x", "at t = 6"),
+        (CYLINDER, 0, {1: 3.0, 2: 7.0}, "x", "at y = 3, t = 7"),
+        (bilo.Box((0.0, 0.0), (6.0, 1.0), time=0), 1, {0: 6.0}, "x", "at t = 6"),
+    ],
+)
+def test_a_section_has_time_at_its_end_and_space_at_its_middle(domain, axis, rest, label, where):
+    found = figures.section(on(domain), 11)
+    assert (found.label, found.where) == (label, where)
+    line = np.linspace(domain.lower[axis], domain.upper[axis], 11)
+    np.testing.assert_array_equal(found.s, line)
+    np.testing.assert_array_equal(found.points[:, axis], line)
+    for other, value in rest.items():
+        np.testing.assert_array_equal(found.points[:, other], value)
+
+
+@pytest.mark.parametrize(
+    ("domain", "label", "title"),
+    [
+        (SQUARE, "x", "at y = 3"),
+        (bilo.space_time(bilo.interval(0.0, 1.0), 6.0), "x", "at t = 6"),
+        (bilo.time_interval(0.0, 5.0), "t", ""),
+    ],
+)
+def test_the_solution_is_drawn_along_the_section(domain, label, title):
+    plan = Mock(spec=Plan, file=SimpleNamespace(problem=on(domain)))
+    x = domain.sample(0, 4)
+    estimate = Mock(
+        spec=Estimate,
+        objective=SimpleNamespace(args=(None, x, x[:, 0], 0.1)),
+        solution=lambda points, site: points.sum(axis=1),
+    )
+    ax = figures._solution(plan, estimate, None, "u").axes[0]
+    section = figures.section(on(domain))
+    np.testing.assert_array_equal(ax.get_lines()[0].get_xdata(), section.s)
+    np.testing.assert_array_equal(ax.get_lines()[0].get_ydata(), section.points.sum(axis=1))
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == (label, "u", title)
+
+
+def test_an_expansion_over_x_is_drawn_and_compared_in_space_time():
+    """It takes a point of one coordinate."""
+    problem = on(bilo.space_time(bilo.interval(0.0, 1.0), 6.0))
+    field = KarhunenLoeve(jnp.zeros(2))
+    file = ModelFile(
+        "here", pathlib.Path(), problem, {}, None, None, truth={"f": lambda x: 2.0 * x[0]}
+    )
+    plan = Mock(spec=Plan, file=file, settings=SimpleNamespace(data=None))
+    (ax,) = figures._field(plan, "f", field).axes
+    np.testing.assert_array_equal(ax.get_lines()[0].get_ydata(), 1.0)
+    np.testing.assert_allclose(ax.get_lines()[1].get_ydata(), 2 * np.linspace(0, 1, 201))
+    assert ax.get_xlabel() == "x"
+    np.testing.assert_allclose(relative_errors(file, {"f": field}, {})["f"], 0.5, rtol=5e-3)
