@@ -5,7 +5,8 @@ into a solution operator, `solution` uses it in a NumPyro model, `adapt` fits it
 `certify` says how far the posterior can be from the exact one. Plots are in `bilo_ppl.diagnostics.plots`.
 """
 
-from bilo_ppl.adaptation.adapting import Adapted, AdaptReport, adapt
+from bilo_ppl.adaptation.adapting import adapt
+from bilo_ppl.adaptation.report import Adapted, AdaptReport
 from bilo_ppl.diagnostics import inner_report, inner_statistics, solution_draws, summary, to_arviz
 from bilo_ppl.estimate import Estimate, Laplace, find_map, laplace, save_estimate
 from bilo_ppl.fields import (
@@ -31,10 +32,11 @@ from bilo_ppl.operators.closed_form import ClosedForm
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.pde.calculus import divergence, grad, laplacian, partial
 from bilo_ppl.pde.domain import Box, interval, space_time, time_interval
-from bilo_ppl.pde.points import graded, hammersley, masked
+from bilo_ppl.pde.points import graded, hammersley, masked, refined
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.ppl.effect import solution
 from bilo_ppl.ppl.handlers import replace_operator, warm_start
+from bilo_ppl.ppl.model_checks import check_model
 from bilo_ppl.ppl.potential import StatefulPotential
 from bilo_ppl.ppl.unknowns import penalty, squared_penalty, unknown_function, weight_in_nats
 from bilo_ppl.validation.certificate import Certificate
@@ -78,6 +80,7 @@ __all__ = [
     "StopReason",
     "adapt",
     "certify",
+    "check_model",
     "distances",
     "divergence",
     "field_weights",
@@ -99,6 +102,7 @@ __all__ = [
     "partial",
     "penalty",
     "pretrain",
+    "refined",
     "replace_operator",
     "sample_in_blocks",
     "save_estimate",

@@ -1,69 +1,28 @@
 """Adaptation of the operator to the posterior, in warm-up, like the step size and the mass matrix.
 
-A short chain that carries the inner solver's state finds out where the posterior is. The operator is
-then consolidated: fitted to the lower-level rows of many thetas of that region at once, until a fresh
-theta needs no inner step. From then on `solution` is a pure and cheap function of theta.
+A point estimate and a Gaussian about it say where the posterior should be; the operator is
+consolidated there: fitted to the lower-level rows of many thetas at once, until a fresh theta needs no
+inner step. Short chains from dispersed starts then confirm the region, or move it. From then on
+`solution` is a pure and cheap function of theta.
 """
 
 import math
 import time
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from bilo_ppl._types import Key, Theta
-from bilo_ppl.adaptation.batches import batch_of, count_of, joined, losses, rows_of
-from bilo_ppl.adaptation.exploration import Explorer, Site, prior_thetas
-from bilo_ppl.adaptation.sources import FromBatch, FromChain
-from bilo_ppl.inner.pretraining import FitReport
+from bilo_ppl.adaptation.batches import batch_of, count_of, home_like, joined, losses
+from bilo_ppl.adaptation.model_sites import ModelSites, find_sites
+from bilo_ppl.adaptation.report import Adapted, AdaptReport
+from bilo_ppl.adaptation.sources import FromBatch, FromPosterior, prior_thetas
+from bilo_ppl.inner.fitting import FitReport
 from bilo_ppl.operators.base import AbstractSolutionOperator
-from bilo_ppl.ppl.look import look_at
 
-__all__ = ["AdaptReport", "Adapted", "adapt"]
-
-
-class AdaptReport(NamedTuple):
-    """How an adaptation went."""
-
-    fraction_ready: float
-    """Fraction of fresh thetas of the region whose loss is below the tolerance without a step."""
-    worst_loss: float
-    """Largest loss of a fresh theta before any inner step."""
-    rounds: int
-    """Consolidations."""
-    thetas: int
-    """Thetas that the operator was fitted to."""
-    fresh: int
-    """Thetas that it was checked on."""
-    fits: list[FitReport]
-    tolerance: float
-    ready: bool
-    """Whether the wanted fraction was reached."""
-    cpu_seconds: float
-
-    def __str__(self) -> str:
-        reached = "" if self.ready else "; the budget ended before the wanted fraction was reached"
-        return (
-            f"{100 * self.fraction_ready:.1f} % of {self.fresh} fresh thetas need no inner step "
-            f"(worst loss {self.worst_loss:.1e}, tolerance {self.tolerance:.0e}) after {self.rounds} "
-            f"consolidations over {self.thetas} thetas, {self.cpu_seconds:.1f} CPU s{reached}"
-        )
-
-
-class Adapted(NamedTuple):
-    """The adapted operator, the report, and a mass matrix for the sampler that comes next."""
-
-    operator: AbstractSolutionOperator
-    report: AdaptReport
-    inverse_mass_matrix: Float[np.ndarray, " dim"] | None
-    """Variances of the unconstrained sites, in the order of their names; None without a chain.
-
-    With it a kernel starts in the right units: far from the posterior every solve is dear.
-    """
+__all__ = ["adapt"]
 
 
 def adapt(
@@ -76,23 +35,26 @@ def adapt(
     ready: float = 0.95,
     max_rounds: int = 4,
     max_cpu_seconds: float = math.inf,
-    draws: int = 200,
+    draws: int = 80,
     spread: float = 2.0,
     count: int | None = None,
     fit_steps: int = 80,
     progress: bool = True,
     **model_kwargs: Any,
 ) -> Adapted:
-    """Adapt the operator of a model's solution site to the posterior of the model's data.
+    """Adapt the operators of a model's solution sites to the posterior of the model's data.
 
-    ``model(*model_args, **model_kwargs)`` is an ordinary NumPyro model with one solution site (or
-    name it by ``site``) whose operator can be fitted to thetas, as a `FineTuned` can.
+    ``model(*model_args, **model_kwargs)`` is an ordinary NumPyro model whose operators can be fitted
+    to thetas, as a `FineTuned` can. Any number of solution sites, of one operator or of several, are
+    adapted together; ``site`` names one that is adapted alone.
 
     **Where the thetas come from**
 
-    - by default a chain of ``draws`` transitions explores the posterior at temperature
-      ``spread ** 2``, which widens a Gaussian one by the factor ``spread``; the check is made on the
-      thetas that it then visits at temperature 1;
+    - by default from the posterior. `find_map` descends to its mode, in unconstrained space, from the
+      theta of pretraining; where the operator cannot follow, it is settled at the best point so far.
+      Draws of the Gaussian about the mode, widened by ``spread``, are fitted. Then eight chains of
+      ``draws`` transitions from dispersed starts explore it. Half of them give thetas to check, and,
+      where another round is needed, the others thetas to fit, widened about their mean;
     - ``thetas="prior"``: ``draws`` draws from the prior;
     - ``thetas`` a mapping of batches (a leading axis on every array).
 
@@ -102,8 +64,8 @@ def adapt(
     **A round** consolidates the operator over ``count`` more thetas (default 6 + 4 for every
     parameter, at most 48) through increments of ``rank`` (0: all weights) by at most ``fit_steps``
     Levenberg-Marquardt steps, then checks fresh thetas. Rounds end when a fraction ``ready`` of
-    these is below the tolerance, or with the budget: ``max_rounds``, or ``max_cpu_seconds``, looked
-    at between rounds.
+    these is below the tolerance, and the chains agree (split R-hat), or with the budget:
+    ``max_rounds``, or ``max_cpu_seconds``, looked at between rounds.
 
     The increments are merged, so the result has the rank that the operator had before, starting from
     zero. Use it by `replace_operator`, or as the model's argument, also with other data of the same
@@ -111,46 +73,94 @@ def adapt(
     """
     start = time.process_time()
     _check(ready, max_rounds, draws, spread, fit_steps)
-    place, operator = _the_operator(model, key, model_args, model_kwargs, site)
+    if isinstance(thetas, str) and thetas != "prior":
+        raise ValueError(f'adapt: thetas is {thetas!r}; give "prior" or a mapping of batches.')
+    sites, operators = find_sites(model, key, model_args, model_kwargs, site)
     key_source, key_lora = jax.random.split(key)
     source: Any
     if thetas is None:
-        source = FromChain(Explorer(place, operator, draws, key_source), spread)
+        source = FromPosterior(sites, draws, spread, key_source, progress)
     else:
-        given = prior_thetas(place, key_source, draws) if thetas == "prior" else thetas
-        source = FromBatch(batch_of(operator.problem.parameters, given))
-    tolerance = operator.loss_tolerance or 0.0
+        source = FromBatch(_given(sites, operators, thetas, key_source, draws))
+    operators = source.begin(operators)
+    chosen: list[Any] = [None] * len(operators)
     fits: list[FitReport] = []
-    chosen: Any = None
-    found = np.array([np.inf])
+    found = [np.array([np.inf])]
     fraction = 0.0
-    while fraction < ready and len(fits) < max_rounds:
+    while not (fraction >= ready and source.settled) and len(fits) < max_rounds * len(operators):
         if fits and time.process_time() - start > max_cpu_seconds:
             break
-        more = source.to_fit(operator, count)
-        chosen = joined(_home(operator, more) if chosen is None else chosen, more)
-        operator, fit = operator.fitted_to(
-            chosen,
-            rank=rank,
-            steps=fit_steps,
-            key=jax.random.fold_in(key_lora, len(fits)),
-            progress=progress,
-        )
-        fits.append(fit)
-        found = losses(operator, source.to_check(operator))
-        fraction = float(np.mean(found <= tolerance))
-    report = AdaptReport(
-        fraction_ready=fraction,
-        worst_loss=float(found.max()),
-        rounds=len(fits),
-        thetas=count_of(chosen),
-        fresh=len(found),
-        fits=fits,
-        tolerance=tolerance,
-        ready=fraction >= ready,
-        cpu_seconds=time.process_time() - start,
+        for group, more in enumerate(source.to_fit(operators, count)):
+            known = chosen[group]
+            known = home_like(more, operators[group]) if known is None else known
+            chosen[group] = joined(known, more)
+            operators[group], fit = operators[group].fitted_to(
+                chosen[group],
+                rank=rank,
+                steps=fit_steps,
+                key=jax.random.fold_in(key_lora, len(fits)),
+                progress=progress,
+            )
+            fits.append(fit)
+        found = _losses(operators, source.to_check(operators))
+        fraction = _fraction_ready(operators, found)
+    return Adapted(
+        operators=_by_site(sites, operators),
+        report=AdaptReport(
+            fraction_ready=fraction,
+            worst_loss=float(max(losses.max() for losses in found)),
+            rounds=len(fits) // len(operators),
+            thetas=sum(count_of(part) for part in chosen),
+            fresh=sum(len(losses) for losses in found),
+            fits=fits,
+            tolerance=max(operator.loss_tolerance or 0.0 for operator in operators),
+            ready=fraction >= ready and source.settled,
+            notes=source.notes,
+            cpu_seconds=time.process_time() - start,
+        ),
+        inverse_mass_matrix=source.variances,
+        positions=source.positions,
+        unravel=sites.unravel,
     )
-    return Adapted(operator, report, source.variances)
+
+
+def _given(
+    sites: ModelSites,
+    operators: Sequence[AbstractSolutionOperator],
+    thetas: Any,
+    key: Key,
+    draws: int,
+) -> list[Theta]:
+    """A batch of thetas for each operator."""
+    if isinstance(thetas, str):
+        return [prior_thetas(sites, group, key, draws) for group in range(len(operators))]
+    if len(operators) > 1:
+        raise ValueError(
+            f"adapt: the model has {len(operators)} operators; name the solution site by site= for "
+            "which thetas are given."
+        )
+    return [batch_of(operators[0].problem.parameters, thetas)]
+
+
+def _losses(
+    operators: Sequence[AbstractSolutionOperator], thetas: Sequence[Theta]
+) -> list[np.ndarray]:
+    return [losses(operator, part) for operator, part in zip(operators, thetas, strict=True)]
+
+
+def _fraction_ready(
+    operators: Sequence[AbstractSolutionOperator], found: Sequence[np.ndarray]
+) -> float:
+    """Part of the fresh thetas that need no inner step, of the worst operator."""
+    parts = zip(operators, found, strict=True)
+    return min(float(np.mean(loss <= (operator.loss_tolerance or 0.0))) for operator, loss in parts)
+
+
+def _by_site(
+    sites: ModelSites, operators: Sequence[AbstractSolutionOperator]
+) -> dict[str, AbstractSolutionOperator]:
+    pairs = zip(sites.groups, operators, strict=True)
+    return {name: operator for names, operator in pairs for name in names}
 
 
 def _check(ready, max_rounds, draws, spread, fit_steps) -> None:
@@ -167,33 +177,3 @@ def _check(ready, max_rounds, draws, spread, fit_steps) -> None:
                 f"adapt: {name}={value}; needed are 0 < ready <= 1, max_rounds >= 1, draws >= 20, "
                 "spread >= 1 and fit_steps >= 1."
             )
-
-
-def _the_operator(model, key, args, kwargs, site) -> tuple[Site, AbstractSolutionOperator]:
-    """The solution site to adapt, and its operator; nothing is solved."""
-    operators = look_at(model, args, kwargs, key=key).operators
-    names = list(operators)
-    if site is None and len(names) != 1:
-        raise ValueError(f"adapt: the model has the solution sites {names}; name one by site=.")
-    if site is not None and site not in names:
-        raise ValueError(f"adapt: the model has no solution site {site!r}, only {names}.")
-    name = site or names[0]
-    operator = operators[name]
-    if not operator.can_be_fitted:
-        raise ValueError(
-            f"adapt: the operator of site {name!r} is a {type(operator).__name__}, which has no "
-            "weights to adapt, as a FineTuned operator has."
-        )
-    return Site(model, args, kwargs, name), operator
-
-
-def _home(operator: AbstractSolutionOperator, thetas: Theta) -> Theta:
-    """The theta of pretraining as a batch, like ``thetas``; nothing if it is not known.
-
-    Fitted with the rest, it stays a theta at which a sampler can start. Of a field the operator knows
-    no more than a typical value.
-    """
-    home = operator.home
-    if not all(name in home and hasattr(v, "shape") for name, v in thetas.items()):
-        return rows_of(thetas, slice(0))
-    return {name: jnp.asarray(home[name], v.dtype)[None] for name, v in thetas.items()}

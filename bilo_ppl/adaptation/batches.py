@@ -18,6 +18,7 @@ __all__ = [
     "described",
     "dimension_of",
     "farthest_points",
+    "home_like",
     "joined",
     "losses",
     "rows_of",
@@ -44,6 +45,18 @@ def batch_of(names: tuple[str, ...], thetas: Theta) -> Theta:
 def count_of(thetas: Theta) -> int:
     """Length of a batch."""
     return jax.tree.leaves(thetas)[0].shape[0]
+
+
+def home_like(thetas: Theta, operator: AbstractSolutionOperator) -> Theta:
+    """The operator's home as a batch, like ``thetas``; nothing if it is not known.
+
+    Fitted with the rest, it stays a theta at which a sampler can start. Of a field the operator knows
+    no more than a typical value.
+    """
+    home = operator.home
+    if not all(name in home and hasattr(v, "shape") for name, v in thetas.items()):
+        return rows_of(thetas, slice(0))
+    return {name: jnp.asarray(home[name], v.dtype)[None] for name, v in thetas.items()}
 
 
 def dimension_of(thetas: Theta) -> int:

@@ -1,11 +1,12 @@
-"""Where the posterior is: thetas that a short chain visits, or draws from the prior.
+"""Where the posterior is: short chains from dispersed starts, which agree or do not.
 
-The chain carries the inner solver's state and samples the posterior at a temperature T, of density
-proportional to exp(-U / T): T > 1 widens the region without a guess at its shape, and whatever it
-visits has a solution, since a failed solve is rejected.
+The chains carry the inner solver's state. Whatever they visit has a solution, since a failed solve is
+rejected.
 """
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,178 +15,185 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
-from numpyro.infer import init_to_value
-from numpyro.infer.util import constrain_fn
+from numpyro.diagnostics import split_gelman_rubin
 
 from bilo_ppl._compile import jit_once
-from bilo_ppl._types import Key, Theta
+from bilo_ppl._types import Key
 from bilo_ppl.adaptation.batches import described
-from bilo_ppl.mcmc.chain import BiLOState, Chain, Settings
-from bilo_ppl.mcmc.initial_position import find_initial_position
+from bilo_ppl.adaptation.model_sites import ModelSites
+from bilo_ppl.mcmc.chain import Chain, Settings
 from bilo_ppl.mcmc.transitions import FixedLength
 from bilo_ppl.operators.base import AbstractSolutionOperator
-from bilo_ppl.ppl.handlers import replace_operator, without_solving
-from bilo_ppl.ppl.look import look_at, theta_at
 from bilo_ppl.ppl.potential import PotentialInfo, StatefulPotential
 
-__all__ = ["Explorer", "Site", "prior_thetas"]
+__all__ = ["CHAINS", "Explorer", "Visited"]
 
-UNKNOWN = 1e30
-"""Potential of a start that has not been evaluated: the first finite trajectory is accepted."""
+CHAINS = 8
+"""Half of the chains give thetas to fit, the other half thetas to check."""
+
+CANDIDATES = 4
+"""Starts that are tried for each chain."""
 
 LEAST_MOVES = 5
-"""A chain with fewer distinct positions has not explored anything."""
+"""Chains with fewer distinct positions, all together, have not explored anything."""
 
-FIRST_STEP = 0.1
-"""First step size, before adaptation: a larger one leaps to thetas that cannot be solved."""
+FIRST_STEP = 0.5
+"""First step size, in units of the region's standard deviations."""
 
-LEAPFROGS = 4
-"""Leapfrog steps of a transition: the step size adapts, the cost of a transition does not vary."""
+LEAPFROGS = 3
+"""Leapfrog steps of a transition: the step size adapts, the cost of a transition does not vary. With
+steps of up to two standard deviations, where leapfrog becomes unstable, three are less than a period of
+the oscillator; four would lead back to the start at a step size that adaptation likes."""
 
-
-class Site(NamedTuple):
-    """A solution site of a model with its arguments."""
-
-    model: Callable
-    args: tuple
-    kwargs: Mapping[str, Any]
-    name: str
-
-    def theta(self, values: Mapping[str, Any]) -> Theta:
-        """What the site is asked to solve, given constrained values of the latent sites."""
-        return theta_at(self.model, self.args, self.kwargs, values, self.name)
-
-    def drawn(self, key: Key) -> Theta:
-        """What the site is asked to solve at a draw from the prior.
-
-        Raises a ``ValueError`` where a prior is improper.
-        """
-        look = look_at(self.model, self.args, self.kwargs, key=key, first=_from_prior)
-        return dict(look.solutions[self.name].theta)
+AGREEMENT = 1.2
+"""R-hat up to which short chains count as being of one law."""
 
 
-def _from_prior(site: Any) -> Any:
-    try:
-        return site["fn"](*site["args"], **site["kwargs"])
-    except NotImplementedError as error:
-        raise ValueError(
-            f"adapt: nothing can be drawn from the prior of {site['name']!r}, an improper "
-            f"{type(site['fn']).__name__}; leave thetas='prior' out, or give thetas."
-        ) from error
+class Visited(NamedTuple):
+    """What the chains have visited, their warm-up left out."""
+
+    positions: Float[np.ndarray, "chains draws dim"]
+    energies: Float[np.ndarray, "chains draws"]
+    """U, with the Jacobian."""
+    unsolved: float
+    """Part of the transitions that met a point at which the PDE was not solved."""
+
+    @property
+    def r_hat(self) -> Float[np.ndarray, " dim"]:
+        """Split R-hat of every entry of the position."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = split_gelman_rubin(self.positions)
+        return np.where(np.isfinite(found), found, np.inf)
+
+    @property
+    def agree(self) -> bool:
+        """Whether the chains may be of one law."""
+        return bool(self.r_hat.max() <= AGREEMENT)
+
+    def of(self, chains: slice) -> Float[np.ndarray, "n dim"]:
+        """Positions of some chains."""
+        part = self.positions[chains]
+        return part.reshape(-1, part.shape[-1])
 
 
-def prior_thetas(site: Site, key: Key, count: int) -> Theta:
-    """``count`` thetas from the prior, a leading axis on every array; nothing is solved."""
-    return jit_once(jax.vmap(site.drawn))(jax.random.split(key, count))
+class _Starts(NamedTuple):
+    """Where the chains start: flat positions, U and its gradient there."""
+
+    position: Any
+    energy: Any
+    gradient: Any
+
+
+def _known(energy: Any, z: Any, solver_state: Any) -> Any:
+    """The potential at a start, evaluated before."""
+    nothing = PotentialInfo(jnp.array(0), jnp.array(0.0), jnp.array(True))
+    return energy, (solver_state, nothing)
 
 
 class Explorer:
-    """A chain at any temperature, with the operator as an argument: one compilation in all.
+    """Short chains, with the operators as arguments: one compilation in all."""
 
-    The first half of the first ``draws`` transitions is warm-up.
-    """
+    def __init__(
+        self, sites: ModelSites, operators: Sequence[AbstractSolutionOperator], draws: int
+    ):
+        self.sites, self.draws = sites, draws
+        relaxed = [operator.relaxed() for operator in operators]
+        self._static = eqx.partition(relaxed, eqx.is_array)[1]
+        self._energies = jit_once(self._evaluate)
+        self._run = jax.jit(self._explore)
 
-    def __init__(self, site: Site, operator: AbstractSolutionOperator, draws: int, key: Key):
-        self.site, self.draws, self.temperature = site, draws, 1.0
-        floating = jnp.result_type(float)
-        guess = {name: jnp.asarray(v, floating) for name, v in operator.home.items()}
-        key_start, key_chain = jax.random.split(key)
-        z = find_initial_position(
-            key_start, site.model, site.args, site.kwargs, init_to_value(values=guess)
-        ).z
-        self._unravel = ravel_pytree(z)[1]
-        self._static = eqx.partition(operator.relaxed(), eqx.is_array)[1]
-        self.state = self._chain(_unknown).first(z, key_chain, {site.name: operator.init_state()})
-        self._run = jax.jit(self._transitions)
+    def _potential(self, arrays: Any) -> StatefulPotential:
+        operators = eqx.combine(arrays, self._static)
+        model = self.sites.with_operators(operators)
+        return StatefulPotential(model, self.sites.args, self.sites.kwargs)
 
-    def _chain(self, potential: Callable) -> Chain:
-        settings = Settings(step_size=FIRST_STEP)
-        return Chain(potential, FixedLength(LEAPFROGS), settings, self.draws // 2)
+    def _states(self, arrays: Any) -> dict[str, Any]:
+        operators = eqx.combine(arrays, self._static)
+        return {
+            name: operator.init_state()
+            for names, operator in zip(self.sites.groups, operators, strict=True)
+            for name in names
+        }
 
-    def _transitions(self, state: BiLOState, arrays: Any, temperature: Any):
-        """``draws`` transitions; the positions and whether anything was accepted yet."""
-        operator = eqx.combine(arrays, self._static)
+    def _evaluate(self, arrays: Any, positions: Any) -> Any:
+        """U and its gradient at positions ``(n, dim)``."""
+        potential, states = self._potential(arrays), self._states(arrays)
 
-        def model(*args, **kwargs):
-            with replace_operator(operators={self.site.name: operator}):
-                return self.site.model(*args, **kwargs)
+        def energy(position):
+            return potential(self.sites.unravel(position), states)[0]
 
-        potential = StatefulPotential(model, self.site.args, self.site.kwargs)
+        return jax.lax.map(jax.value_and_grad(energy), positions, batch_size=CANDIDATES)
 
-        def tempered(z, solver_state):
-            energy, aux = potential(z, solver_state)
-            return energy / temperature, aux
-
-        chain = self._chain(tempered)
+    def _explore(self, arrays: Any, starts: "_Starts", variances: Any, keys: Any) -> Any:
+        """Positions, energies, and whether all solves converged, of every transition."""
+        potential, states = self._potential(arrays), self._states(arrays)
+        settings = Settings(step_size=FIRST_STEP, inverse_mass_matrix=variances)
+        chain = Chain(potential, FixedLength(LEAPFROGS), settings, self.draws // 2)
 
         def step(state, _):
             state = chain.next(False, state)
-            return state, (state.z, state.potential_energy < UNKNOWN / 2)
+            return state, (
+                ravel_pytree(state.z)[0],
+                state.potential_energy,
+                state.inner_converged,
+            )
 
-        return jax.lax.scan(step, state, None, self.draws)
+        def one(start, key):
+            # The energy is known: a second copy of the solver would be compiled for nothing.
+            known = dataclasses.replace(chain, potential=partial(_known, start.energy))
+            first = known.first(self.sites.unravel(start.position), key, states)
+            first = first._replace(z_grad=self.sites.unravel(start.gradient))
+            return jax.lax.scan(step, first, None, self.draws)[1]
+
+        return jax.vmap(one)(starts, keys)
+
+    def _starts(
+        self, operators: Sequence[AbstractSolutionOperator], candidates: Any, ceiling: float
+    ) -> "_Starts":
+        """A start for every chain: the first of the candidates whose U is below a ceiling.
+
+        Where there is none, the one with the least U. Raises a ``ValueError`` if all are infinite.
+        """
+        positions = jnp.asarray(candidates)
+        energies, gradients = self._energies(self._arrays(operators), positions)
+        finite = np.isfinite(energies) & np.isfinite(gradients).all(axis=1)
+        height = np.where(finite, energies, np.inf)
+        good = np.flatnonzero(height <= max(ceiling, height.min()))
+        if not finite.any():
+            raise ValueError(
+                f"adapt: the PDE could be solved to {described(operators[0].relaxed())} at none of "
+                f"{len(candidates)} positions about the point estimate. Pretrain nearer to it or to a "
+                "smaller loss, choose a larger rank, or look at the priors and the data."
+            )
+        picked = np.resize(good, CHAINS)
+        return _Starts(positions[picked], energies[picked], gradients[picked])
+
+    def _arrays(self, operators: Sequence[AbstractSolutionOperator]) -> Any:
+        return eqx.partition([operator.relaxed() for operator in operators], eqx.is_array)[0]
 
     def __call__(
-        self, operator: AbstractSolutionOperator, temperature: float
-    ) -> Float[np.ndarray, "n dim"]:
-        """Unconstrained positions visited at a temperature, the warm-up's left out.
+        self,
+        operators: Sequence[AbstractSolutionOperator],
+        candidates: Float[np.ndarray, "n dim"],
+        ceiling: float,
+        variances: Float[np.ndarray, " dim"],
+        key: Key,
+    ) -> Visited:
+        """Run the chains from candidates whose U is below a ceiling; the first half is warm-up.
 
-        Raises a ``ValueError`` if the chain hardly moved.
+        Raises a ``ValueError`` if there is no start, or they hardly moved.
         """
-        arrays = eqx.partition(operator.relaxed(), eqx.is_array)[0]
-        warming_up = int(self.state.i) == 0
-        state = _retempered(self.state, temperature / self.temperature)
-        # Another operator, other energies: one kept from the old could be too low ever to leave.
-        state = state._replace(
-            potential_energy=jnp.full_like(state.potential_energy, UNKNOWN),
-            z_grad=jax.tree.map(jnp.zeros_like, state.z_grad),
-            solver_state={self.site.name: operator.init_state()},
-        )
-        self.temperature = temperature
-        self.state, (visited, known) = self._run(state, arrays, temperature)
-        flat = np.asarray(jax.vmap(lambda z: ravel_pytree(z)[0])(visited))
-        kept = flat[self.draws // 2 if warming_up else 0 :]
-        kept = kept[np.asarray(known)[len(flat) - len(kept) :]]
-        moves = len(np.unique(kept, axis=0))
-        if moves < LEAST_MOVES:
+        starts = self._starts(operators, candidates, ceiling)
+        keys = jax.random.split(key, CHAINS)
+        found = self._run(self._arrays(operators), starts, jnp.asarray(variances), keys)
+        positions, energies, solved = (np.asarray(a)[:, self.draws // 2 :] for a in found)
+        visited = Visited(positions, energies, float(np.mean(~solved)))
+        moves = len(np.unique(visited.of(slice(None)), axis=0))
+        if moves < LEAST_MOVES or not np.isfinite(energies).any():
             raise ValueError(
-                f"adapt: the chain could not leave its start, or stayed where it was, in {self.draws} "
-                f"transitions ({moves} distinct positions): nearly no solve reached "
-                f"{described(operator.relaxed())}, or the potential is not finite. Pretrain nearer to "
-                "the posterior or to a smaller loss, choose a larger rank, or look at the priors and "
-                "the data."
+                f"adapt: the chains stayed where they were, in {self.draws} transitions each ({moves} "
+                f"distinct positions): nearly no solve reached {described(operators[0].relaxed())}, "
+                "or the potential is not finite. Pretrain nearer to the posterior or to a smaller "
+                "loss, choose a larger rank, or look at the priors and the data."
             )
-        return kept
-
-    def thetas(self, positions: Float[np.ndarray, "n dim"]) -> Theta:
-        """Thetas of the solution site at unconstrained positions; nothing is solved."""
-
-        def theta_at(position):
-            site = self.site
-            with without_solving():
-                z = self._unravel(position)
-                values = constrain_fn(site.model, site.args, dict(site.kwargs), z)
-            return site.theta(values)
-
-        return jit_once(jax.vmap(theta_at))(jnp.asarray(positions))
-
-
-def _unknown(z: Any, solver_state: Any):
-    """A potential that nobody has evaluated."""
-    nothing = PotentialInfo(jnp.array(0), jnp.array(0.0), jnp.array(True))
-    return jnp.asarray(UNKNOWN, jnp.result_type(float)), (solver_state, nothing)
-
-
-def _retempered(state: BiLOState, ratio: float) -> BiLOState:
-    """The state of a chain with units of length for a temperature multiplied by ``ratio``."""
-    adapted = state.adapt_state
-
-    def scaled(tree, factor):
-        return jax.tree.map(lambda leaf: leaf * factor, tree)
-
-    return state._replace(
-        adapt_state=adapted._replace(
-            inverse_mass_matrix=scaled(adapted.inverse_mass_matrix, ratio),
-            mass_matrix_sqrt=scaled(adapted.mass_matrix_sqrt, ratio**-0.5),
-            mass_matrix_sqrt_inv=scaled(adapted.mass_matrix_sqrt_inv, ratio**0.5),
-        ),
-    )
+        return visited

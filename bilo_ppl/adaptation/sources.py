@@ -1,62 +1,186 @@
 """Where an adaptation takes its thetas from: those to fit, and fresh ones to check."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from bilo_ppl._types import Theta
-from bilo_ppl.adaptation.batches import count_of, dimension_of, rows_of, solvable, spread_out
-from bilo_ppl.adaptation.exploration import Explorer
+from bilo_ppl._compile import jit_once
+from bilo_ppl._types import Key, Theta
+from bilo_ppl.adaptation.batches import (
+    count_of,
+    dimension_of,
+    farthest_points,
+    rows_of,
+    solvable,
+    spread_out,
+)
+from bilo_ppl.adaptation.exploration import AGREEMENT, CANDIDATES, CHAINS, Explorer, Visited
+from bilo_ppl.adaptation.model_sites import ModelSites
+from bilo_ppl.adaptation.region import Region, find_region
 from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.ppl.look import look_at
 
-__all__ = ["FromBatch", "FromChain"]
+__all__ = ["FromBatch", "FromPosterior", "prior_thetas"]
+
+ABOVE_MODE = 30.0
+"""Nats by which U at the start of a chain may lie above what the Gaussian has in the mean."""
 
 
-def _wanted(thetas: Theta, count: int | None) -> int:
+def _wanted(dimension: int, count: int | None) -> int:
     """How many thetas to fit in a round."""
-    return count or min(6 + 4 * dimension_of(thetas), 48)
+    return count or min(6 + 4 * dimension, 48)
 
 
-class FromChain:
-    """Thetas that a chain visits: fitted at a higher temperature, checked at 1."""
+class FromPosterior:
+    """Thetas of the posterior region: of a Gaussian first, then of chains."""
 
-    def __init__(self, explorer: Explorer, spread: float):
-        self.explorer, self.temperature = explorer, spread**2
-        self.variances: Any = None
+    def __init__(self, sites: ModelSites, draws: int, spread: float, key: Key, progress: bool):
+        self.sites, self.draws, self.spread, self.progress = sites, draws, spread, progress
+        self.key_region, self.key_chains = jax.random.split(key)
+        self.seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
+        self.region: Region | None = None
+        self.visited: Visited | None = None
+        self.explorer: Explorer | None = None
+        self.rounds = 0
 
-    def to_fit(self, operator: AbstractSolutionOperator, count: int | None) -> Theta:
-        """Spread-out thetas of the widened posterior."""
-        visited = self.explorer.thetas(self.explorer(operator, self.temperature))
-        return rows_of(visited, spread_out(visited, _wanted(visited, count)))
+    def begin(self, operators: Sequence[AbstractSolutionOperator]) -> list[Any]:
+        """The operators, settled at the mode of the posterior."""
+        self.region, settled = find_region(self.sites, operators, self.key_region, self.progress)
+        return settled
 
-    def to_check(self, operator: AbstractSolutionOperator) -> Theta:
-        """All thetas that the chain now visits."""
-        positions = self.explorer(operator, 1.0)
-        self.variances = positions.var(axis=0)
-        return self.explorer.thetas(positions)
+    def to_fit(
+        self, operators: Sequence[AbstractSolutionOperator], count: int | None
+    ) -> list[Theta]:
+        """For each operator, spread-out thetas of the widened region."""
+        wanted = _wanted(len(self.sites.names), count)
+        if self.visited is None:
+            assert self.region is not None
+            drawn = self.region.draw(self.seed, 4 * wanted, self.spread)
+        else:
+            drawn = self.visited.of(slice(0, CHAINS // 2))
+            drawn = drawn.mean(axis=0) + self.spread * (drawn - drawn.mean(axis=0))
+        sd = drawn.std(axis=0)
+        positions = drawn[farthest_points(drawn / np.where(sd > 0, sd, 1), wanted)]
+        return [self.sites.thetas(positions, group) for group in range(len(operators))]
+
+    def to_check(self, operators: Sequence[AbstractSolutionOperator]) -> list[Theta]:
+        """For each operator, the thetas that the other half of the chains visits now."""
+        assert self.region is not None
+        if self.explorer is None:
+            self.explorer = Explorer(self.sites, operators, self.draws)
+        ceiling = self.region.energy + len(self.region.mean) / 2 + ABOVE_MODE
+        variances = np.diag(self.region.covariance)
+        candidates = self.region.draw(self.seed + 1, CHAINS * CANDIDATES, self.spread)
+        if self.visited is not None:
+            # As many as before, so that nothing is compiled anew: the chains' ends come first.
+            candidates[:CHAINS] = self.visited.positions[:, -1]
+            found = self.visited.of(slice(None)).var(axis=0)
+            variances = np.where(found > 0, found, variances)
+            ceiling = max(ceiling, float(self.visited.energies[:, -1].max()))
+        key = jax.random.fold_in(self.key_chains, self.rounds)
+        self.rounds += 1
+        self.visited = self.explorer(operators, candidates, ceiling, variances, key)
+        fresh = self.visited.of(slice(CHAINS // 2, None))
+        return [self.sites.thetas(fresh, group) for group in range(len(operators))]
+
+    @property
+    def settled(self) -> bool:
+        """Whether the chains agree, and with the point estimate."""
+        return self.visited is not None and self.visited.agree
+
+    @property
+    def variances(self) -> Any:
+        """Of the positions visited, if the chains agree."""
+        if self.visited is None or not self.visited.agree:
+            return None
+        return self.visited.of(slice(None)).var(axis=0)
+
+    @property
+    def positions(self) -> Any:
+        """All positions visited, one chain after the other."""
+        return None if self.visited is None else self.visited.of(slice(None))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The point estimate, and what the chains make of it."""
+        if self.region is None or self.visited is None:
+            return ()
+        r_hat = self.visited.r_hat
+        worst = int(np.argmax(r_hat))
+        agree = "agree" if self.visited.agree else "do NOT agree"
+        notes = [
+            f"From the {self.region.note}.",
+            f"{CHAINS} chains from dispersed starts {agree}: the largest R-hat is {r_hat[worst]:.2f} "
+            f"({self.sites.names[worst]}; limit {AGREEMENT}).",
+        ]
+        if self.visited.unsolved > 0.01:
+            notes.append(
+                f"{100 * self.visited.unsolved:.0f} % of the transitions met a theta at which the PDE "
+                "was not solved."
+            )
+        return tuple(notes)
 
 
 class FromBatch:
     """Given thetas: a part is fitted, the rest is for the check."""
 
     variances: Any = None
+    positions: Any = None
+    settled = True
+    notes: tuple[str, ...] = ()
 
-    def __init__(self, thetas: Theta):
-        self.thetas = thetas
-        self.left = np.arange(count_of(thetas))
+    def __init__(self, thetas: Sequence[Theta]):
+        self.thetas = list(thetas)
+        self.left = [np.arange(count_of(part)) for part in thetas]
 
-    def to_fit(self, operator: AbstractSolutionOperator, count: int | None) -> Theta:
+    def begin(self, operators: Sequence[AbstractSolutionOperator]) -> list[Any]:
+        """The operators as they are."""
+        return list(operators)
+
+    def to_fit(
+        self, operators: Sequence[AbstractSolutionOperator], count: int | None
+    ) -> list[Theta]:
         """A spread-out part of those that are left, where the PDE could be solved."""
-        rest = rows_of(self.thetas, self.left)
-        picked = spread_out(rest, min(_wanted(rest, count), max(len(self.left) // 2, 1)))
-        self.left = np.delete(self.left, picked)
-        if not len(self.left):
+        return [self._part(group, operator, count) for group, operator in enumerate(operators)]
+
+    def _part(self, group: int, operator: AbstractSolutionOperator, count: int | None) -> Theta:
+        rest, left = rows_of(self.thetas[group], self.left[group]), self.left[group]
+        wanted = _wanted(dimension_of(rest), count)
+        picked = spread_out(rest, min(wanted, max(len(left) // 2, 1)))
+        self.left[group] = np.delete(left, picked)
+        if not len(self.left[group]):
             raise ValueError(
                 "adapt: all given thetas are used up for the fit and none is left for the check; "
                 "give more thetas, or a smaller count."
             )
         return solvable(operator.relaxed(), rows_of(rest, picked))
 
-    def to_check(self, operator: AbstractSolutionOperator) -> Theta:
+    def to_check(self, operators: Sequence[AbstractSolutionOperator]) -> list[Theta]:
         """Those that are left."""
-        return rows_of(self.thetas, self.left)
+        pairs = zip(self.thetas, self.left, strict=True)
+        return [rows_of(thetas, left) for thetas, left in pairs]
+
+
+def prior_thetas(sites: ModelSites, group: int, key: Key, count: int) -> Theta:
+    """``count`` thetas from the prior for each site of a group; nothing is solved."""
+
+    def drawn(key):
+        look = look_at(sites.model, sites.args, sites.kwargs, key=key, first=_from_prior)
+        each = [dict(look.solutions[name].theta) for name in sites.groups[group]]
+        return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(v) for v in leaves]), *each)
+
+    batch = jit_once(jax.vmap(drawn))(jax.random.split(key, count))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
+
+
+def _from_prior(site: Any) -> Any:
+    try:
+        return site["fn"](*site["args"], **site["kwargs"])
+    except NotImplementedError as error:
+        raise ValueError(
+            f"adapt: nothing can be drawn from the prior of {site['name']!r}, an improper "
+            f"{type(site['fn']).__name__}; leave thetas='prior' out, or give thetas."
+        ) from error

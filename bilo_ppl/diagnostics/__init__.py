@@ -1,17 +1,20 @@
-"""What one looks at after sampling: inner solves, solutions, ArviZ objects, tables, a report.
+"""What one looks at after sampling: inner solves, solutions, fit, ArviZ objects, tables, a report.
 
 Importing this package imports neither ArviZ nor matplotlib; ArviZ is imported at the first call
 that needs it.
 """
 
 from bilo_ppl.diagnostics.faults import Faults
+from bilo_ppl.diagnostics.fit import Fit, goodness_of_fit
 from bilo_ppl.diagnostics.inner import inner_statistics, solution_draws
 from bilo_ppl.diagnostics.report import inner_report, run_faults, summary, write_summary_csv
 from bilo_ppl.diagnostics.results import add_certificates, load, save, to_arviz
 
 __all__ = [
     "Faults",
+    "Fit",
     "add_certificates",
+    "goodness_of_fit",
     "inner_report",
     "inner_statistics",
     "load",

@@ -16,7 +16,7 @@ from bilo_ppl.operators.base import SolveInfo
 from bilo_ppl.ppl.effect import TYPE
 from bilo_ppl.ppl.handlers import warm_start
 
-__all__ = ["inner_statistics", "solution_draws"]
+__all__ = ["Replay", "inner_statistics", "map_spaced", "solution_draws"]
 
 
 def inner_statistics(
@@ -38,7 +38,7 @@ def inner_statistics(
     """
 
     def infos(sample):
-        handler = _Replay(samples)
+        handler = Replay(samples)
         handler.run(model, sample, model_args, model_kwargs)
         return handler.infos
 
@@ -73,16 +73,13 @@ def solution_draws(
     points = np.asarray(points)
 
     def values(sample):
-        handler = _Replay(samples, accept_unconverged)
+        handler = Replay(samples, accept_unconverged)
         handler.run(model, sample, model_args, model_kwargs)
         solved = handler.solved[_only(handler.solved, site)]
         _check_points(points, solved.domain)
         return jax.vmap(solved.field)(jnp.asarray(points))
 
-    flat, shape = _flatten(samples, batch_ndims)
-    total = int(np.prod(shape))
-    kept = np.unique(np.linspace(0, total - 1, min(max_draws, total)).round().astype(int))
-    return _map(values, {name: value[kept] for name, value in flat.items()}, batch_size)
+    return map_spaced(values, samples, max_draws, batch_ndims, batch_size)
 
 
 class _Solution:
@@ -92,7 +89,7 @@ class _Solution:
         self.field, self.domain = field, domain
 
 
-class _Replay(warm_start):
+class Replay(warm_start):
     """Solve without a given state, keep fields and reports, and refuse draws made up on the way."""
 
     def __init__(self, samples: Mapping[str, Any], accept_unconverged: bool = False):
@@ -127,6 +124,20 @@ class _Replay(warm_start):
         if msg["type"] == TYPE:
             domain = msg["args"][0].problem.domain
             self.solved[msg["name"]] = _Solution(msg["value"].field, domain)
+
+
+def map_spaced(
+    function: Callable,
+    samples: Mapping[str, Any],
+    max_draws: int,
+    batch_ndims: int,
+    batch_size: int,
+) -> Any:
+    """The function of evenly spaced draws, at most ``max_draws``: arrays with a leading draw axis."""
+    flat, shape = _flatten(samples, batch_ndims)
+    total = int(np.prod(shape))
+    kept = np.unique(np.linspace(0, total - 1, min(max_draws, total)).round().astype(int))
+    return _map(function, {name: value[kept] for name, value in flat.items()}, batch_size)
 
 
 def _map(function: Callable, flat: Mapping[str, Any], batch_size: int) -> Any:

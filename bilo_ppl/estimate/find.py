@@ -13,6 +13,7 @@ from bilo_ppl._types import Key
 from bilo_ppl.estimate.descent import Descent
 from bilo_ppl.estimate.files import check_same, load_state
 from bilo_ppl.estimate.first_guess import Start, find_start
+from bilo_ppl.estimate.gradient_check import check_gradient
 from bilo_ppl.estimate.line_search import LeastSquaresTrials, Trials, backtracking_lbfgs
 from bilo_ppl.estimate.loop import MapState, begin, resumed
 from bilo_ppl.estimate.objective import Objective
@@ -78,7 +79,8 @@ def find_map(
     The result is the best solved point ("nested") or the last one ("simultaneous"), where the PDE is
     solved once more to its tolerance. Ctrl-C keeps it; so does divergence, and the message says what to
     change. Raises a ``ValueError`` before anything expensive for bad arguments, a first guess
-    outside the support, unknown names, negative noise, or a model without solution site.
+    outside the support, unknown names, negative noise, a model without solution site, or an operator
+    whose gradient is wrong there (`PartialDerivative` without adaptation).
     """
     _check(method, steps, inner_steps, gradient_tolerance, step_tolerance, patience, improvement)
     if patience is None and method == "nested":
@@ -87,6 +89,7 @@ def find_map(
     start = find_start(model, key, model_args, model_kwargs, init or {})
     _check_optimizer(optimizer, method, start)
     objective = Objective(model, model_args, dict(model_kwargs), start.operators, jacobian)
+    check_gradient(objective, start.z)
     stopping = Stopping(
         gradient_tolerance,
         step_tolerance,

@@ -19,6 +19,7 @@ from bilo_ppl.estimate.objective import find_rows, is_data
 from bilo_ppl.fields.weights import field_weights
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.look import look_at
+from bilo_ppl.ppl.model_checks import check_shapes
 from bilo_ppl.ppl.unknowns import FIRST_GUESS
 
 __all__ = ["Start", "find_start"]
@@ -46,7 +47,7 @@ def find_start(
 
     Raises a ``ValueError`` for a model without solution or latent site, a discrete one, names in
     ``init`` that are no latent sites, values of another shape or outside the support, data that are
-    not finite, or a noise scale that is negative.
+    not finite or not of the shape of their likelihood, or a noise scale that is negative.
     """
     given = {name: _as_value(value) for name, value in init.items()}
     operators = look_at(model, args, kwargs, values=given, key=key, first=_guess({})).operators
@@ -62,6 +63,7 @@ def find_start(
         _check_value(name, site)
     for name, site in look.observed.items():
         _check_observed(name, site)
+    check_shapes(look)
     z = {
         name: biject_to(site["fn"].support).inv(jnp.asarray(site["value"], jnp.result_type(float)))
         for name, site in look.latent.items()

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,19 +14,23 @@ from numpyro.infer.util import constrain_fn
 
 from bilo_ppl._types import Key
 from bilo_ppl.estimate.objective import Objective
-from bilo_ppl.estimate.result import Estimate
+from bilo_ppl.estimate.result import Estimate, evaluate
 from bilo_ppl.mcmc.draws import Draws
 from bilo_ppl.ppl.handlers import without_solving
 
-__all__ = ["Laplace", "laplace"]
+__all__ = ["Laplace", "entries_of", "laplace"]
 
 FIRST_WIDTH = 1e-2
 """Step of the first differences, in z; the second ones take a tenth of the standard deviation."""
 
 RELATIVE_WIDTH = 0.1
-NEWTON_STEPS = 5
-ENOUGH = 1e-2
-"""Newton's decrement, in standard deviations, below which the mode counts as found."""
+NEWTON_STEPS = 15
+HALVINGS = 8
+"""Most halvings of a Newton step that raises U."""
+
+ENOUGH, FAR = 1e-2, 0.1
+"""Newton's decrement, in standard deviations: below the first no further step is taken, above the
+second the mode does not count as found. The noise of the solves may forbid to reach the first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +40,9 @@ class Laplace:
     mean: Float[np.ndarray, " n"]
     covariance: Float[np.ndarray, "n n"]
     energy: float
-    """U at the mode, with the Jacobian."""
+    """U at ``mean``, with the Jacobian."""
     decrement: float
-    """Newton's decrement at ``mean``: how far the mode may still be, in standard deviations."""
+    """Newton's decrement at ``mean``, at most 0.1: how far the mode may be, in standard deviations."""
     estimate: Estimate
 
     @property
@@ -76,16 +80,18 @@ class Laplace:
 def laplace(estimate: Estimate, *, max_dimension: int = 500) -> Laplace:
     """The Gaussian approximation of the posterior of an estimate, in unconstrained space.
 
-    The mode is that of the density of z, Jacobian included, found from the estimate by Newton's
-    method. The Hessian of U is taken by central differences of its gradient, since the gradient of a
-    fine-tuned solution (`ImplicitDifferentiation`) is a first derivative and cannot be differentiated
-    again: 2 n gradients for n unknowns, each with solves from the weights of the estimate. Their
-    width is a tenth of the standard deviation along each axis, where the error of the differences is
-    near 0.2 % and that of the solves is damped most.
+    The mode is that of the density of z, Jacobian included, found from the estimate by Newton's method,
+    whose steps are halved where U would rise. Mean, covariance and decrement belong to one point, the
+    last at which there is a Hessian. The Hessian of U is taken by central differences of its gradient,
+    since the gradient of a fine-tuned solution (`ImplicitDifferentiation`) is a first derivative and
+    cannot be differentiated again: 2 n gradients for n unknowns, each with solves from the weights of
+    the estimate. Their width is a tenth of the standard deviation along each axis, where the error of
+    the differences is near 0.2 % and that of the solves is damped most.
 
     Raises a ``ValueError`` if the Hessian is not positive definite (no strict minimum: a direction that
     neither prior nor data determine, or an estimate that has not converged), if a value is not finite,
-    or if there are more than ``max_dimension`` unknowns.
+    if a solve that the differences need missed its tolerance, if the mode is not found within 0.1
+    standard deviations, or if there are more than ``max_dimension`` unknowns.
     """
     objective = eqx.tree_at(lambda o: o.jacobian, estimate.objective, True)
     flat, unravel = ravel_pytree(estimate.z)
@@ -94,41 +100,87 @@ def laplace(estimate: Estimate, *, max_dimension: int = 500) -> Laplace:
             f"laplace: {flat.size} unknowns need {2 * flat.size} gradients and a dense covariance; "
             f"raise max_dimension ({max_dimension}) if that is meant."
         )
-    states = estimate.operator_states
-    names = _names(estimate.z)
+    states, names = estimate.operator_states, entries_of(estimate.z)
     width = jnp.full(flat.shape, FIRST_WIDTH, flat.dtype)
-    _, gradient, hessian = _curvature(objective, unravel, states, flat, width)
+    found = _curvature(objective, unravel, states, flat, width)
+    if not (np.diag(found.hessian) > 0).all():
+        # Wide steps may fail where the narrower ones that count do not.
+        _check_solved(found.unsolved, flat.size)
     for _ in range(NEWTON_STEPS):
-        width = RELATIVE_WIDTH / jnp.sqrt(jnp.asarray(_positive(np.diag(hessian), names)))
-        energy, gradient, hessian = _curvature(objective, unravel, states, flat, width)
-        covariance = _inverse(np.asarray(hessian), names)
-        step = -covariance @ np.asarray(gradient)
-        decrement = float(np.sqrt(-step @ np.asarray(gradient)))
+        here = flat
+        width = RELATIVE_WIDTH / jnp.sqrt(jnp.asarray(_positive(np.diag(found.hessian), names)))
+        found = _curvature(objective, unravel, states, flat, width)
+        _check_solved(found.unsolved, flat.size)
+        covariance = _inverse(np.asarray(found.hessian), names)
+        step = -covariance @ np.asarray(found.gradient)
+        decrement = float(np.sqrt(-step @ np.asarray(found.gradient)))
         if decrement <= ENOUGH:
             break
-        flat = flat + jnp.asarray(step)
-    return Laplace(np.asarray(flat), covariance, float(energy), decrement, estimate)
+        new = _lower(objective, unravel, states, flat, jnp.asarray(step), found.energy)
+        if new is None:
+            break
+        flat = new
+    if not decrement <= FAR:
+        raise ValueError(
+            f"laplace: the mode was not found: after up to {NEWTON_STEPS} Newton steps from the "
+            f"estimate it is still about {decrement:.2g} standard deviations away (at most {FAR:g} "
+            "is allowed). Let find_map converge, and tighten the inner tolerance."
+        )
+    return Laplace(np.asarray(here), covariance, float(found.energy), decrement, estimate)
+
+
+class _Curvature(NamedTuple):
+    """U, its gradient and its symmetrised Hessian at a point, and how many solves failed for them."""
+
+    energy: Any
+    gradient: Any
+    hessian: Any
+    unsolved: Any
 
 
 @eqx.filter_jit
-def _curvature(objective: Objective, unravel: Any, states: Any, flat: Any, width: Any) -> Any:
-    """U, its gradient, and its symmetrised Hessian by central differences of the gradient."""
-
-    def energy(position):
-        return objective(unravel(position), states)[0]
+def _curvature(
+    objective: Objective, unravel: Any, states: Any, flat: Any, width: Any
+) -> _Curvature:
+    """The Hessian is by central differences of the gradient."""
 
     def gradient(position):
-        return jax.value_and_grad(energy)(position)
+        def energy(position):
+            value, (_, found) = objective(unravel(position), states)
+            return value, found.info.converged
+
+        return jax.value_and_grad(energy, has_aux=True)(position)
 
     here, steps = flat[None], jnp.diag(width)
     positions = jnp.concatenate([here, here + steps, here - steps])
-    energies, gradients = jax.lax.map(gradient, positions)
+    (energies, converged), gradients = jax.lax.map(gradient, positions)
     n = flat.size
     rows = (gradients[1 : n + 1] - gradients[n + 1 :]) / (2 * width[:, None])
-    return energies[0], gradients[0], (rows + rows.T) / 2
+    return _Curvature(energies[0], gradients[0], (rows + rows.T) / 2, jnp.sum(~converged))
 
 
-def _names(z: Mapping[str, Any]) -> list[str]:
+def _lower(
+    objective: Objective, unravel: Any, states: Any, flat: Any, step: Any, energy: Any
+) -> Any:
+    """The first of the halved steps that lowers U at a solved point; None if none does."""
+    for k in range(HALVINGS):
+        position = flat + step / 2**k
+        new, (_, found) = evaluate(objective, unravel(position), states)
+        if found.info.converged and new < energy:
+            return position
+    return None
+
+
+def _check_solved(unsolved: Any, unknowns: int) -> None:
+    if unsolved:
+        raise ValueError(
+            f"laplace: the PDE was not solved to its tolerance at {int(unsolved)} of the "
+            f"{2 * unknowns + 1} points of the differences for the Hessian. Allow more max_steps, a "
+            "larger rank, or a larger tolerance."
+        )
+
+
+def entries_of(z: Mapping[str, Any]) -> list[str]:
     """Names of the entries of the flattened position."""
     return [
         f"{name}[{','.join(map(str, index))}]" if index else name

@@ -4,8 +4,8 @@ import equinox as eqx
 import jax
 
 from bilo_ppl._types import Key, Theta
+from bilo_ppl.inner.fitting import FitReport, fit
 from bilo_ppl.inner.lower_level import LowerLevel
-from bilo_ppl.inner.pretraining import FitReport, fit
 from bilo_ppl.inner.solvers import LevenbergMarquardt
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.lora import saves

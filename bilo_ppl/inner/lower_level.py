@@ -45,6 +45,11 @@ class AbstractSensitivity(eqx.Module):
         return {}
 
     @property
+    def exact(self) -> bool:
+        """Whether the derivative is that of the solution wherever the lower level is solved."""
+        return True
+
+    @property
     def follows_theta(self) -> bool:
         """Whether u at *fixed* weights changes with theta as the solution does."""
         return False

@@ -70,15 +70,17 @@ class BlockSampler:
         self.warmup_divergences = 0
         self.state: Any = None
 
-    def start(self, key: Key) -> None:
+    def start(self, key: Key, positions: Any = None) -> None:
         """Make the first states, each chain at a start of its own.
 
+        ``positions`` are unconstrained values by site with a leading chain axis; without them the
+        kernel's ``init_strategy`` says where.
         Raises a ``ValueError`` or ``RuntimeError`` where the kernel finds no valid start.
         """
         keys = jax.random.split(key, self.chains)
         vectorized = self.method == "vectorized"
         state = make_first_states(
-            self.kernel, self.args, self.kwargs, keys, self.warmup, vectorized
+            self.kernel, self.args, self.kwargs, keys, self.warmup, vectorized, positions
         )
         self.state = jax.tree.map(_strong, state)
         self._many = self._compiled()

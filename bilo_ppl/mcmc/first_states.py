@@ -23,8 +23,12 @@ def make_first_states(
     keys: Any,
     num_warmup: int,
     vectorized: bool,
+    positions: Any = None,
 ) -> Any:
     """States of a NumPyro kernel for a batch of keys, a leading chain axis on every array.
+
+    The chains start at unconstrained ``positions`` by site, if they are given, else where the kernel's
+    ``init_strategy`` says.
 
     NumPyro's kernels evaluate the potential step by step outside of any compiled function, and again
     at every call. So they are made with the priors alone, and the potential is put in afterwards.
@@ -34,7 +38,7 @@ def make_first_states(
     start at all.
     """
     options: dict[str, Any] = {
-        "init_params": None,
+        "init_params": positions,
         "model_args": args,
         "model_kwargs": dict(kwargs),
     }
@@ -46,11 +50,15 @@ def make_first_states(
             "search would not see the data; give step_size, or a kernel of bilo_ppl."
         )
     with priors_only():
+        options["init_params"] = None
         if vectorized:
             states = kernel.init(keys, num_warmup, **options)
         else:
             each = [kernel.init(key, num_warmup, **options) for key in keys]
             states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+
+    if positions is not None:
+        states = states._replace(z=jax.tree.map(jnp.asarray, positions))
 
     def potential(z):
         return potential_energy(kernel.model, args, dict(kwargs), z)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
-from bilo_ppl._types import Key, Point, Theta, Weights
+from bilo_ppl._types import Key, Point, Points, Theta, Weights
 from bilo_ppl.network.embedding import ThetaEmbedding
 from bilo_ppl.network.lora import add_lora, merge_lora, rank_of
 from bilo_ppl.network.mlp import MLP
@@ -60,6 +60,8 @@ class LocalOperator(eqx.Module):
     embedding: ThetaEmbedding
     home: dict[str, Array]
     """The theta of pretraining, without the entries that are functions."""
+    collocation: Float[Array, "n d"] | None
+    """Points in the place of the problem's; None: those."""
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class LocalOperator(eqx.Module):
         self.network = cast_arrays(made if network is None else network, dtype)
         self.embedding = embedding
         self.home = {name: v for name, v in theta.items() if not callable(v)}
+        self.collocation = None
         if network is not None:
             _check_network(self, theta)
 
@@ -115,7 +118,8 @@ class LocalOperator(eqx.Module):
     @property
     def points(self) -> Float[Array, "n d"]:
         """Collocation points in the precision of the network."""
-        return jnp.asarray(self.problem.points, self.dtype)
+        chosen = self.problem.points if self.collocation is None else self.collocation
+        return jnp.asarray(chosen, self.dtype)
 
     def __call__(self, x: Point, theta: Theta) -> Any:
         """The solution at a point ``(d,)`` for one theta: a scalar or ``(components,)``."""
@@ -124,6 +128,11 @@ class LocalOperator(eqx.Module):
     def field(self, theta: Theta) -> LocalSolution:
         """The solution for one theta, as a function of a point."""
         return LocalSolution(self, theta_as(theta, self.dtype))
+
+    def with_points(self, points: Points) -> "LocalOperator":
+        """The same function, to be fine-tuned at other collocation points ``(n, d)``."""
+        chosen = jnp.asarray(points, jnp.result_type(float))
+        return eqx.tree_at(lambda o: o.collocation, self, chosen, is_leaf=lambda x: x is None)
 
     def astype(self, dtype: Any) -> "LocalOperator":
         """The same operator in another precision."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from bilo_ppl._types import Field, Key, Scalar, Theta
-from bilo_ppl.inner.pretraining import FitReport
+from bilo_ppl.inner.fitting import FitReport
 from bilo_ppl.inner.stop_reason import StopReason
 from bilo_ppl.pde.problem import Problem
 
@@ -75,6 +75,14 @@ class AbstractSolutionOperator(eqx.Module):
     def loss_tolerance(self) -> float | None:
         """Largest loss of a converged solve; None for an operator that has no such setting."""
         return None
+
+    @property
+    def differentiates_exactly(self) -> bool:
+        """Whether a field's derivative along theta is the solution's wherever the solve converged.
+
+        Where it is not, `searching` should give an operator of which it is true.
+        """
+        return True
 
     @property
     def home(self) -> Mapping[str, Array]:

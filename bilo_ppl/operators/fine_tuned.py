@@ -9,13 +9,14 @@ from jaxtyping import Array
 
 from bilo_ppl._types import Field, Key, Scalar, Theta, Weights
 from bilo_ppl.inner.consolidation import consolidate
+from bilo_ppl.inner.fitting import FitReport
 from bilo_ppl.inner.lower_level import AbstractSensitivity, LowerLevel
-from bilo_ppl.inner.pretraining import FitReport
 from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative
 from bilo_ppl.inner.solvers import AbstractInnerSolver, LevenbergMarquardt, solve
 from bilo_ppl.network.local_operator import LocalOperator, LocalSolution
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.operators.one_step import OneStep
+from bilo_ppl.pde.points import refined
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.theta import admit, theta_as
 
@@ -78,6 +79,11 @@ class FineTuned(AbstractSolutionOperator):
         return self.solver.tolerance
 
     @property
+    def differentiates_exactly(self) -> bool:
+        """As the sensitivity does."""
+        return self.sensitivity.exact
+
+    @property
     def home(self) -> Mapping[str, Array]:
         """The theta of pretraining."""
         return self.operator.home
@@ -87,22 +93,27 @@ class FineTuned(AbstractSolutionOperator):
         return self.operator.field(theta) if self.sensitivity.follows_theta else None
 
     def tightened(self, factor: float, max_steps: int) -> "FineTuned":
-        """On the residual rows alone, by Levenberg-Marquardt, in default precision.
+        """On the residual rows alone, by Levenberg-Marquardt, in default precision, at more points.
 
-        Rounding in single precision stalls the loss near 1e-9, and is an error of its own.
+        Rounding in single precision stalls the loss near 1e-9, and is an error of its own. The points
+        are five times as many (`refined`): where all fits have been, a loss cannot tell of the gaps.
         """
+        points = refined(self.problem.points, self.problem.domain)
         return FineTuned(
-            self.operator.astype(jnp.result_type(float)),
+            self.operator.astype(jnp.result_type(float)).with_points(points),
             LevenbergMarquardt(self.loss_tolerance / factor, max_steps),
             PartialDerivative(),
             self.row_weights,
         )
 
     def relaxed(self) -> "FineTuned":
-        """On the residual rows alone, to a hundred times the tolerance, but at most 1e-4."""
+        """On the residual rows alone, to a hundred times the tolerance, but at most 1e-4.
+
+        The derivative is the partial one: cheap, and good enough where the operator was fitted.
+        """
         tolerance = max(self.loss_tolerance, min(100 * self.loss_tolerance, LOOSEST))
         solver = LevenbergMarquardt(tolerance=tolerance, max_steps=EXPLORING_STEPS)
-        return FineTuned(self.operator, solver, ImplicitDifferentiation(), self.row_weights)
+        return FineTuned(self.operator, solver, PartialDerivative(), self.row_weights)
 
     def searching(self) -> "FineTuned":
         """On the residual rows alone, with room for many steps: a descent may have far to go."""

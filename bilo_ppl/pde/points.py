@@ -1,4 +1,4 @@
-"""Collocation points for a purpose: crowded, scattered, or inside a mask.
+"""Collocation points for a purpose: crowded, scattered, inside a mask, or for a check.
 
 They are NumPy arrays in double precision, as those of `bilo_ppl.pde.domain.Box`.
 """
@@ -11,7 +11,10 @@ import numpy as np
 from bilo_ppl._types import Points
 from bilo_ppl.pde.domain import Box
 
-__all__ = ["graded", "hammersley", "masked"]
+__all__ = ["graded", "hammersley", "masked", "refined"]
+
+LARGEST_SEARCH = 64
+"""Candidates of `refined` for every point that is wanted, before it makes do with fewer."""
 
 
 def graded(
@@ -92,3 +95,45 @@ def masked(
     if not keep.any():
         raise ValueError("masked: no point is left inside the mask.")
     return points[keep.astype(bool)]
+
+
+def refined(points: Points, box: Box, times: int = 4) -> np.ndarray:
+    """The points ``(n, d)``, and at least ``times n`` others strictly inside the box: for a check.
+
+    The others are scattered (Halton's points, shifted by irrational numbers, so that they meet no
+    corner, no centre and none of the points). A mask is not known here: candidates that lie farther
+    from the points than these lie apart are left out, and if few remain, so there are fewer.
+    """
+    from scipy.spatial import KDTree
+    from scipy.stats import qmc  # takes a second to import
+
+    own = np.asarray(points, float)
+    lower, upper = np.asarray(box.lower, float), np.asarray(box.upper, float)
+    cells = _cells(own)
+
+    def scaled(positions):
+        return (positions - lower) / (upper - lower) * cells
+
+    distinct = np.unique(scaled(own), axis=0)
+    tree = KDTree(distinct)
+    apart = tree.query(distinct, k=2)[0][:, 1].max() if len(distinct) > 1 else np.inf
+    wanted = times * len(own)
+    shift = 0.5 * (np.sqrt(5) - 1) * np.arange(1, box.dimension + 1)
+    numbers = qmc.Halton(box.dimension, scramble=False)
+    found, tried = np.empty((0, box.dimension)), 0
+    while len(found) < wanted and tried < LARGEST_SEARCH * wanted:
+        others = lower + (numbers.random(wanted) + shift) % 1 * (upper - lower)
+        near = tree.query(scaled(others))[0] <= apart
+        found, tried = np.concatenate([found, others[near]]), tried + wanted
+    return np.concatenate([own, found])
+
+
+def _cells(points: np.ndarray) -> np.ndarray:
+    """About how many points lie along each axis ``(d,)``, so that cells are even in these units.
+
+    A tensor grid has as many as there are coordinates; scattered points, all of whose coordinates
+    differ, the d-th root of their number.
+    """
+    n, dimension = points.shape
+    along = np.array([np.unique(column).size for column in points.T], float)
+    return np.maximum(along * (n / along.prod()) ** (1 / dimension), 1.0)

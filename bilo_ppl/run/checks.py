@@ -16,7 +16,8 @@ from bilo_ppl.network.operator_file import load_operator
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.pde.data import Observations, read_csv
-from bilo_ppl.ppl.look import look_at
+from bilo_ppl.ppl.look import ModelLook, look_at
+from bilo_ppl.ppl.model_checks import check_likelihood, check_shapes
 from bilo_ppl.run.folder import RunFolder
 from bilo_ppl.run.model_file import ModelFile
 from bilo_ppl.run.settings import CommonSettings
@@ -128,26 +129,30 @@ def _untrained(plan: Plan) -> LocalOperator:
 
 def _sites(plan: Plan, operator: AbstractSolutionOperator) -> tuple[list[str], list[str]]:
     """Names of the latent and of the solution sites; nothing is solved."""
-    latent: list[str] = []
-    solutions: list[str] = []
+    looks: list[ModelLook] = []
 
-    def note_names():
-        look = look_at(plan.model(operator), plan.observations.model_args)
-        latent.extend(look.latent)
-        solutions.extend(look.solutions)
+    def note():
+        looks.append(look_at(plan.model(operator), plan.observations.model_args))
 
     try:
-        jax.eval_shape(note_names)
+        jax.eval_shape(note)
     except Exception as error:
         raise ValueError(
             f"{plan.file.path}: model(operator, x, y, sigma) fails on these data: "
             f"{type(error).__name__}: {error}"
         ) from error
+    look = looks[0]
+    latent, solutions = list(look.latent), list(look.solutions)
     if not solutions or not latent:
         missing = "bilo_ppl.solution(...) call" if latent else "sample site without data"
         raise ValueError(
             f"{plan.file.path}: the model has no {missing}: there is nothing to infer."
         )
+    try:
+        check_shapes(look)
+        check_likelihood(look, plan.observations.y)
+    except ValueError as error:
+        raise ValueError(f"{plan.file.path}: {error}") from error
     return latent, solutions
 
 

@@ -1,5 +1,6 @@
 """The stages that make the solution operator: pretraining and adaptation."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -8,7 +9,9 @@ from bilo_ppl._blocks import Interrupts
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Theta
 from bilo_ppl.adaptation.adapting import adapt
-from bilo_ppl.inner.pretraining import FitReport, pretrain
+from bilo_ppl.adaptation.report import AdaptReport
+from bilo_ppl.inner.fitting import FitReport
+from bilo_ppl.inner.pretraining import pretrain
 from bilo_ppl.inner.solvers import LevenbergMarquardt
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.operator_file import save_operator
@@ -27,9 +30,14 @@ class Prepared(NamedTuple):
     operator: AbstractSolutionOperator
     inverse_mass_matrix: Any
     """Variances of the unconstrained sites where adaptation has found them, else None."""
+    starts: Callable[[int], Any]
+    """From a number of chains to their unconstrained starts by site, where adaptation has ended."""
 
 
 PRETRAIN_STEPS = 300
+LEAST_READY = 0.5
+"""Part of fresh thetas that must need no inner step: with less, sampling is slow and its law in doubt."""
+
 HEADROOM = 0.5
 """Pretraining aims at this part of the tolerance, so that the start does not lie on its edge."""
 
@@ -41,7 +49,7 @@ def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepare
     """
     if plan.numerical is not None:
         record.say("\nThe PDE is solved numerically: nothing to pretrain, adapt or certify.")
-        return Prepared(plan.numerical, None)
+        return Prepared(plan.numerical, None, _nowhere)
     if plan.loaded is not None:
         record.say(f"\nOperator loaded from {plan.settings.operator_file}.")
         fine = plan.fine_tuned(plan.loaded)
@@ -49,7 +57,7 @@ def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepare
         fine = _pretrained(plan, record, interrupts)
     if plan.settings.adapts:
         return _adapted(plan, record, interrupts, fine)
-    return Prepared(fine, None)
+    return Prepared(fine, None, _nowhere)
 
 
 def _pretrained(plan: Plan, record: Record, interrupts: Interrupts) -> FineTuned:
@@ -115,24 +123,36 @@ def _adapted(plan: Plan, record: Record, interrupts: Interrupts, fine: FineTuned
     settings = plan.settings
     with record.stage("adapt", "Adapting the operator to the posterior region."):
         try:
-            adapted, report, variances = adapt(
+            adapted = adapt(
                 plan.file.model,
                 jax.random.key(settings.seed + 2),
                 fine,
                 *plan.observations.model_args,
-                site=None if len(plan.solutions) == 1 else plan.solutions[0],
                 progress=not settings.quiet,
             )
         except ValueError as error:
             raise RunFailedError(f"the operator cannot be adapted: {error}") from error
-        fine = cast(FineTuned, adapted)
+        fine, report = cast(FineTuned, adapted.operator), adapted.report
         _save(plan, record, fine.operator, report, "operator-adapted.eqx")
     record["adapt"] = {k: v for k, v in report._asdict().items() if k != "fits"}
     record.say(str(report))
     interrupts.raise_if_any()
+    if report.fraction_ready < LEAST_READY:
+        raise RunFailedError(f"the operator cannot be adapted: {_what_is_missing(report)}")
     if not report.ready:
-        warn(
-            "the operator is not fully adapted: sampling is right all the same, but slower, since "
-            "many thetas need inner steps."
-        )
-    return Prepared(fine, variances)
+        warn(_what_is_missing(report))
+    return Prepared(fine, adapted.inverse_mass_matrix, adapted.starts)
+
+
+def _what_is_missing(report: AdaptReport) -> str:
+    """Why adaptation ended before the operator was ready, and what it means."""
+    found = " ".join(report.notes)
+    return (
+        f"the operator is not fully adapted ({found}). Where the chains of the exploration do not agree, "
+        "the posterior may have parts that no chain finds from where it starts: compare several seeds. "
+        "Where thetas need inner steps, sampling is slower, and rejected where these do not suffice."
+    )
+
+
+def _nowhere(chains: int) -> None:
+    """No starts are known: the kernel finds its own."""

@@ -1,4 +1,4 @@
-"""Thetas of a solution site at given values and at draws from the prior."""
+"""Regions, chains that agree or do not, and thetas of solution sites, with solutions written down."""
 
 import jax
 import jax.numpy as jnp
@@ -6,33 +6,57 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from jax.flatten_util import ravel_pytree
 from numpyro.distributions import constraints
 
 import bilo_ppl as bilo
-from bilo_ppl.adaptation.exploration import Site, prior_thetas
+from bilo_ppl.adaptation.exploration import CHAINS, Explorer, Visited
+from bilo_ppl.adaptation.model_sites import ModelSites, find_sites
+from bilo_ppl.adaptation.region import find_region
+from bilo_ppl.adaptation.sources import prior_thetas
 from models import poisson
 
-OPERATOR = poisson.reference()
+OPERATOR = bilo.ClosedForm(poisson.problem, lambda x, theta: theta["D"] * jnp.sin(jnp.pi * x[0]))
+"""u is linear in D, so that the posterior under a normal prior is normal."""
+
+MIDDLE = jnp.array([0.5])
 
 
-def model(prior, y=None):
+def linear(operator, y=2.0):
+    D = numpyro.sample("D", dist.Normal(0.0, 1.0))
+    u = bilo.solution("u", operator, {"D": D})
+    numpyro.sample("y", dist.Normal(u(MIDDLE), 0.5), obs=y)
+
+
+MEAN, SD = 2.0 * 4 / 5, np.sqrt(1 / 5)
+
+
+def sites_of(model, *args, names=("u",), latent=("D",)):
+    _, unravel = ravel_pytree({name: jnp.zeros(()) for name in latent})
+    return ModelSites(model, args, {}, (names,), unravel, list(latent))
+
+
+def doubled(prior, y=1.0):
     D = numpyro.sample("D", prior)
     u = bilo.solution("u", OPERATOR, {"D": 2 * D})
-    numpyro.sample("y", dist.Normal(u(jnp.array([0.5])), 0.1), obs=y)
+    numpyro.sample("y", dist.Normal(u(MIDDLE), 0.1), obs=y)
 
 
-def site(prior, y=1.0):
-    return Site(model, (prior,), {"y": y}, "u")
+def test_thetas_are_those_asked_at_the_positions_site_by_site():
+    def two(prior):
+        D = numpyro.sample("D", prior)
+        for name, factor in (("u", 2.0), ("v", 3.0)):
+            u = bilo.solution(name, OPERATOR, {"D": factor * D})
+            numpyro.sample(f"y_{name}", dist.Normal(u(MIDDLE), 0.1), obs=1.0)
 
-
-def test_theta_is_that_of_the_given_values():
-    assert site(dist.Gamma(2.0, 1.0)).theta({"D": 1.5}) == {"D": 3.0}
-    with pytest.raises(ValueError, match=r"no values for the latent sites \['y'\]"):
-        site(dist.Gamma(2.0, 1.0), y=None).theta({"D": 1.5})
+    sites = sites_of(two, dist.LogNormal(0.0, 1.0), names=("u", "v"))
+    thetas = sites.thetas(np.array([[0.0], [1.0]]), 0)
+    np.testing.assert_allclose(thetas["D"], [2.0, 3.0, 2 * np.e, 3 * np.e])
 
 
 def test_prior_thetas_have_the_law_of_the_prior():
-    thetas = prior_thetas(site(dist.Normal(1.0, 0.5)), jax.random.key(0), 4000)
+    sites = sites_of(doubled, dist.Normal(1.0, 0.5))
+    thetas = prior_thetas(sites, 0, jax.random.key(0), 4000)
     assert thetas["D"].shape == (4000,)
     assert np.mean(thetas["D"]) == pytest.approx(2.0, abs=0.06)
     assert np.std(thetas["D"]) == pytest.approx(1.0, rel=0.05)
@@ -41,4 +65,72 @@ def test_prior_thetas_have_the_law_of_the_prior():
 def test_nothing_stands_in_for_an_improper_prior():
     improper = dist.ImproperUniform(constraints.positive, (), ())
     with pytest.raises(ValueError, match="drawn from the prior of 'D', an improper"):
-        prior_thetas(site(improper), jax.random.key(0), 3)
+        prior_thetas(sites_of(doubled, improper), 0, jax.random.key(0), 3)
+
+
+def test_an_operator_that_cannot_be_fitted_is_refused():
+    with pytest.raises(ValueError, match="is a ClosedForm, which has no weights to adapt"):
+        find_sites(linear, jax.random.key(0), (OPERATOR,), {}, None)
+
+
+def test_the_region_of_a_normal_posterior_is_that_posterior():
+    sites = sites_of(linear, OPERATOR)
+    region, operators = find_region(sites, [OPERATOR], jax.random.key(0), progress=False)
+    np.testing.assert_allclose(region.mean, [MEAN], atol=1e-2 * SD)
+    np.testing.assert_allclose(region.covariance, [[SD**2]], rtol=1e-2)
+    assert operators == [OPERATOR]
+    draws = region.draw(0, 4000, 3.0)
+    assert draws.std() == pytest.approx(3 * SD, rel=0.1)
+    assert np.abs(draws - MEAN).max() <= 6 * SD + 0.05
+    assert "D = 1.6" in region.note
+
+
+def explored(model, candidates, draws=400, ceiling=1e3, variances=(SD**2,)):
+    explorer = Explorer(sites_of(model, OPERATOR), [OPERATOR], draws)
+    return explorer([OPERATOR], candidates, ceiling, np.array(variances), jax.random.key(1))
+
+
+def test_chains_have_the_law_of_the_posterior_and_agree():
+    candidates = MEAN + SD * np.linspace(-2, 2, 32)[:, None]
+    visited = explored(linear, candidates)
+    assert visited.positions.shape == (CHAINS, 200, 1)
+    assert visited.agree
+    assert visited.unsolved == 0
+    all_ = visited.of(slice(None))
+    assert all_.mean() == pytest.approx(MEAN, abs=0.15 * SD)
+    assert all_.std() == pytest.approx(SD, rel=0.15)
+    energy = 0.5 * (visited.positions[..., 0] - MEAN) ** 2 / SD**2
+    difference = visited.energies - energy
+    np.testing.assert_allclose(difference, difference[0, 0], atol=1e-9)
+
+
+def test_chains_in_two_modes_do_not_agree():
+    def two_modes(operator):
+        D = numpyro.sample("D", dist.Normal(0.0, 2.0))
+        u = bilo.solution("u", operator, {"D": D})
+        numpyro.sample("y", dist.Normal(u(MIDDLE) ** 2, 0.05), obs=1.0)
+
+    visited = explored(two_modes, np.tile([[1.0], [-1.0]], (16, 1)), 80, variances=(1e-3,))
+    assert not visited.agree
+    assert visited.r_hat.max() > 2
+
+
+def test_starts_above_the_ceiling_are_left_out():
+    near = MEAN + SD * np.linspace(-1, 1, 16)[:, None]
+    far = np.full((16, 1), 40.0)
+    with_far = explored(linear, np.concatenate([far, near]), 20, ceiling=20.0)
+    assert np.abs(with_far.positions).max() < 10
+
+
+def test_a_model_that_is_nowhere_solved_is_an_error():
+    nowhere = bilo.ClosedForm(
+        poisson.problem, lambda x, theta: theta["D"] * x[0], valid=lambda theta: theta["D"] > 1e9
+    )
+    explorer = Explorer(sites_of(linear, nowhere), [nowhere], 20)
+    with pytest.raises(ValueError, match="could be solved to a solution at none of 32 positions"):
+        explorer([nowhere], np.zeros((32, 1)), 1e3, np.ones(1), jax.random.key(0))
+
+
+def test_chains_that_never_move_have_no_r_hat():
+    still = Visited(np.zeros((CHAINS, 10, 1)), np.zeros((CHAINS, 10)), 0.0)
+    assert not still.agree

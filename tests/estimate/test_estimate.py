@@ -14,7 +14,14 @@ import pytest
 from numpyro import handlers
 
 import bilo_ppl as bilo
-from bilo_ppl.estimate import descent, find_map, laplace, line_search, save_estimate
+from bilo_ppl.estimate import (
+    descent,
+    find_map,
+    laplace,
+    laplace_approximation,
+    line_search,
+    save_estimate,
+)
 from bilo_ppl.estimate.line_search import backtracking_lbfgs, gauss_newton
 from bilo_ppl.fields import KarhunenLoeve, field_weights
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
@@ -525,7 +532,84 @@ def test_laplace_refuses_what_is_no_minimum():
         laplace(found, max_dimension=0)
 
 
+def quartic(operator):
+    """U = a^4 / 4 + a - log D, D near 1: Newton's full steps from a = 0.1 overshoot the mode -1."""
+    a = numpyro.sample("a", dist.ImproperUniform(REAL, (), ()))
+    bilo.solution("u", operator, {"D": 1.0 + 0 * a})
+    numpyro.factor("well", -(a**4 / 4 + a) * 100)
+
+
+def short_of_the_mode(model, z, *args, operator=CLOSED):
+    """An estimate that did not move."""
+    return find_map(model, KEY, operator, *args, init=z, steps=1, optimizer=optax.sgd(0.0), **QUIET)
+
+
+def test_laplace_finds_the_mode_by_shortened_steps_and_mean_and_covariance_belong_together():
+    found = laplace(short_of_the_mode(quartic, {"a": 0.1}))
+    np.testing.assert_allclose(found.mean, [-1.0], atol=1e-3)
+    a = found.mean[0]
+    np.testing.assert_allclose(found.covariance, [[1 / (300 * a**2)]], rtol=1e-3)
+    np.testing.assert_allclose(found.energy, 100 * (a**4 / 4 + a), rtol=1e-12)
+    slope, curvature = 100 * (a**3 + 1), 300 * a**2
+    np.testing.assert_allclose(found.decrement, abs(slope) / curvature**0.5, rtol=1e-2, atol=1e-6)
+
+
+def test_laplace_that_does_not_reach_the_mode_is_refused(monkeypatch):
+    monkeypatch.setattr(laplace_approximation, "NEWTON_STEPS", 2)
+    with pytest.raises(ValueError, match=r"mode was not found.*standard deviations away"):
+        laplace(short_of_the_mode(quartic, {"a": 0.1}))
+
+
+def test_laplace_refuses_differences_of_failed_solves():
+    found = estimate()
+    edge = ClosedForm(bound=float(found.values["D"]) * 1.0001)
+    with pytest.raises(ValueError, match="not solved to its tolerance at 1 of the 3 points"):
+        laplace(estimate(edge, init={"D": found.values["D"]}, steps=1, optimizer=optax.sgd(0.0)))
+
+
 # With networks.
+
+
+class Frozen(ClosedForm):
+    """Differentiates to a part of the true derivative; made for searching, it is exact."""
+
+    part: float = 1.0
+
+    @property
+    def differentiates_exactly(self):
+        return False
+
+    def searching(self):
+        return CLOSED
+
+    def solve(self, theta, state):
+        D = theta["D"]
+        blunt = self.part * D + jax.lax.stop_gradient((1 - self.part) * D)
+        return super().solve({"D": blunt}, state)
+
+
+def test_an_operator_with_a_wrong_gradient_is_refused():
+    with pytest.raises(ValueError, match=r"gradient of U at the first guess is wrong by"):
+        estimate(Frozen(part=0.5))
+    np.testing.assert_allclose(estimate(Frozen(part=0.95)).values["D"], mode(density), atol=1e-2)
+    estimate(Frozen(part=0.5, bound=0.1), steps=1)
+
+
+def test_the_partial_derivative_of_an_operator_that_is_not_adapted_is_refused(small_problem):
+    network, _ = bilo.pretrain(
+        small_problem,
+        {"D": 1.0},
+        key=jax.random.key(3),
+        solver=bilo.LevenbergMarquardt(tolerance=1e-8, max_steps=200),
+        sensitivity=bilo.PartialDerivative(),
+        width=8,
+        dtype=np.float64,
+        progress=False,
+    )
+    solver = bilo.LevenbergMarquardt(tolerance=1e-7, max_steps=30)
+    operator = bilo.FineTuned(network, solver, bilo.PartialDerivative())
+    with pytest.raises(ValueError, match=r"operators of \['u'\] differentiate at fixed weights"):
+        estimate(operator, init={"D": 1.5})
 
 
 @pytest.mark.slow

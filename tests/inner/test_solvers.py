@@ -191,3 +191,31 @@ def test_advance_in_parts_is_the_whole(make):
 def test_limits_that_cannot_be_meant(make, limits, message):
     with pytest.raises(ValueError, match=message):
         make(**limits)
+
+
+def test_a_step_without_a_finite_trial_leaves_the_damping_usable():
+    solver = levenberg_marquardt()
+
+    def nowhere(weights, t):
+        return {"r": jnp.atleast_1d(jnp.where(weights["a"] == 1.0, 1.0, jnp.nan) * weights["a"])}
+
+    broken = LeastSquares((RowFamily(nowhere, jnp.zeros(1), {}),))
+    state = solver.step(broken, solver.init(broken, at(FAR)))
+    assert solver.stuck(state)
+    assert np.isfinite(state.damping)
+    lower_level = problem()
+    losses = [float(lower_level.loss(state.weights))]
+    for _ in range(6):
+        state = solver.follow(lower_level, state)
+        losses.append(float(state.loss))
+    assert np.isfinite(state.damping)
+    assert losses[-1] < 1e-8 < losses[0]
+
+
+def test_failed_steps_do_not_raise_the_damping_without_bound():
+    solver, stuck = levenberg_marquardt(), unsolvable()
+    state = solver.init(stuck, at({"a": 0.0}))
+    for _ in range(3):
+        state = solver.follow(stuck, state)
+        assert solver.stuck(state)
+    assert state.damping <= 1.0

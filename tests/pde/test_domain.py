@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import qmc
 
 from bilo_ppl.pde.domain import Box, interval, space_time, time_interval
-from bilo_ppl.pde.points import graded, hammersley, masked
+from bilo_ppl.pde.points import graded, hammersley, masked, refined
 
 BOX = Box((0.0, -1.0), (2.0, 3.0))
 
@@ -159,3 +159,48 @@ def test_masked_keeps_the_points_inside(how):
     mask = disc if how == "mask" else lambda p: np.sum((p - 1) ** 2) < 0.5
     np.testing.assert_array_equal(masked(points, mask), points[disc])
     assert 0 < disc.sum() < 25
+
+
+SPACE_TIME = space_time(interval(0.0, 2.0), 3.0)
+SCATTERED = hammersley(np.linspace(0, 2, 60), np.linspace(0, 3, 60))
+CROWDED = graded(interval(0.0, 1.0), 40, 0.5, width=0.05, density=4.0)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("points", "box"),
+    [
+        (interval(0.0, 1.0).grid(2), interval(0.0, 1.0)),
+        (interval(0.0, 1.0).grid(51), interval(0.0, 1.0)),
+        (CROWDED, interval(0.0, 1.0)),
+        (interval(0.0, 1.0).interior_grid(3), interval(0.0, 1.0)),
+        (BOX.grid(41, 7), BOX),
+        (SPACE_TIME.grid(5, 31), SPACE_TIME),
+        (SCATTERED, SPACE_TIME),
+    ],
+)
+def test_refined_points_are_the_points_and_four_times_as_many_new_ones_all_over(points, box):
+    found = refined(points, box)
+    n = len(points)
+    assert len(found) >= 5 * n
+    np.testing.assert_array_equal(found[:n], points)
+    new = found[n:]
+    assert ((new > box.lower) & (new < box.upper)).all()
+    size = np.array(box.upper) - np.array(box.lower)
+    assert (np.abs(new[:, None] - points).max(axis=-1) > 0).all()
+    for low in np.ndindex(*(4,) * box.dimension):
+        corner = np.array(box.lower) + np.array(low) * size / 4
+        assert ((new >= corner) & (new <= corner + size / 4)).all(axis=1).any(), (
+            "a quarter is empty"
+        )
+
+
+def test_refined_points_stay_inside_a_mask():
+    grid = BOX.grid(21, 41)
+    points = masked(grid, np.hypot(grid[:, 0] - 1, grid[:, 1] - 1) > 0.7)
+    new = refined(points, BOX)[len(points) :]
+    assert len(new) >= 4 * len(points)
+    assert np.hypot(new[:, 0] - 1, new[:, 1] - 1).min() > 0.7 - 0.15
+
+
+def test_refined_points_of_one_point_are_all_over():
+    assert len(refined(np.array([[0.5]]), interval(0.0, 1.0))) == 5

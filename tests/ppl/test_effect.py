@@ -10,6 +10,8 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
+from numpyro.infer import MCMC, NUTS, init_to_value
+from numpyro.infer.util import potential_energy
 
 import bilo_ppl as bilo
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
@@ -80,6 +82,63 @@ def test_unconverged_fine_tuning_gives_nan_and_a_finite_derivative(small_operato
     value, slope = jax.jit(jax.value_and_grad(lambda D: model(operator, D)))(2.0)
     assert np.isnan(value)
     assert np.isfinite(slope)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda u: bilo.grad(u)(POINT)[0],
+        lambda u: bilo.partial(u, 0)(POINT),
+        lambda u: bilo.laplacian(u)(POINT),
+        lambda u: jax.grad(u)(POINT)[0],
+        lambda u: jax.hessian(u)(POINT)[0, 0],
+    ],
+)
+def test_derivatives_along_x_of_an_unconverged_solve_are_nan(of):
+    def derivative(D, bound):
+        return of(bilo.solution("u", Scaled(bound=bound), {"D": D}))
+
+    value, slope = jax.value_and_grad(derivative)(2.0, 1.0)
+    assert np.isnan(value)
+    assert np.isfinite(slope)
+    plain = of(lambda x: jnp.sin(jnp.pi * x[0]) / 2.0)
+    assert derivative(2.0, 10.0) == plain
+
+
+def of_the_slope(operator):
+    """Only the derivative of u meets the data."""
+    D = numpyro.sample("D", dist.Gamma(2.0, 1.0))
+    u = bilo.solution("u", operator, {"D": D})
+    numpyro.sample("y", dist.Normal(bilo.grad(u)(jnp.array([0.2]))[0], 0.1), obs=1.3)
+
+
+def test_a_model_of_derivatives_has_no_energy_where_the_solve_fails():
+    unsolved, solved = (
+        jax.jit(
+            jax.value_and_grad(
+                lambda z, bound=bound: potential_energy(
+                    of_the_slope, (Scaled(bound=bound),), {}, {"D": z}
+                )
+            )
+        )(jnp.log(2.0))
+        for bound in (1.0, 10.0)
+    )
+    assert np.isnan(unsolved[0])
+    assert np.isfinite(solved[0])
+    assert np.isfinite(solved[1])
+
+
+def test_a_chain_on_derivatives_stays_where_the_pde_is_solved():
+    """The data pull D to 2, where the solve fails."""
+    mcmc = MCMC(
+        NUTS(of_the_slope, init_strategy=init_to_value(values={"D": 0.9})),
+        num_warmup=60,
+        num_samples=60,
+        progress_bar=False,
+    )
+    mcmc.run(jax.random.key(0), Scaled(bound=1.0))
+    assert mcmc.get_samples()["D"].max() <= 1.0
+    assert mcmc.get_extra_fields()["diverging"].any()
 
 
 def test_warm_start_accepts_an_unconverged_solve_on_request():

@@ -84,6 +84,31 @@ def test_a_model_that_fails_or_infers_nothing_is_refused(folder, capsys):
     assert "nothing to infer" in refused(capsys, "empty.py")
 
 
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        ("dist.Normal(jax.vmap(u)(x), sigma))", "no likelihood.*Did it forget obs=y"),
+        (
+            "dist.Normal(jax.vmap(u)(x)[:, None], sigma), obs=y)",
+            r"wide.py: the likelihood of 'y' has shape \((\d+), 1\) and its data have shape \(\1,\)",
+        ),
+    ],
+)
+def test_a_model_without_likelihood_or_of_another_shape_is_refused(folder, capsys, last, message):
+    change = f"""
+import jax
+import numpyro
+import numpyro.distributions as dist
+
+def model(operator, x, y, sigma):
+    D = numpyro.sample("D", dist.Gamma(2.0, 1.0))
+    u = bilo.solution("u", operator, {{"D": D}})
+    numpyro.sample("y", {last}
+"""
+    pathlib.Path("wide.py").write_text(extended(change))
+    assert re.search(message, refused(capsys, "wide.py", "--operator", "numerical"))
+
+
 def test_a_missing_numerical_operator_is_named(folder, capsys):
     pathlib.Path("closed.py").write_text(extended("\nreference = None\n"))
     assert "no numerical operator" in refused(capsys, "closed.py", "--operator", "numerical")
@@ -115,6 +140,8 @@ def test_a_whole_run_and_a_second_one_into_its_folder(folder, capsys):
     assert "pretrain" not in found["cpu_seconds"]
     assert found["versions"]["jax"]
     assert found["distances"]["D"]["exact_mean"] == pytest.approx(0.966, abs=0.01)
+    assert 0.3 < found["fit"]["y"]["chi_square"] < 2.5
+    assert 0.01 < found["fit"]["y"]["p_value"] < 0.99
     assert str(folder) not in json.dumps(found)
 
     before = (here / "run.json").read_text()
@@ -122,6 +149,16 @@ def test_a_whole_run_and_a_second_one_into_its_folder(folder, capsys):
     assert "holds the results of another run" in message
     assert "--overwrite" in message
     assert (here / "run.json").read_text() == before
+
+
+def test_data_that_contradict_the_model_are_warned_of(folder, capsys):
+    rows = "\n".join(f"{x},{1 - x},0.05" for x in np.linspace(0.1, 0.9, 9))
+    pathlib.Path("data.csv").write_text(f"x,y,sigma\n{rows}\n")
+    arguments = [a for a in TINY if a != "--quiet"] + ["--warmup", "30", "--samples", "20"]
+    assert main(["run", "closed.py", *arguments, "--data", "data.csv"]) == 0
+    printed = capsys.readouterr()
+    assert re.search(r"^fit: chi-square \S+ per datum, p = ", printed.out, re.MULTILINE)
+    assert "WARNING: data and model contradict each other" in printed.err
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 import bilo_ppl as bilo
 from bilo_ppl import diagnostics
 from bilo_ppl.validation.certifying import _tightened
-from models import poisson
+from models import gene_expression, poisson
 
 X = np.array([[0.5]])
 MEAN, SD = 1.0, 0.2
@@ -211,6 +211,61 @@ def test_a_tightened_operator_is_in_double_precision(small_operator):
     assert tight.operator.dtype == jnp.float64
     assert tight.solver.tolerance == pytest.approx(1e-8)
     assert fine.operator.dtype == jnp.float32
+
+
+class Decay(bilo.Problem):
+    """u'' = r u, u(0) = 1, u(1) = 0, at ``count`` collocation points."""
+
+    parameters, components = ("r",), 1
+    domain = bilo.interval(0.0, 1.0)
+    points: np.ndarray
+
+    def residual(self, u, x, theta):
+        return bilo.laplacian(u)(x) - theta["r"] * u(x)
+
+    def lift(self, x, raw, theta):
+        return 1 - x[0] + x[0] * (1 - x[0]) * raw
+
+
+@pytest.mark.parametrize(("count", "good"), [(2, False), (51, True)])
+def test_too_few_collocation_points_are_an_alarm(count, good):
+    def model(operator, x, y):
+        r = numpyro.sample("r", dist.LogNormal(1.5, 1.0))
+        u = bilo.solution("u", operator, {"r": r})
+        numpyro.sample("y", dist.Normal(jax.vmap(u)(x), 0.02), obs=y)
+
+    problem = Decay(Decay.domain.grid(count))
+    local, _ = bilo.pretrain(
+        problem, {"r": 9.0}, key=jax.random.key(0), width=16, dtype=np.float64, progress=False
+    )
+    operator = bilo.FineTuned(local, bilo.LevenbergMarquardt(1e-6, 30), bilo.PartialDerivative())
+    x = problem.domain.interior_grid(12)
+    y = np.sinh(3 * (1 - x[:, 0])) / np.sinh(3)
+    draws = {"r": 9 + np.random.default_rng(1).normal(size=(1, 20))}
+    found = bilo.certify(model, draws, operator, x, y)
+    assert found.trustworthy == good, str(found)
+    assert found.distorted != good
+
+
+def test_a_tightened_operator_is_fitted_where_no_fit_has_been(small_operator):
+    tight = _tightened("u", fine_tuned(small_operator, 1e-6), 100.0, 60)
+    own = small_operator.problem.points
+    assert len(tight.operator.points) >= 5 * len(own)
+    np.testing.assert_array_equal(tight.operator.points[: len(own)], own)
+    assert small_operator.points.shape == own.shape
+
+
+def test_a_check_avoids_points_where_a_problem_has_no_residual():
+    problem = gene_expression.problem
+    points = jnp.asarray(bilo.refined(problem.points, problem.domain))
+    theta = gene_expression.truth
+    residual = jax.vmap(
+        lambda x: problem.residual(
+            lambda x: gene_expression.closed_form(x[None], theta)[0], x, theta
+        )
+    )(points)
+    assert np.abs(points[:, 0] - gene_expression.Z).min() > gene_expression.OFFSET
+    np.testing.assert_allclose(residual, 0.0, atol=1e-8)
 
 
 def test_a_group_of_the_arviz_object_holds_both(pair, tmp_path):

@@ -20,3 +20,8 @@ class PartialDerivative(AbstractSensitivity):
     def attach(self, lower_level: LowerLevel, weights: Weights, theta: Theta) -> Weights:
         """The weights as constants."""
         return jax.lax.stop_gradient(weights)
+
+    @property
+    def exact(self) -> bool:
+        """Only where the operator was fitted to the thetas around."""
+        return False

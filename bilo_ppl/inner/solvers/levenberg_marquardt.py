@@ -93,9 +93,16 @@ class LevenbergMarquardt(AbstractInnerSolver):
             keep(trial.loss, state.loss),
             state.steps + 1,
             keep(trial.rows, state.rows),
-            jnp.maximum(trial.damping * shrink, floor),
+            jnp.where(accepted, jnp.maximum(trial.damping * shrink, floor), self._again(state)),
             ~accepted,
         )
+
+    def _again(self, state: _State) -> Scalar:
+        """The damping after a step that failed: finite, and no smaller than the first one.
+
+        Those that were tried served nothing, and grow without bound from one `follow` to the next.
+        """
+        return jnp.maximum(state.damping, jnp.asarray(self.damping, state.damping.dtype))
 
     def _try(
         self, problem: LeastSquares, state: _State, system: AbstractLinearised, last: _Trial

@@ -32,7 +32,7 @@ def make_kernel(
     settings: SampleSettings, model: Callable, start: Theta, inverse_mass_matrix: Any = None
 ) -> Any:
     """The NumPyro kernel of a run, in the units that adaptation has found, if it has."""
-    init = init_near(start) if settings.init == "start" else init_to_sample
+    init = init_to_sample if settings.init == "prior" else init_near(start)
     common: dict[str, Any] = {"step_size": FIRST_STEP, "init_strategy": init}
     if inverse_mass_matrix is not None:
         matrix = jnp.asarray(inverse_mass_matrix)

@@ -1,5 +1,7 @@
 """The stages of a run, one after the other, and what is left of it when one ends early."""
 
+from typing import Any
+
 import jax
 
 from bilo_ppl._blocks import Ended, Interrupts
@@ -61,7 +63,7 @@ def _notes(plan: Plan[SampleSettings]) -> list[str]:
             ", or use --chain-method vectorized."
         )
     absent = [name for name in plan.file.start if name not in plan.latent]
-    if absent and settings.init == "start":
+    if absent and settings.init != "prior":
         notes.append(
             f"The model has no sample sites {absent}, only {list(plan.latent)}: what the pretrained "
             "theta does not determine starts at random."
@@ -80,7 +82,8 @@ def _chain_method(settings: SampleSettings) -> str:
 def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) -> int:
     prepared = make_operator(plan, record, interrupts)
     sampler = _sampler(plan, prepared)
-    _warm_up(plan, record, sampler)
+    starts = prepared.starts(plan.settings.chains) if plan.settings.init == "adapted" else None
+    _warm_up(plan, record, sampler, starts)
     interrupted = _sample(plan, record, sampler)
     results = Results(plan, record, prepared.operator, sampler)
     results.write()
@@ -112,12 +115,14 @@ def _sampler(plan: Plan[SampleSettings], prepared: Prepared) -> BlockSampler:
     )
 
 
-def _warm_up(plan: Plan[SampleSettings], record: Record, sampler: BlockSampler) -> None:
+def _warm_up(
+    plan: Plan[SampleSettings], record: Record, sampler: BlockSampler, starts: Any
+) -> None:
     settings = plan.settings
     title = f"Warm-up: {settings.sampler}, {settings.chains} chains, {_chain_method(settings)}."
     with record.stage("warmup", title):
         try:
-            sampler.start(jax.random.key(settings.seed + 3))
+            sampler.start(jax.random.key(settings.seed + 3), starts)
         except (RuntimeError, ValueError) as error:
             raise RunFailedError(f"the chains cannot start: {error}") from error
         ended = sampler.run(

@@ -18,6 +18,9 @@ from bilo_ppl.validation.posterior_grid import GridPosterior, grid_posterior
 
 __all__ = ["Results"]
 
+TIGHTER_DRAWS, NUMERICAL_DRAWS = 64, 200
+"""Draws that are solved again: by the network, on more points, a solve is dear."""
+
 
 class Results:
     """Draws of a run, and what is computed from them stage by stage."""
@@ -37,6 +40,7 @@ class Results:
         self.inner: Any = None
         self.exact: GridPosterior | None = None
         self.certificates: dict[str, Certificate] = {}
+        self.fits: dict[str, diagnostics.Fit] = {}
         self.distances: dict[str, Distances] = {}
 
     @property
@@ -66,11 +70,20 @@ class Results:
         self.table = diagnostics.write_summary_csv(idata, self.record.path("summary.csv"))
 
     def add_inner_statistics(self) -> None:
-        """What the solves did at the draws; a chain that carries weights has recorded it."""
+        """What the solves did at the draws, if the chain has not recorded it, and the fit there."""
+        self.add_fit()
         if self.plan.settings.stateful:
             return
         with self.record.stage("inner statistics", "Inner solves at the draws."):
             self.inner = diagnostics.inner_statistics(self.model, self.samples, *self.args)
+
+    def add_fit(self) -> None:
+        """Whether the data look like data of the model; a warning if they do not."""
+        with self.record.stage("fit", "Fit: the data at a subset of the draws."):
+            self.fits = diagnostics.goodness_of_fit(self.model, self.samples, *self.args)
+        self.record["fit"] = self.fits
+        for text in filter(None, (fit.warning for fit in self.fits.values())):
+            warn(text)
 
     def compare_with_exact(self) -> None:
         """The exact posterior on a grid, where the model file has one, and the distances to it."""
@@ -123,6 +136,7 @@ class Results:
             *self.args,
             reference=better,
             energies=self.draws.statistics["potential_energy"],
+            subset=TIGHTER_DRAWS if better is None else NUMERICAL_DRAWS,
             seed=self.plan.settings.seed,
         )
 
@@ -144,6 +158,8 @@ class Results:
         self.record["faults"] = diagnostics.run_faults(idata)
         self.record["summary"] = self.table.to_dict(orient="index")
         say("", self.table.to_string(float_format=lambda v: f"{v:.4g}"), "", inner)
+        several = len(self.fits) > 1
+        say(*(f"fit{f' of {name}' if several else ''}: {fit}" for name, fit in self.fits.items()))
         if self.distances:
             say("", "Against the exact posterior:")
             say(*(_distance_line(n, d, self.exact) for n, d in self.distances.items()))

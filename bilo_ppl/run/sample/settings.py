@@ -37,10 +37,11 @@ class SampleSettings(CommonSettings):
     warmup: int = option(500, least=0, group=SAMPLING, help="warm-up transitions of each chain")
     samples: int = option(1000, least=1, group=SAMPLING, help="draws of each chain")
     init: str = option(
-        "start",
-        choices=("start", "prior"),
+        "adapted",
+        choices=("adapted", "start", "prior"),
         group=SAMPLING,
-        help="where chains start: near the pretrained theta, or at a draw from the prior",
+        help="where chains start: dispersed over what adaptation has explored (without adaptation as "
+        "for start), near the pretrained theta, or at draws from the prior",
     )
     accept_unconverged: bool = option(
         False,

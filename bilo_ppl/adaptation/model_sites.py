@@ -1,0 +1,100 @@
+"""A model's solution sites, grouped by the operator they share, and its unconstrained space."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+from numpyro.infer.util import constrain_fn
+
+from bilo_ppl._compile import jit_once
+from bilo_ppl._types import Key, Theta
+from bilo_ppl.estimate.first_guess import find_start
+from bilo_ppl.estimate.laplace_approximation import entries_of
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.ppl.handlers import replace_operator, without_solving
+from bilo_ppl.ppl.look import look_at
+
+__all__ = ["ModelSites", "find_sites"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSites:
+    """A model with its arguments, and the solution sites that are adapted."""
+
+    model: Callable
+    args: tuple
+    kwargs: Mapping[str, Any]
+    groups: tuple[tuple[str, ...], ...]
+    """Names of the solution sites, those of one operator together."""
+    unravel: Callable
+    """From a flat position ``(dim,)`` to unconstrained values by latent site."""
+    names: list[str]
+    """Names of the entries of a flat position."""
+
+    def with_operators(self, operators: Sequence[AbstractSolutionOperator]) -> Callable:
+        """The model with an operator for each group."""
+        by_site = {
+            name: operator
+            for names, operator in zip(self.groups, operators, strict=True)
+            for name in names
+        }
+
+        def model(*args, **kwargs):
+            with replace_operator(operators=by_site):
+                return self.model(*args, **kwargs)
+
+        return model
+
+    def values(self, position: Float[Array, " dim"]) -> dict[str, Any]:
+        """Values of the latent sites, in the space of the model; nothing is solved."""
+        with without_solving():
+            found = constrain_fn(self.model, self.args, dict(self.kwargs), self.unravel(position))
+        return {name: found[name] for name in self.unravel(position)}
+
+    def thetas(self, positions: Any, group: int) -> Theta:
+        """What the sites of a group are asked at positions ``(n, dim)``: a batch of all of them.
+
+        Nothing is solved.
+        """
+        names = self.groups[group]
+
+        def asked(position):
+            look = look_at(self.model, self.args, self.kwargs, values=self.values(position))
+            each = [dict(look.solutions[name].theta) for name in names]
+            return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(v) for v in leaves]), *each)
+
+        batch = jit_once(jax.vmap(asked))(jnp.asarray(positions))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
+
+
+def find_sites(
+    model: Callable, key: Key, args: tuple, kwargs: Mapping[str, Any], site: str | None
+) -> tuple[ModelSites, list[AbstractSolutionOperator]]:
+    """The solution sites to adapt, all or the one named, and the operator of each group.
+
+    Raises a ``ValueError`` if there are none, or an operator cannot be fitted to thetas.
+    """
+    operators = look_at(model, args, kwargs, key=key).operators
+    if not operators:
+        raise ValueError("adapt: the model has no solution(...) site.")
+    if site is not None and site not in operators:
+        raise ValueError(f"adapt: the model has no solution site {site!r}, only {list(operators)}.")
+    chosen = operators if site is None else {site: operators[site]}
+    for name, operator in chosen.items():
+        if not operator.can_be_fitted:
+            raise ValueError(
+                f"adapt: the operator of site {name!r} is a {type(operator).__name__}, which has no "
+                "weights to adapt, as a FineTuned operator has."
+            )
+    shared = {id(operator): operator for operator in chosen.values()}
+    groups = tuple(
+        tuple(name for name, operator in chosen.items() if operator is owner)
+        for owner in shared.values()
+    )
+    z = find_start(model, key, args, kwargs, {}).z
+    _, unravel = ravel_pytree(z)
+    return ModelSites(model, args, kwargs, groups, unravel, entries_of(z)), list(shared.values())

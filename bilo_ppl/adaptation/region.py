@@ -1,0 +1,125 @@
+"""Where the posterior is, to begin with: a point estimate, and a Gaussian about it.
+
+A chain that starts at the theta of pretraining, with an operator that knows that theta only, may be
+flung anywhere. A descent does not leap: every step is solved from the weights of the last accepted
+point, and where the operator cannot follow, it is settled at the best point so far and goes on.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
+
+from bilo_ppl._types import Key
+from bilo_ppl.adaptation.model_sites import ModelSites
+from bilo_ppl.estimate import Estimate, find_map, laplace
+from bilo_ppl.operators.base import AbstractSolutionOperator
+
+__all__ = ["Region", "find_region"]
+
+DESCENT_STEPS = 200
+"""Most steps of a descent before the operator is settled anew."""
+
+SETTLINGS = 6
+"""Most descents, each from where the one before could not go on."""
+
+GAIN = 0.1
+"""A descent that lowers U by less, in nats, is the last."""
+
+FARTHEST = 2.0
+"""Standard deviations beyond which no draw goes: a PDE need not have a solution in far tails."""
+
+UNKNOWN_SD = 0.1
+"""Standard deviation, in unconstrained space, of a region about which nothing is known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A Gaussian in the flat unconstrained space of a model: a proposal, not a proof."""
+
+    mean: Float[np.ndarray, " dim"]
+    covariance: Float[np.ndarray, "dim dim"]
+    energy: float
+    """U at the mean, with the Jacobian."""
+    note: str
+    """How it was found, for a person."""
+
+    def draw(self, seed: int, count: int, spread: float) -> Float[np.ndarray, "count dim"]:
+        """Positions from the Gaussian, without its farthest tails, widened by a factor."""
+        factor = np.linalg.cholesky(self.covariance)
+        noise = np.random.default_rng(seed).normal(size=(count, len(self.mean)))
+        return self.mean + spread * np.clip(noise, -FARTHEST, FARTHEST) @ factor.T
+
+
+def find_region(
+    sites: ModelSites,
+    operators: Sequence[AbstractSolutionOperator],
+    key: Key,
+    progress: bool,
+) -> tuple[Region, list[AbstractSolutionOperator]]:
+    """The region about the mode of the posterior, and the operators settled there.
+
+    Raises a ``ValueError`` where not even the first guess can be solved.
+    """
+    operators = list(operators)
+    init: Any = None
+    last = np.inf
+    for round_ in range(SETTLINGS):
+        estimate = _estimate(sites, operators, jax.random.fold_in(key, round_), init, progress)
+        operators = _settled(sites, operators, estimate, jax.random.fold_in(key, 100 + round_))
+        init = estimate.values
+        if estimate.converged or not estimate.energy < last - GAIN:
+            break
+        last = estimate.energy
+    return _region(sites, operators, estimate), operators
+
+
+def _estimate(sites: ModelSites, operators, key: Key, init: Any, progress: bool) -> Estimate:
+    searching = [operator.searching() for operator in operators]
+    try:
+        return find_map(
+            sites.with_operators(searching),
+            key,
+            *sites.args,
+            init=init,
+            steps=DESCENT_STEPS,
+            jacobian=True,
+            progress=progress,
+            **sites.kwargs,
+        )
+    except ValueError as error:
+        cause = str(error).removeprefix("find_map: ")
+        raise ValueError(f"adapt: there is no point estimate to begin with: {cause}") from error
+
+
+def _settled(sites: ModelSites, operators, estimate: Estimate, key: Key):
+    """The operators with the solution at the estimate as their own state."""
+    found = []
+    for number, (names, operator) in enumerate(zip(sites.groups, operators, strict=True)):
+        # Sites that share an operator have a solution each: any of them is nearer than the old one.
+        name = names[0]
+        theta, state = estimate.theta(name), estimate.operator_states[name]
+        found.append(operator.settled(theta, state, key=jax.random.fold_in(key, number)))
+    return found
+
+
+def _region(sites: ModelSites, operators, estimate: Estimate) -> Region:
+    flat = np.asarray(ravel_pytree(estimate.z)[0])
+    where = ", ".join(_shown(n, v) for n, v in estimate.values.items())
+    at = f"point estimate {where}, U = {estimate.energy:.5g} ({estimate.status})"
+    try:
+        found = laplace(estimate)
+    except ValueError as error:
+        cause = str(error).removeprefix("laplace: ")
+        unknown = UNKNOWN_SD**2 * np.eye(len(flat))
+        return Region(flat, unknown, estimate.energy, f"{at}; no Gaussian about it: {cause}")
+    return Region(found.mean, found.covariance, found.energy, at)
+
+
+def _shown(name: str, value: Any) -> str:
+    value = np.asarray(value)
+    return f"{name} = {value:.5g}" if value.ndim == 0 else f"{name} of shape {value.shape}"

@@ -1,0 +1,90 @@
+"""What an adaptation gives back."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from bilo_ppl.inner.fitting import FitReport
+from bilo_ppl.operators.base import AbstractSolutionOperator
+
+__all__ = ["AdaptReport", "Adapted"]
+
+
+class AdaptReport(NamedTuple):
+    """How an adaptation went."""
+
+    fraction_ready: float
+    """Fraction of fresh thetas of the region whose loss is below the tolerance without a step."""
+    worst_loss: float
+    """Largest loss of a fresh theta before any inner step."""
+    rounds: int
+    """Consolidations of each operator."""
+    thetas: int
+    """Thetas that the operators were fitted to."""
+    fresh: int
+    """Thetas that they were checked on."""
+    fits: list[FitReport]
+    tolerance: float
+    ready: bool
+    """Whether the wanted fraction was reached, and the chains agree."""
+    notes: tuple[str, ...]
+    """What exploration found: the point estimate, and whether the chains agree."""
+    cpu_seconds: float
+
+    def __str__(self) -> str:
+        reached = "" if self.ready else "; the budget ended before the operator was ready"
+        line = (
+            f"{100 * self.fraction_ready:.1f} % of {self.fresh} fresh thetas need no inner step "
+            f"(worst loss {self.worst_loss:.1e}, tolerance {self.tolerance:.0e}) after {self.rounds} "
+            f"consolidations over {self.thetas} thetas, {self.cpu_seconds:.1f} CPU s{reached}"
+        )
+        return "\n".join([*self.notes, line])
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapted:
+    """The adapted operators, the report, and where and in which units a sampler may start.
+
+    It unpacks into operator, report and mass matrix.
+    """
+
+    operators: Mapping[str, AbstractSolutionOperator]
+    """By solution site."""
+    report: AdaptReport
+    inverse_mass_matrix: Float[np.ndarray, " dim"] | None
+    """Variances of the unconstrained sites, in the order of their names; None without a chain, or if
+    the chains do not agree.
+
+    With it a kernel starts in the right units: far from the posterior every solve is dear.
+    """
+    positions: Float[np.ndarray, "n dim"] | None
+    """Flat unconstrained positions that the chains visited, one chain after the other; None without."""
+    unravel: Callable
+
+    @property
+    def operator(self) -> AbstractSolutionOperator:
+        """The operator, if all solution sites share one; a ``ValueError`` if not."""
+        found = {id(operator): operator for operator in self.operators.values()}
+        if len(found) != 1:
+            raise ValueError(
+                f"the solution sites {list(self.operators)} have {len(found)} operators; take them from "
+                "operators, and put them in by replace_operator(model, operators)."
+            )
+        return next(iter(found.values()))
+
+    def __iter__(self):
+        return iter((self.operator, self.report, self.inverse_mass_matrix))
+
+    def starts(self, count: int) -> dict[str, Any] | None:
+        """Dispersed starts for ``count`` chains: unconstrained values by site, a leading chain axis.
+
+        Spread evenly over what the chains of the exploration visited; None without them.
+        """
+        if self.positions is None:
+            return None
+        picked = np.linspace(0, len(self.positions) - 1, count).round().astype(int)
+        return jax.vmap(self.unravel)(self.positions[picked])

@@ -1,0 +1,85 @@
+"""What is wrong with a model in ways that sampling would not show: shapes that do not belong together.
+
+NumPyro broadcasts data against a likelihood of another shape, and samples whatever comes out.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution, Unit
+
+from bilo_ppl.ppl.look import ModelLook, look_at
+from bilo_ppl.ppl.unknowns import SquaredPenalty
+
+__all__ = ["check_likelihood", "check_model", "check_shapes"]
+
+_WRAPPERS = (ExpandedDistribution, Independent, MaskedDistribution)
+
+
+def check_model(model: Callable, *model_args: Any, **model_kwargs: Any) -> None:
+    """Check a NumPyro model with its data, before it is sampled; nothing is solved.
+
+    Raises a ``ValueError`` if a likelihood has not the shape of its data, or there is none.
+    """
+    look = look_at(model, model_args, model_kwargs)
+    check_shapes(look)
+    check_likelihood(look)
+
+
+def check_shapes(look: ModelLook) -> None:
+    """Raise a ``ValueError`` for an observed site whose distribution is larger than its data.
+
+    A single number may be the datum of many entries, such as the 0 of a boundary condition.
+    """
+    for name, site in look.observed.items():
+        data = np.shape(site["value"])
+        if isinstance(_innermost(site["fn"]), Unit) or data == ():
+            continue
+        shape = tuple(site["fn"].batch_shape) + tuple(site["fn"].event_shape)
+        if _together(shape, data) != data:
+            raise ValueError(
+                f"the likelihood of {name!r} has shape {shape} and its data have shape {data}: "
+                "broadcast against each other, every datum would count several times. A usual cause is "
+                "one array of shape (n, 1) among those of shape (n,), such as x[:, None] or a sigma or "
+                "y with two axes; give mean, sigma and data the same shape."
+            )
+
+
+def check_likelihood(look: ModelLook, data: Any = None) -> None:
+    """Raise a ``ValueError`` for a model that no data enter: only priors and penalties of fields.
+
+    With ``data``, also where they seem to be drawn: a latent site has their shape, and no observed one.
+    """
+    shapes = {
+        name: np.shape(site["value"])
+        for name, site in look.observed.items()
+        if not isinstance(_innermost(site["fn"]), Unit)
+    }
+    factors = [
+        name
+        for name, site in look.observed.items()
+        if name not in shapes and not isinstance(_innermost(site["fn"]), SquaredPenalty)
+    ]
+    wanted = np.shape(data)
+    drawn = [name for name, site in look.latent.items() if np.shape(site["value"]) == wanted != ()]
+    absent = drawn and wanted not in shapes.values()
+    if not factors and (not shapes or absent):
+        raise ValueError(
+            f"the model has no likelihood: none of its sites {[*look.latent, *shapes]} holds the data, "
+            "and there is no factor. Did it forget obs=y?"
+        )
+
+
+def _together(shape: tuple[int, ...], data: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape of their log densities; None if they do not fit."""
+    try:
+        return np.broadcast_shapes(shape, data)
+    except ValueError:
+        return None
+
+
+def _innermost(fn: Any) -> Any:
+    while isinstance(fn, _WRAPPERS):
+        fn = fn.base_dist
+    return fn
