@@ -71,11 +71,12 @@ def find_region(
     for round_ in range(SETTLINGS):
         estimate = _estimate(sites, operators, jax.random.fold_in(key, round_), init, progress)
         operators = _settled(sites, operators, estimate, jax.random.fold_in(key, 100 + round_))
-        init = estimate.values
-        if estimate.converged or not estimate.energy < last - GAIN:
+        region, is_mode = _region(estimate)
+        # A descent may stop short of the mode, where the operator follows badly: settled, it goes on.
+        if is_mode or not estimate.energy < last - GAIN:
             break
-        last = estimate.energy
-    return _region(sites, operators, estimate), operators
+        init, last = estimate.values, estimate.energy
+    return region, operators
 
 
 def _estimate(sites: ModelSites, operators, key: Key, init: Any, progress: bool) -> Estimate:
@@ -107,7 +108,8 @@ def _settled(sites: ModelSites, operators, estimate: Estimate, key: Key):
     return found
 
 
-def _region(sites: ModelSites, operators, estimate: Estimate) -> Region:
+def _region(estimate: Estimate) -> tuple[Region, bool]:
+    """The Gaussian about an estimate, and whether that is a mode."""
     flat = np.asarray(ravel_pytree(estimate.z)[0])
     where = ", ".join(_shown(n, v) for n, v in estimate.values.items())
     at = f"point estimate {where}, U = {estimate.energy:.5g} ({estimate.status})"
@@ -116,8 +118,9 @@ def _region(sites: ModelSites, operators, estimate: Estimate) -> Region:
     except ValueError as error:
         cause = str(error).removeprefix("laplace: ")
         unknown = UNKNOWN_SD**2 * np.eye(len(flat))
-        return Region(flat, unknown, estimate.energy, f"{at}; no Gaussian about it: {cause}")
-    return Region(found.mean, found.covariance, found.energy, at)
+        note = f"{at}; no Gaussian about it: {cause}"
+        return Region(flat, unknown, estimate.energy, note), False
+    return Region(found.mean, found.covariance, found.energy, at), True
 
 
 def _shown(name: str, value: Any) -> str:
