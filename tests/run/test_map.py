@@ -163,6 +163,8 @@ def test_a_signal_keeps_the_estimates_so_far(folder, monkeypatch, number):
         return descend(*args)
 
     monkeypatch.setattr(descent, "descend", interrupting)
+    # One step a block: on a fast machine the third block would otherwise reach the end.
+    monkeypatch.setattr(descent, "BLOCK", 1)
     assert main(["map", *NUMERICAL, "--out", "here"]) == 128 + number
     assert content(folder / "here")["status"] == ["interrupted"]
     assert content(folder / "here", "run.json")["status"] == "interrupted in estimate"
