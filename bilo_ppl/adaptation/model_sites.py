@@ -16,7 +16,7 @@ from bilo_ppl.estimate.first_guess import find_start
 from bilo_ppl.estimate.laplace_approximation import entries_of
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.handlers import replace_operator, without_solving
-from bilo_ppl.ppl.look import look_at
+from bilo_ppl.ppl.look import ModelLook, look_at
 
 __all__ = ["ModelSites", "find_sites"]
 
@@ -60,14 +60,21 @@ class ModelSites:
 
         Nothing is solved.
         """
-        names = self.groups[group]
 
-        def asked(position):
-            look = look_at(self.model, self.args, self.kwargs, values=self.values(position))
-            each = [dict(look.solutions[name].theta) for name in names]
+        def look(position):
+            return look_at(self.model, self.args, self.kwargs, values=self.values(position))
+
+        return self.asked(look, jnp.asarray(positions), group)
+
+    def asked(self, look: Callable[[Any], ModelLook], entries: Any, group: int) -> Theta:
+        """What the sites of a group are asked in ``look(entry)``: a batch over entries and sites."""
+
+        def of_one(entry):
+            found = look(entry)
+            each = [dict(found.solutions[name].theta) for name in self.groups[group]]
             return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(v) for v in leaves]), *each)
 
-        batch = jit_once(jax.vmap(asked))(jnp.asarray(positions))
+        batch = jit_once(jax.vmap(of_one))(entries)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
 
 

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.adaptation.batches import (
     count_of,
@@ -167,13 +165,10 @@ class FromBatch:
 def prior_thetas(sites: ModelSites, group: int, key: Key, count: int) -> Theta:
     """``count`` thetas from the prior for each site of a group; nothing is solved."""
 
-    def drawn(key):
-        look = look_at(sites.model, sites.args, sites.kwargs, key=key, first=_from_prior)
-        each = [dict(look.solutions[name].theta) for name in sites.groups[group]]
-        return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(v) for v in leaves]), *each)
+    def look(key):
+        return look_at(sites.model, sites.args, sites.kwargs, key=key, first=_from_prior)
 
-    batch = jit_once(jax.vmap(drawn))(jax.random.split(key, count))
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
+    return sites.asked(look, jax.random.split(key, count), group)
 
 
 def _from_prior(site: Any) -> Any:

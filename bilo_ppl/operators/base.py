@@ -58,7 +58,7 @@ class AbstractSolutionOperator(eqx.Module):
     ``SolveInfo.of(steps, loss, converged)``. Everything must be traceable by JAX (``jit``, ``vmap``,
     reverse mode). All other methods have the answer "cannot" until you override them: a
     model with your operator can be sampled, estimated and compared without them. `ClosedForm` is an
-    example of ten lines.
+    example.
     """
 
     problem: AbstractVar[Problem]
