@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 
 from bilo_ppl._types import Key, Theta
-from bilo_ppl.inner.fitting import FitReport, fit
+from bilo_ppl.inner.fitting import FitReport, fit, is_large_fit
 from bilo_ppl.inner.lower_level import LowerLevel
 from bilo_ppl.inner.solvers import LevenbergMarquardt
 from bilo_ppl.network.local_operator import LocalOperator
@@ -16,6 +16,9 @@ __all__ = ["consolidate"]
 MARGIN = 100
 """How far below the tolerance a consolidation aims: what is left of the loss is what the posterior is
 wrong by, and it is nearly free here."""
+
+LARGE_MARGIN = 10
+"""The same for a large problem, where it is not free."""
 
 STAGES = (0.25, 0.5, 0.75, 1.0)
 """Parts of the way from one theta to all of them: see `consolidate`."""
@@ -38,10 +41,11 @@ def consolidate(
 
     Rank 0 is for all weights, which are taken too where the network is so small that they are fewer.
 
-    The fit aims at a hundredth of ``tolerance``. A nonlinear PDE may have several solutions, and one
-    leap to distant thetas may land on another branch than the operator was on. So the thetas set out
-    from the first of them, which should be near to what the operator solves, and move to their places
-    in a few stages. The result has the rank that the operator had before, its increments starting
+    The fit aims at a hundredth of ``tolerance``, at a tenth where the rows are many.
+
+    A nonlinear PDE may have several solutions, and one leap to distant thetas may land on another
+    branch than the operator was on. So the thetas set out from the first of them, which should be near to
+    what the operator solves, and move to their places in a few stages. The result has the rank that the operator had before, its increments starting
     from zero.
     """
     operator = lower_level.operator
@@ -49,8 +53,9 @@ def consolidate(
     widened = eqx.tree_at(lambda level: level.operator, lower_level, wide)
     first = jax.tree.map(lambda leaf: leaf[0], thetas)
     count = jax.tree.leaves(thetas)[0].shape[0]
+    margin = LARGE_MARGIN if is_large_fit(count * len(wide.points)) else MARGIN
     weights, report = fit(
-        LevenbergMarquardt(tolerance=tolerance / MARGIN, max_steps=steps),
+        LevenbergMarquardt(tolerance=tolerance / margin, max_steps=steps),
         lambda stage: widened.at_many(theta_as(stage, wide.dtype)),
         wide.weights,
         stages=[_towards(first, thetas, part) for part in STAGES],

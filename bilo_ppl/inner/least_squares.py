@@ -15,9 +15,12 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from bilo_ppl._types import Rows, Scalar, Weights
+from bilo_ppl._types import Key, Rows, Scalar, Weights
 
 __all__ = ["LeastSquares", "RowFamily"]
+
+WHOLE = 32
+"""A family with no more items is always taken whole."""
 
 
 class RowFamily(eqx.Module):
@@ -36,6 +39,19 @@ class RowFamily(eqx.Module):
     def count(self) -> int:
         """Number of items."""
         return jax.tree.leaves(self.items)[0].shape[0]
+
+    def part(self, key: Key, count: int) -> "RowFamily":
+        """The family at ``count`` of its items, a random one from each of as many equal stretches.
+
+        Its squared norm is a mean square over them, and so an estimate of that of the whole.
+        """
+        if count >= self.count:
+            return self
+        within = jax.random.uniform(key, (count,))
+        picked = ((jnp.arange(count) + within) * (self.count / count)).astype(int)
+        picked = jnp.minimum(picked, self.count - 1)
+        items = jax.tree.map(lambda leaf: leaf[picked], self.items)
+        return eqx.tree_at(lambda family: family.items, self, items)
 
     def _scaled(self, weights: Weights, item: Any) -> dict[str, Rows]:
         return {
@@ -89,6 +105,23 @@ class LeastSquares(eqx.Module):
     def terms(self, weights: Weights) -> dict[str, Scalar]:
         """The loss, term by term."""
         return {name: jnp.sum(rows**2) for name, rows in self.named(weights).items()}
+
+    @property
+    def count(self) -> int:
+        """Number of items in all families."""
+        return sum(family.count for family in self.families)
+
+    def part(self, key: Key, count: int) -> "LeastSquares":
+        """The problem on about ``count`` of its items: an even part of each family.
+
+        Small families, such as boundary conditions, stay whole.
+        """
+        share = count / self.count
+        parts = (
+            family.part(jax.random.fold_in(key, i), max(round(share * family.count), WHOLE))
+            for i, family in enumerate(self.families)
+        )
+        return LeastSquares(tuple(parts))
 
     def jacobian(self, weights: Weights) -> Float[Array, "rows p"]:
         """Derivative of `rows` with respect to the flattened weights."""

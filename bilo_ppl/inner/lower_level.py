@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from bilo_ppl._types import Point, Rows, Theta, Weights
+from bilo_ppl._types import Point, Points, Rows, Theta, Weights
 from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
 from bilo_ppl.network.local_operator import LocalOperator, LocalSolution
 
@@ -91,6 +91,11 @@ class LowerLevel(eqx.Module):
 
             rows.update(self._with_added(name, condition, theta))
         return rows
+
+    def with_points(self, points: Points) -> "LowerLevel":
+        """The lower level at other collocation points ``(n, d)``."""
+        operator = self.operator.with_points(points)
+        return eqx.tree_at(lambda level: level.operator, self, operator)
 
     def at(self, theta: Theta) -> LeastSquares:
         """The least-squares problem for one theta, in the precision of the operator."""

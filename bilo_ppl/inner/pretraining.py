@@ -1,7 +1,7 @@
 """Pretraining: the local operator at a first guess of theta, from random weights."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Points, Theta, Weights
+from bilo_ppl.inner.adequacy import Adequate
 from bilo_ppl.inner.fitting import FitReport, fit
 from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
 from bilo_ppl.inner.lower_level import AbstractSensitivity, LowerLevel
@@ -18,10 +19,16 @@ from bilo_ppl.inner.sensitivity import ResidualGradient
 from bilo_ppl.inner.solvers import AbstractInnerSolver, LevenbergMarquardt
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.pde.checks import check_problem
+from bilo_ppl.pde.domain import Box
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.theta import theta_as
 
 __all__ = ["Pretrained", "pretrain"]
+
+
+PARTS_OF_TIME = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+"""Of an evolution that is learnt from its beginning. Fitted to all times at once, a network may find a
+steady state, which solves the equation, and hide the way to it between the first points."""
 
 
 class Pretrained(NamedTuple):
@@ -41,6 +48,7 @@ def pretrain(
     row_weights: Mapping[str, float] | None = None,
     data: tuple[Points, Any] | None = None,
     data_weight: float = 1.0,
+    enough: Callable[[LocalOperator, float], bool] | None = None,
     progress: bool = True,
     **architecture: Any,
 ) -> Pretrained:
@@ -51,7 +59,15 @@ def pretrain(
     `PartialDerivative` pretraining is cheaper, and knows u at ``theta`` only). ``data`` are
     points ``(n, d)`` and values ``(n,)`` or ``(n, components)`` of a numerical solution at ``theta``,
     fitted with weight ``data_weight`` besides the PDE. ``architecture`` goes to `LocalOperator` (width,
-    depth, fourier, residual, scales, embedded, dtype). Ctrl-C keeps what has been reached so far. Warns
+    depth, fourier, residual, scales, embedded, dtype).
+
+    ``enough(operator, loss)`` says whether the operator is right enough already: asked after every chunk
+    of steps, it may end training before the tolerance is reached, and decides whether points suffice.
+
+    Afterwards the loss is measured at points that the fit has not seen. Where it is much larger there,
+    training begins anew with twice the points, added by the residual, up to four times the problem's, and
+    where the problem has a time, with its beginning first: the report and the operator's `points` tell.
+    Ctrl-C keeps what has been reached so far. Warns
     where the tolerance is out of reach because the lift leaves no freedom at some points.
     """
     check_problem(problem, theta)
@@ -59,18 +75,52 @@ def pretrain(
     operator = LocalOperator(problem, theta, key=key, **architecture)
     theta = theta_as(theta, operator.dtype)
     lower_level = LowerLevel(operator, sensitivity or ResidualGradient(), dict(row_weights or {}))
+    extra = () if data is None else (data_rows(operator, theta, data, data_weight),)
 
-    def rows(_: Any) -> LeastSquares:
-        base = lower_level.at(theta)
-        if data is None:
-            return base
-        extra = data_rows(operator, theta, data, data_weight)
-        return LeastSquares((*base.families, extra))
+    def rows_at(points: Points) -> Callable[[Any], LeastSquares]:
+        def rows(part):
+            base = lower_level.with_points(_squeezed(points, problem.domain, part)).at(theta)
+            return LeastSquares((*base.families, *extra))
 
-    weights, report = fit(solver, rows, operator.weights, progress=progress, label="pretrain")
-    if not report.converged:
-        _warn_of_fixed_rows(rows(None), weights, solver.tolerance)
-    return Pretrained(operator.with_weights(weights), report)
+        return rows
+
+    adequate = Adequate(lower_level, solver.tolerance)
+    points, parts = np.asarray(problem.points, float), PARTS_OF_TIME[-1:]
+    while True:
+        at_points = operator.with_points(points)
+        weights, report = fit(
+            solver,
+            rows_at(points),
+            operator.weights,
+            progress=progress,
+            label="pretrain",
+            stages=[jnp.asarray(part, operator.dtype) for part in parts],
+            enough=enough and (lambda w, loss, op=at_points: enough(op.with_weights(w), loss)),
+        )
+        look = adequate(weights, theta, points)
+        if enough is None:
+            suffices = look.suffices
+        else:
+            suffices = enough(at_points.with_weights(weights), report.loss)
+        if not (report.converged if enough is None else suffices):
+            _warn_of_fixed_rows(rows_at(points)(1.0), weights, solver.tolerance)
+        if suffices or look.more is None:
+            break
+        # What hides between the points is as a rule no solution at all, and no start for the next.
+        points, parts = look.more, PARTS_OF_TIME if problem.domain.time is not None else parts
+    operator = operator.with_weights(weights)
+    if len(points) > len(problem.points):
+        operator = operator.with_points(points)
+    return Pretrained(operator, report._replace(unseen_loss=look.unseen, adequate=suffices))
+
+
+def _squeezed(points: Any, domain: Box, part: Any) -> Any:
+    """The points, with time running over its first ``part`` only."""
+    if domain.time is None:
+        return points
+    begin = domain.lower[domain.time]
+    points = jnp.asarray(points)
+    return points.at[:, domain.time].set(begin + part * (points[:, domain.time] - begin))
 
 
 def _warn_of_fixed_rows(problem: LeastSquares, weights: Weights, tolerance: float) -> None:

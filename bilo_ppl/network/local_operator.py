@@ -70,7 +70,7 @@ class LocalOperator(eqx.Module):
         *,
         key: Key,
         network: Callable[[Any, Any], Any] | None = None,
-        width: int = 128,
+        width: int = 64,
         depth: int = 2,
         fourier: int = 0,
         fourier_scale: float = 1.0,

@@ -22,7 +22,10 @@ from bilo_ppl.run.folder import RunFolder
 from bilo_ppl.run.model_file import ModelFile
 from bilo_ppl.run.settings import CommonSettings
 
-__all__ = ["Plan", "prepare"]
+__all__ = ["Plan", "prepare", "untrained"]
+
+USUAL_TOLERANCE = 1e-6
+"""On the loss, until the noise says more."""
 
 S = TypeVar("S", bound=CommonSettings)
 
@@ -43,10 +46,22 @@ class Plan(Generic[S]):
     """Names of the model's sample sites without data."""
     solutions: tuple[str, ...]
     """Names of the model's solution sites."""
+    tolerance: float
+    """On the loss of an inner solve: that of the settings, or, once it is known, from the noise."""
+
+    @property
+    def finds_tolerance(self) -> bool:
+        """Whether the tolerance follows from the noise."""
+        settings = self.settings
+        return settings.fine_tuned and settings.tol is None and settings.chosen_inner == "lm"
+
+    def with_tolerance(self, tolerance: float) -> "Plan[S]":
+        """The plan with another tolerance."""
+        return dataclasses.replace(self, tolerance=tolerance)
 
     def solver(self) -> AbstractInnerSolver:
         """The inner solver of sampling."""
-        return _solver(self.settings)
+        return _solver(self.settings, self.tolerance)
 
     def fine_tuned(self, operator: LocalOperator) -> FineTuned:
         """A trained operator, with the inner solver and the sensitivity that were asked for."""
@@ -86,8 +101,9 @@ def prepare(settings: S, file: ModelFile) -> Plan[S]:
             network=file.architecture.get("network"),
         )
     numerical = None if settings.fine_tuned else _numerical(file)
-    plan = Plan(settings, file, observations, folder, loaded, numerical, (), ())
-    operator = numerical or plan.fine_tuned(_untrained(plan))
+    tolerance = USUAL_TOLERANCE if settings.tol is None else settings.tol
+    plan = Plan(settings, file, observations, folder, loaded, numerical, (), (), tolerance)
+    operator = numerical or plan.fine_tuned(untrained(plan))
     latent, solutions = _sites(plan, operator)
     return dataclasses.replace(plan, latent=tuple(latent), solutions=tuple(solutions))
 
@@ -119,7 +135,7 @@ def _numerical(file: ModelFile) -> AbstractSolutionOperator:
     return file.reference()
 
 
-def _untrained(plan: Plan) -> LocalOperator:
+def untrained(plan: Plan) -> LocalOperator:
     """An operator with random weights: enough to check ranks and shapes."""
     if plan.loaded is not None:
         return plan.loaded
@@ -156,11 +172,11 @@ def _sites(plan: Plan, operator: AbstractSolutionOperator) -> tuple[list[str], l
     return latent, solutions
 
 
-def _solver(settings: CommonSettings) -> AbstractInnerSolver:
+def _solver(settings: CommonSettings, tolerance: float) -> AbstractInnerSolver:
     if settings.chosen_inner == "lm":
-        return LevenbergMarquardt(tolerance=settings.tol, max_steps=settings.inner_limit)
+        return LevenbergMarquardt(tolerance=tolerance, max_steps=settings.inner_limit)
     return OptaxSolver(
-        optimiser=optax.adam(1e-3), tolerance=settings.tol, max_steps=settings.inner_limit
+        optimiser=optax.adam(1e-3), tolerance=tolerance, max_steps=settings.inner_limit
     )
 
 

@@ -1,8 +1,10 @@
 """The stages that make the solution operator: pretraining and adaptation."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
+import equinox as eqx
 import jax
 
 from bilo_ppl._blocks import Interrupts
@@ -17,11 +19,12 @@ from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.operator_file import save_operator
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
-from bilo_ppl.run.checks import Plan
-from bilo_ppl.run.record import Record, warn
+from bilo_ppl.run.checks import Plan, untrained
+from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
+from bilo_ppl.validation.accuracy import NOISE_LIMIT, SIZE_LIMIT, Accuracy, PredictionError
 
-__all__ = ["Prepared", "make_operator"]
+__all__ = ["Prepared", "adapt_again", "make_operator"]
 
 
 class Prepared(NamedTuple):
@@ -38,6 +41,18 @@ PRETRAIN_STEPS = 300
 LEAST_READY = 0.5
 """Part of fresh thetas that must need no inner step: with less, sampling is slow and its law in doubt."""
 
+WIDER = 3.0
+"""Factor by which a region is widened whose operator did not suffice."""
+
+PRECISION = 1e-12
+"""A loss that nothing aims below."""
+
+ENOUGH = 0.5
+"""Pretraining ends where u is so much more right than the noise asks for."""
+
+FAR_TOO_WRONG = 4.0
+"""Where pretraining ends with u wrong by so many times what the noise allows for, the run ends too."""
+
 HEADROOM = 0.5
 """Pretraining aims at this part of the tolerance, so that the start does not lie on its edge."""
 
@@ -52,7 +67,7 @@ def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepare
         return Prepared(plan.numerical, None, _nowhere)
     if plan.loaded is not None:
         record.say(f"\nOperator loaded from {plan.settings.operator_file}.")
-        fine = plan.fine_tuned(plan.loaded)
+        fine = _loaded(plan, record, plan.loaded)
     else:
         fine = _pretrained(plan, record, interrupts)
     if plan.settings.adapts:
@@ -62,26 +77,79 @@ def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepare
 
 def _pretrained(plan: Plan, record: Record, interrupts: Interrupts) -> FineTuned:
     settings, start = plan.settings, plan.file.start
-    solver = LevenbergMarquardt(tolerance=HEADROOM * settings.tol, max_steps=PRETRAIN_STEPS)
+    error = _prediction_error(plan) if plan.finds_tolerance else None
+    tolerance = PRECISION if error else HEADROOM * plan.tolerance
+
+    def enough(operator: LocalOperator, loss: float) -> bool:
+        return error is not None and error(operator, start).worst <= ENOUGH
+
     with record.stage("pretrain", f"Pretraining the operator at {_text(start)}."):
         operator, report = pretrain(
             plan.file.problem,
             start,
             key=jax.random.key(settings.seed),
-            solver=solver,
+            solver=LevenbergMarquardt(tolerance=tolerance, max_steps=PRETRAIN_STEPS),
             sensitivity=plan.sensitivity(),
+            enough=enough if error else None,
             progress=not settings.quiet,
             **plan.file.architecture,
         )
+        if error:
+            plan = plan.with_tolerance(_tolerance(record, error(operator, start), report.loss))
         _save(plan, record, operator, report, "operator.eqx")
     record["pretrain"] = _fit_entry(report)
     record.say(str(report))
+    if not report.adequate:
+        record.alarm(
+            f"The collocation points do not suffice at the first guess: the loss is "
+            f"{report.loss:.1e} at the points, and {report.unseen_loss:.1e} between them. Give the "
+            "problem more points, or look whether the PDE has a smooth solution there."
+        )
     interrupts.raise_if_any()
     fine = plan.fine_tuned(operator)
-    if not report.loss <= settings.tol:
+    if not report.loss <= plan.tolerance:
         with record.stage("check operator"):
             _check_start(plan, record, fine)
     return fine
+
+
+def _loaded(plan: Plan, record: Record, operator: LocalOperator) -> FineTuned:
+    if plan.finds_tolerance:
+        home = operator.home if len(operator.home) == len(operator.problem.parameters) else None
+        theta = home or plan.file.start
+        loss = float(plan.fine_tuned(operator).loss_of_home_state(theta))
+        plan = plan.with_tolerance(
+            _tolerance(record, _prediction_error(plan)(operator, theta), loss)
+        )
+    return plan.fine_tuned(operator)
+
+
+def _prediction_error(plan: Plan) -> PredictionError:
+    """How right a solution at the first guess is, in units of the noise."""
+    known = {name: v for name, v in plan.file.start.items() if name in plan.latent}
+    model = plan.model(plan.fine_tuned(untrained(plan)))
+    return PredictionError(model, plan.observations.model_args, values=known)
+
+
+def _tolerance(record: Record, found: Accuracy, loss: float) -> float:
+    """The tolerance that the noise asks for; it is at least what pretraining has reached."""
+    tolerance = max(found.tolerance(loss), loss / HEADROOM)
+    record["tolerance"] = {"loss": tolerance, "accuracy": found._asdict(), "measured_at": loss}
+    record.say(f"Tolerance from the noise: loss {tolerance:.0e} (at {loss:.1e}, {found}).")
+    if found.worst > FAR_TOO_WRONG:
+        raise RunFailedError(
+            "pretraining does not solve the PDE at the first guess as well as the noise asks for: "
+            f"{found}, by a step at points that no fit has seen, at a loss of {loss:.1e}. A small "
+            "loss may hide a wrong solution. Give a first guess at which the PDE is easier, more points "
+            "or a larger network, or use the numerical operator; --tol sets the tolerance by hand."
+        )
+    if found.worst > 1:
+        record.alarm(
+            f"At the first guess pretraining ends with {found}, at a loss of {loss:.1e}: less than "
+            f"the noise asks for ({NOISE_LIMIT} sigma, {SIZE_LIMIT} of its size). A larger network, "
+            "more points or a first guess at which the PDE is easier may help."
+        )
+    return tolerance
 
 
 def _text(theta: Theta) -> str:
@@ -89,7 +157,7 @@ def _text(theta: Theta) -> str:
 
 
 def _save(plan: Plan, record: Record, operator: LocalOperator, report: Any, name: str) -> None:
-    metadata = {"tolerance": plan.settings.tol, "report": str(report)}
+    metadata = {"tolerance": plan.tolerance, "report": str(report)}
     save_operator(record.path(name), operator, metadata)
     record.say(f"Saved {record.folder.path / name}.")
 
@@ -106,7 +174,7 @@ def _check_start(plan: Plan, record: Record, fine: FineTuned) -> None:
     record["solve_at_start"] = info
     if not info.converged and not plan.settings.tolerates_unconverged:
         raise RunFailedError(
-            f"The operator does not reach the tolerance {plan.settings.tol:g} at the first guess "
+            f"The operator does not reach the tolerance {plan.tolerance:g} at the first guess "
             f"{_text(plan.file.start)}: the loss is {float(info.loss):.2e} after {int(info.steps)} "
             "inner steps. Choose a larger --tol, a larger --rank (0: all weights) or more "
             "--max-inner-steps, or look whether the PDE has a solution there. A loss that stalls "
@@ -119,9 +187,27 @@ def _check_start(plan: Plan, record: Record, fine: FineTuned) -> None:
         )
 
 
-def _adapted(plan: Plan, record: Record, interrupts: Interrupts, fine: FineTuned) -> Prepared:
+def adapt_again(
+    plan: Plan, record: Record, interrupts: Interrupts, prepared: Prepared, factor: float
+) -> Prepared:
+    """The operator adapted once more from where it is, to a tolerance times ``factor``, more widely."""
+    fine = cast(FineTuned, prepared.operator)
+    solver = dataclasses.replace(fine.solver, tolerance=factor * fine.loss_tolerance)
+    fine = eqx.tree_at(lambda f: f.solver, fine, solver)
+    return _adapted(plan, record, interrupts, fine, stage="adapt again", spread=WIDER)
+
+
+def _adapted(
+    plan: Plan,
+    record: Record,
+    interrupts: Interrupts,
+    fine: FineTuned,
+    *,
+    stage: str = "adapt",
+    **options: Any,
+) -> Prepared:
     settings = plan.settings
-    with record.stage("adapt", "Adapting the operator to the posterior region."):
+    with record.stage(stage, "Adapting the operator to the posterior region."):
         try:
             adapted = adapt(
                 plan.file.model,
@@ -129,18 +215,20 @@ def _adapted(plan: Plan, record: Record, interrupts: Interrupts, fine: FineTuned
                 fine,
                 *plan.observations.model_args,
                 progress=not settings.quiet,
+                **options,
             )
         except ValueError as error:
             raise RunFailedError(f"the operator cannot be adapted: {error}") from error
         fine, report = cast(FineTuned, adapted.operator), adapted.report
-        _save(plan, record, fine.operator, report, "operator-adapted.eqx")
+        done = plan.with_tolerance(fine.loss_tolerance)
+        _save(done, record, fine.operator, report, "operator-adapted.eqx")
     record["adapt"] = {k: v for k, v in report._asdict().items() if k != "fits"}
     record.say(str(report))
     interrupts.raise_if_any()
     if report.fraction_ready < LEAST_READY:
         raise RunFailedError(f"the operator cannot be adapted: {_what_is_missing(report)}")
     if not report.ready:
-        warn(_what_is_missing(report))
+        record.alarm(_what_is_missing(report))
     return Prepared(fine, adapted.inverse_mass_matrix, adapted.starts)
 
 

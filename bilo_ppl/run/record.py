@@ -106,6 +106,11 @@ class Record:
             for line in lines:
                 print(line, flush=True)
 
+    def alarm(self, text: str) -> None:
+        """Warn, also in quiet runs, and keep the warning: a reason to doubt the results."""
+        warn(text)
+        self.content.setdefault("alarms", []).append(f"WARNING: {text}")
+
     def status(self, text: str) -> None:
         """Write run.json with this status."""
         self.content["status"] = text

@@ -71,10 +71,11 @@ class CommonSettings(abc.ABC):
         group=OPERATOR,
         help="load this operator instead of pretraining one",
     )
-    tol: float = option(
-        1e-6,
+    tol: float | None = option(
+        None,
         positive=True,
         rule="the tolerance on the loss must be positive",
+        unset="from the noise: that at which u is right to 0.05 of its sd at the data; 1e-6 with adam",
         group=OPERATOR,
         help="tolerance on the PDE loss",
     )

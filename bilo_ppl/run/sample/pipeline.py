@@ -9,7 +9,7 @@ from bilo_ppl.mcmc import BlockSampler
 from bilo_ppl.run.checks import Plan, prepare
 from bilo_ppl.run.ending import INTERRUPTED, to_the_end
 from bilo_ppl.run.model_file import load_model
-from bilo_ppl.run.operators import Prepared, make_operator
+from bilo_ppl.run.operators import Prepared, adapt_again, make_operator
 from bilo_ppl.run.record import Clock, Record
 from bilo_ppl.run.sample.kernel import make_kernel
 from bilo_ppl.run.sample.results import Results
@@ -81,6 +81,32 @@ def _chain_method(settings: SampleSettings) -> str:
 
 def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) -> int:
     prepared = make_operator(plan, record, interrupts)
+    results, interrupted = _attempt(plan, record, prepared)
+    found = [] if interrupted else results.contradictions()
+    if found and plan.settings.adapts:
+        record.say(
+            "", "The draws contradict the adaptation, which is done again from there:", *found
+        )
+        record["first_attempt"] = {"contradictions": found, "tolerance": results.tolerance}
+        factor = 1.0 if plan.settings.tol else results.tightening()
+        prepared = adapt_again(plan, record, interrupts, prepared, factor)
+        results, interrupted = _attempt(plan, record, prepared)
+        found = [] if interrupted else results.contradictions()
+    for text in found:
+        record.alarm(f"{text} Part of the posterior may be missing or misplaced.")
+    results.draw_figures()
+    results.report()
+    if interrupted:
+        record.status("interrupted in sampling")
+        return INTERRUPTED
+    record.status("finished")
+    return 0
+
+
+def _attempt(
+    plan: Plan[SampleSettings], record: Record, prepared: Prepared
+) -> tuple[Results, bool]:
+    """Draws with an operator, and what can be said of them; whether they were interrupted."""
     sampler = _sampler(plan, prepared)
     starts = prepared.starts(plan.settings.chains) if plan.settings.init == "adapted" else None
     _warm_up(plan, record, sampler, starts)
@@ -92,13 +118,7 @@ def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) 
         results.compare_with_exact()
         results.add_certificates()
     results.write()
-    results.draw_figures()
-    results.report()
-    if interrupted:
-        record.status("interrupted in sampling")
-        return INTERRUPTED
-    record.status("finished")
-    return 0
+    return results, interrupted
 
 
 def _sampler(plan: Plan[SampleSettings], prepared: Prepared) -> BlockSampler:

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+import numpy as np
+
 from bilo_ppl import diagnostics
 from bilo_ppl.mcmc import BlockSampler
 from bilo_ppl.operators.base import AbstractSolutionOperator
@@ -11,6 +13,7 @@ from bilo_ppl.run.record import Record, warn
 from bilo_ppl.run.sample.figures import draw_posterior_figures
 from bilo_ppl.run.sample.settings import SampleSettings
 from bilo_ppl.run.settings import RunFailedError
+from bilo_ppl.validation.accuracy import NOISE_LIMIT
 from bilo_ppl.validation.certificate import Certificate
 from bilo_ppl.validation.certifying import certify
 from bilo_ppl.validation.distance import Distances, distances
@@ -20,6 +23,13 @@ __all__ = ["Results"]
 
 TIGHTER_DRAWS, NUMERICAL_DRAWS = 64, 200
 """Draws that are solved again: by the network, on more points, a solve is dear."""
+
+
+MANY_STEPS, MANY_DIVERGENCES = 0.5, 0.02
+"""Parts of draws that need inner steps, and of diverging transitions, which contradict an adaptation."""
+
+TIGHTENING = (1e-3, 0.25)
+"""Between these lies the factor of a tolerance that has proved too loose."""
 
 
 class Results:
@@ -46,7 +56,7 @@ class Results:
     @property
     def tolerance(self) -> float | None:
         """Tolerance of the inner solver; None with a numerical operator."""
-        return self.plan.settings.tol if self.plan.settings.fine_tuned else None
+        return self.operator.loss_tolerance
 
     def idata(self) -> Any:
         """The ArviZ object, with what is known so far."""
@@ -126,6 +136,33 @@ class Results:
                     warn(f"no certificate ({name}): {error}")
                     self.record[f"certificate_{name}"] = f"not available: {error}"
         self.record["certificates"] = {n: c.as_dict() for n, c in self.certificates.items()}
+
+    def contradictions(self) -> list[str]:
+        """What the draws say against the operator that they were made with; empty as it should be."""
+        found = []
+        tighter = self.certificates.get("tighter")
+        if tighter is not None and tighter.distorted:
+            found.append(f"A tighter solve disagrees: {tighter.verdict}")
+        if self.inner is not None and self.plan.settings.adapts:
+            steps = np.sum([np.asarray(info.steps) for info in self.inner.values()], axis=0)
+            missed = ~np.all([np.asarray(info.converged) for info in self.inner.values()], axis=0)
+            if np.mean(steps > 0) > MANY_STEPS:
+                found.append(f"{np.mean(steps > 0):.0%} of the draws need inner steps.")
+            if missed.any():
+                found.append(
+                    f"At {missed.sum()} of {missed.size} draws the PDE is not solved anew."
+                )
+        diverging = np.asarray(self.draws.statistics.get("diverging", False))
+        if diverging.mean() > MANY_DIVERGENCES:
+            found.append(f"{diverging.mean():.0%} of the transitions diverged.")
+        return found
+
+    def tightening(self) -> float:
+        """Factor of the tolerance by which the error of U would become as small as it should."""
+        tighter = self.certificates.get("tighter")
+        if tighter is None or not tighter.energy_error_sd > NOISE_LIMIT:
+            return 1.0
+        return float(np.clip((NOISE_LIMIT / tighter.energy_error_sd / 2) ** 2, *TIGHTENING))
 
     def _certificate(self, better: AbstractSolutionOperator | None) -> Certificate:
         """By the same operator at a tighter tolerance, or by a better one."""

@@ -1,0 +1,132 @@
+"""How right a solution is, in units of the noise: what a better one would change in the predictions.
+
+The error is ``sqrt(sum_i (change of mean_i)^2 / variance_i)`` over all data. Where the model is right,
+y - mean is noise of that variance, and this is the standard deviation of the error of U, in nats.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer import init_to_median
+
+from bilo_ppl._compile import jit_once
+from bilo_ppl._types import Theta
+from bilo_ppl.inner.adequacy import correction, unseen_points
+from bilo_ppl.inner.lower_level import LowerLevel
+from bilo_ppl.inner.sensitivity import PartialDerivative
+from bilo_ppl.network.local_operator import LocalOperator
+from bilo_ppl.pde.theta import theta_as
+from bilo_ppl.ppl.handlers import given_solution
+from bilo_ppl.ppl.look import look_at
+
+__all__ = ["NOISE_LIMIT", "Accuracy", "PredictionError"]
+
+NOISE_LIMIT = 0.05
+"""Largest error of U (sd, in nats): KL of the posterior about 1e-3."""
+
+SIZE_LIMIT = 1e-2
+"""Largest error of u, of its root mean square: also where the noise would allow for more."""
+
+LARGEST_STEP = 10.0
+"""A tolerance is at most so many times the loss at which the error was measured."""
+
+
+class Accuracy(NamedTuple):
+    """Error of a solution, by one Gauss-Newton step at points that no fit has seen."""
+
+    noise: float
+    """Change of the predictions, in standard deviations of the noise."""
+    size: float
+    """Root mean square of the change of u, relative to that of u."""
+
+    @property
+    def worst(self) -> float:
+        """The error in units of what is allowed."""
+        found = max(self.noise / NOISE_LIMIT, self.size / SIZE_LIMIT)
+        return found if math.isfinite(found) else math.inf
+
+    def tolerance(self, loss: float) -> float:
+        """The loss at which the error is as large as allowed, given the loss at which it was measured.
+
+        An error is proportional to the square root of the loss; rounded down to one digit.
+        """
+        factor = min(1 / max(self.worst, 1e-30) ** 2, LARGEST_STEP)
+        exact = max(factor * loss, np.finfo(np.float32).tiny)
+        unit = 10.0 ** math.floor(math.log10(exact))
+        return math.floor(exact / unit) * unit
+
+    def __str__(self) -> str:
+        return f"u right to {self.noise:.1g} sigma, {self.size:.1g} of its size"
+
+
+class PredictionError:
+    """Error of a local operator's own solution in the predictions of ``model(*args, **kwargs)``.
+
+    Every solution of the model is taken for the one in question; ``values`` are those of latent sites,
+    such as a noise level, where they are known, else they are prior medians. Nothing is solved but one
+    Gauss-Newton step at points between those of the fit.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        args: tuple,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        values: Mapping[str, Any] | None = None,
+    ):
+        look = partial(
+            look_at,
+            model,
+            args,
+            dict(kwargs or {}),
+            values=dict(values or {}),
+            first=init_to_median,
+        )
+        names = look().solutions
+
+        @jit_once
+        def error(operator: LocalOperator, theta: Theta, points: Any) -> tuple[Any, Any]:
+            weights = operator.weights
+            step = correction(LowerLevel(operator, PartialDerivative()), weights, theta, points)
+
+            def predicted(weights):
+                field = operator.with_weights(weights).field(theta)
+                with given_solution(fields=dict.fromkeys(names, field)):
+                    observed = look().observed
+                return jax.vmap(field)(points), [_prediction(site) for site in observed.values()]
+
+            (u, sites), (du, changes) = jax.jvp(predicted, (weights,), (step,))
+            squares = [
+                jnp.sum(jnp.where(change.mean == 0, 0, change.mean**2 / site.variance))
+                for site, change in zip(sites, changes, strict=True)
+            ]
+            noise = jnp.sqrt(sum(squares, jnp.zeros(())))
+            return noise, jnp.sqrt(jnp.mean(du**2) / jnp.mean(u**2))
+
+        self._error = error
+
+    def __call__(self, operator: LocalOperator, theta: Theta) -> Accuracy:
+        """The error of the solution at ``theta``."""
+        points = jnp.asarray(unseen_points(operator), operator.dtype)
+        noise, size = self._error(operator, theta_as(theta, operator.dtype), points)
+        return Accuracy(float(noise), float(size))
+
+
+class _Prediction(NamedTuple):
+    mean: Any
+    variance: Any
+
+
+def _prediction(site: Any) -> _Prediction:
+    """Mean and variance of a site's data; of a factor, whose logarithm is in nats, that and one."""
+    fn = site["fn"]
+    try:
+        return _Prediction(fn.mean, jnp.broadcast_to(fn.variance, jnp.shape(fn.mean)))
+    except (NotImplementedError, AttributeError):
+        return _Prediction(jnp.sum(fn.log_prob(site["value"])), jnp.ones(()))
