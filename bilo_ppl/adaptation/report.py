@@ -35,6 +35,12 @@ class AdaptReport(NamedTuple):
     """What exploration found: the point estimate, and whether the chains agree."""
     cpu_seconds: float
 
+    @property
+    def unseen_loss(self) -> float | None:
+        """Loss between the collocation points after the last fit, if it exceeds the tolerance."""
+        last = self.fits[-1]
+        return None if last.adequate else last.unseen_loss
+
     def __str__(self) -> str:
         reached = "" if self.ready else "; the budget ended before the operator was ready"
         line = (

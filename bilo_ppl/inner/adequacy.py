@@ -21,10 +21,10 @@ from bilo_ppl.pde.points import refined
 __all__ = ["Adequacy", "Adequate", "correction", "unseen_points"]
 
 MUCH_LARGER = 10.0
-"""How many times the tolerance the loss between the points may be."""
+"""How many times the loss at the points that between them may be, where it is above the tolerance."""
 
-MOST_TIMES = 4
-"""Points may become so many times as many as the problem gave."""
+MOST_TIMES, MOST_OF_FEW = 4, 200
+"""Points may become so many times as many as the problem gave, and so many in any case."""
 
 
 MOST_UNSEEN = 512
@@ -46,24 +46,24 @@ class Adequacy(NamedTuple):
 
 
 class Adequate:
-    """The check of a lower level's points, given the tolerance of its loss."""
+    """The check of a lower level's points: the loss between them, in units of a tolerance."""
 
     def __init__(self, lower_level: LowerLevel, tolerance: float):
         self.lower_level, self.tolerance = lower_level, tolerance
 
     def __call__(self, weights: Weights, thetas: Theta, points: Points) -> Adequacy:
-        """Look between ``points`` at one theta, or at a batch of them."""
+        """Look between ``points`` at a batch of thetas."""
         problem = self.lower_level.operator.problem
         own = np.asarray(points, float)
         other = refined(own, problem.domain)[len(own) :]
         losses = np.asarray(_point_losses(self.lower_level, weights, thetas, other), float)
         seen = np.asarray(_point_losses(self.lower_level, weights, thetas, own), float)
         unseen = float(losses.mean())
-        suffices = unseen <= MUCH_LARGER * max(self.tolerance, float(seen.mean()))
-        count = len(problem.points)
-        if not np.isfinite(losses).all() or 2 * len(own) > MOST_TIMES * count:
+        suffices = unseen <= max(self.tolerance, MUCH_LARGER * float(seen.mean()))
+        most = max(MOST_TIMES * len(problem.points), MOST_OF_FEW)
+        if not np.isfinite(losses).all() or 2 * len(own) > most:
             return Adequacy(unseen, suffices, None)
-        chance = losses / losses.mean() + 1
+        chance = losses / max(losses.mean(), 1e-300) + 1
         picked = np.random.default_rng(len(own)).choice(
             len(other), min(len(own), len(other)), replace=False, p=chance / chance.sum()
         )
@@ -88,8 +88,9 @@ def correction(lower_level: LowerLevel, weights: Weights, theta: Theta, points: 
 
 
 @jit_once
-def _point_losses(lower_level: LowerLevel, weights: Weights, theta: Theta, points: Any) -> Any:
-    """Weighted squares of the rows at each point, whose mean is the loss."""
-    family = lower_level.with_points(points).at(theta).families[0]
+def _point_losses(lower_level: LowerLevel, weights: Weights, thetas: Theta, points: Any) -> Any:
+    """Weighted squares of the rows at each point, averaged over thetas; their mean is the loss."""
+    family = lower_level.with_points(points).at_many(thetas).families[0]
     rows = family.named(weights).values()
-    return family.count * sum(jnp.sum(part**2, axis=1) for part in rows)
+    squares = jnp.stack([jnp.sum(part**2, axis=1) for part in rows]).sum(axis=0)
+    return len(points) * jnp.sum(squares.reshape(-1, len(points)), axis=0)

@@ -2,8 +2,10 @@
 
 import equinox as eqx
 import jax
+import numpy as np
 
 from bilo_ppl._types import Key, Theta
+from bilo_ppl.inner.adequacy import Adequate
 from bilo_ppl.inner.fitting import FitReport, fit, is_large_fit
 from bilo_ppl.inner.lower_level import LowerLevel
 from bilo_ppl.inner.solvers import LevenbergMarquardt
@@ -45,25 +47,42 @@ def consolidate(
 
     A nonlinear PDE may have several solutions, and one leap to distant thetas may land on another
     branch than the operator was on. So the thetas set out from the first of them, which should be near to
-    what the operator solves, and move to their places in a few stages. The result has the rank that the operator had before, its increments starting
-    from zero.
+    what the operator solves, and move to their places in a few stages.
+
+    Where the loss between the collocation points exceeds the tolerance though that at them does not,
+    points are added by the residual, and the fit goes on.
+
+    The result has the rank that the operator had before, its increments starting from zero.
     """
     operator = lower_level.operator
     wide = operator.with_lora(rank if saves(operator.network, rank) else 0, key=key)
     widened = eqx.tree_at(lambda level: level.operator, lower_level, wide)
     first = jax.tree.map(lambda leaf: leaf[0], thetas)
     count = jax.tree.leaves(thetas)[0].shape[0]
-    margin = LARGE_MARGIN if is_large_fit(count * len(wide.points)) else MARGIN
-    weights, report = fit(
-        LevenbergMarquardt(tolerance=tolerance / margin, max_steps=steps),
-        lambda stage: widened.at_many(theta_as(stage, wide.dtype)),
-        wide.weights,
-        stages=[_towards(first, thetas, part) for part in STAGES],
-        progress=progress,
-        label=f"consolidate {count} thetas",
-        least_gain=LEAST_GAIN,
-    )
+    stages = [_towards(first, thetas, part) for part in STAGES]
+    adequate = Adequate(widened, tolerance)
+    points, weights, seconds = np.asarray(operator.points, float), wide.weights, 0.0
+    while True:
+        margin = LARGE_MARGIN if is_large_fit(count * len(points)) else MARGIN
+        level = widened.with_points(points)
+        weights, report = fit(
+            LevenbergMarquardt(tolerance=tolerance / margin, max_steps=steps),
+            lambda stage, level=level: level.at_many(theta_as(stage, wide.dtype)),
+            weights,
+            stages=stages,
+            progress=progress,
+            label=f"consolidate {count} thetas",
+            least_gain=LEAST_GAIN,
+        )
+        seconds += report.cpu_seconds
+        look = adequate(weights, theta_as(thetas, wide.dtype), points)
+        if look.suffices or look.more is None or report.loss > tolerance:
+            break
+        points, stages = look.more, stages[-1:]
     merged = wide.with_weights(weights)
+    if len(points) > len(operator.points):
+        merged = merged.with_points(points)
+    report = report._replace(unseen_loss=look.unseen, adequate=look.suffices, cpu_seconds=seconds)
     return merged.with_lora(operator.rank, key=jax.random.fold_in(key, 1)), report
 
 

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,7 +85,9 @@ def pretrain(
 
         return rows
 
-    adequate = Adequate(lower_level, solver.tolerance)
+    adequate = Adequate(lower_level, 10 * solver.tolerance)
+    arrays, static = eqx.partition(theta, eqx.is_array)
+    batch_of_one = eqx.combine(jax.tree.map(lambda leaf: leaf[None], arrays), static)
     points, parts = np.asarray(problem.points, float), PARTS_OF_TIME[-1:]
     while True:
         at_points = operator.with_points(points)
@@ -97,7 +100,7 @@ def pretrain(
             stages=[jnp.asarray(part, operator.dtype) for part in parts],
             enough=enough and (lambda w, loss, op=at_points: enough(op.with_weights(w), loss)),
         )
-        look = adequate(weights, theta, points)
+        look = adequate(weights, batch_of_one, points)
         if enough is None:
             suffices = look.suffices
         else:

@@ -48,7 +48,9 @@ def load_operator(
         _check_network(header, network, path)
         like = _skeleton(header, problem, network)
         parts = read_leaves(file, (like.network, like.embedding, like.home))
-    return eqx.tree_at(lambda o: (o.network, o.embedding, o.home), like, parts)
+    operator = eqx.tree_at(lambda o: (o.network, o.embedding, o.home), like, parts)
+    points = header.get("points")
+    return operator if points is None else operator.with_points(np.array(points))
 
 
 def _of_problem(problem: Problem) -> dict[str, Any]:
@@ -70,6 +72,7 @@ def _describe(operator: LocalOperator) -> dict[str, Any]:
         "home": {name: list(value.shape) for name, value in operator.home.items()},
         "width": embedding.matrix.shape[0],
         "dtype": np.dtype(operator.dtype).name,
+        "points": None if operator.collocation is None else operator.collocation.tolist(),
         "network": _describe_network(merge_lora(operator.network)),
     }
 

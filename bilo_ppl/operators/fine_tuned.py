@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from bilo_ppl._types import Field, Key, Scalar, Theta, Weights
@@ -98,7 +99,7 @@ class FineTuned(AbstractSolutionOperator):
         Rounding in single precision stalls the loss near 1e-9, and is an error of its own. The points
         are five times as many (`refined`): where all fits have been, a loss cannot tell of the gaps.
         """
-        points = refined(self.problem.points, self.problem.domain)
+        points = refined(np.asarray(self.operator.points, float), self.problem.domain)
         return FineTuned(
             self.operator.astype(jnp.result_type(float)).with_points(points),
             LevenbergMarquardt(self.loss_tolerance / factor, max_steps),

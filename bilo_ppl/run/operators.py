@@ -227,6 +227,11 @@ def _adapted(
     interrupts.raise_if_any()
     if report.fraction_ready < LEAST_READY:
         raise RunFailedError(f"the operator cannot be adapted: {_what_is_missing(report)}")
+    if report.unseen_loss is not None:
+        record.alarm(
+            f"The collocation points do not suffice: between them the loss is {report.unseen_loss:.1e}, "
+            f"above the tolerance {report.tolerance:.0e}, though points were added. Give more."
+        )
     if not report.ready:
         record.alarm(_what_is_missing(report))
     return Prepared(fine, adapted.inverse_mass_matrix, adapted.starts)

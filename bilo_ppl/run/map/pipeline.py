@@ -9,6 +9,7 @@ import numpy as np
 from bilo_ppl._blocks import Interrupts
 from bilo_ppl._files import replacing
 from bilo_ppl.estimate import Estimate, find_map, save_estimate
+from bilo_ppl.estimate.accuracy import EstimateAccuracy, check_estimate
 from bilo_ppl.estimate.first_guess import find_start
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.run.checks import Plan, prepare
@@ -47,6 +48,7 @@ class _Job:
         self.optimizer = plan.settings.make_optimizer()
         self.scores: list[dict[str, Any]] = []
         self.estimates: list[Estimate] = []
+        self.accuracies: list[EstimateAccuracy] = []
         self.numerical: AbstractSolutionOperator | None = None
         self.first_guess: dict[str, Any] | None = None
         """The start of the model file at the latent sites, once they are known."""
@@ -98,11 +100,27 @@ class _Job:
             except ValueError as error:
                 raise RunFailedError(f"data seed {seed}: {error}") from error
         self.record.say(str(found))
+        if not self.accuracies and self.plan.settings.fine_tuned:
+            self._certify(found)
         if not found.converged and found.status != "steps":
             warn(f"data seed {seed}: {found.message}")
         save_estimate(self.record.path(f"estimate-{seed}.eqx"), found)
         self.estimates.append(found)
         self.scores.append(self._score(found, seed))
+
+    def _certify(self, found: Estimate) -> None:
+        """Of the first data set: whether a tighter solve would move the estimate."""
+        with self.record.stage("certify"):
+            try:
+                accuracy = check_estimate(found)
+            except ValueError as error:
+                self.record.say(f"No certificate: {error}")
+                return
+        self.accuracies.append(accuracy)
+        self.record["certificate"] = accuracy._asdict() | {"good": accuracy.good}
+        self.record.say(f"Certificate: {accuracy}")
+        if accuracy.shifts is not None and not accuracy.good:
+            self.record.alarm(str(accuracy))
 
     def _score(self, found: Estimate, seed: int) -> dict[str, Any]:
         file, site = self.plan.file, self.plan.solutions[0]

@@ -1,0 +1,112 @@
+"""How far a point estimate is from that of a nearly exact solution of the PDE.
+
+U and its gradient are computed again at the estimate, by solves to a much smaller loss at more points.
+One Newton step with the covariance of Laplace's approximation then says, in posterior standard
+deviations, where the estimate would move.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from bilo_ppl._compile import jit_once
+from bilo_ppl.estimate.laplace_approximation import entries_of, laplace
+from bilo_ppl.estimate.objective import Objective
+from bilo_ppl.estimate.result import Estimate
+
+__all__ = ["EstimateAccuracy", "check_estimate"]
+
+SHIFT_LIMIT = 0.1
+"""Largest shift of an estimate, in posterior standard deviations."""
+
+
+class EstimateAccuracy(NamedTuple):
+    """What a tighter solve would change in an estimate."""
+
+    energy_change: float
+    """U by the tighter solve, less U of the estimate."""
+    shifts: dict[str, float] | None
+    """By entry of the unconstrained position, in posterior standard deviations; None where these are not
+    known."""
+    loss: float
+    """Loss of the tighter solve."""
+    converged: bool
+    """Whether it reached its tolerance."""
+    note: str
+    """Why there are no shifts."""
+
+    @property
+    def largest_shift(self) -> float:
+        """Largest shift in absolute value; NaN without any."""
+        return max(map(abs, self.shifts.values())) if self.shifts else math.nan
+
+    @property
+    def good(self) -> bool:
+        """Whether the estimate would hardly move."""
+        return self.largest_shift <= SHIFT_LIMIT
+
+    def __str__(self) -> str:
+        change = f"U by {self.energy_change:+.2g}"
+        missed = "" if self.converged else "; it did not reach its tolerance"
+        solve = f"solving to a loss of {self.loss:.0e}{missed}"
+        if self.shifts is None:
+            return f"UNDECIDED: {solve} would change {change}; {self.note}"
+        name = max(self.shifts, key=lambda n: abs(self.shifts[n]))  # pyright: ignore
+        verdict = "GOOD" if self.good else "ALARM"
+        advice = (
+            "" if self.good else " Estimate again with a tighter tolerance (--tol) or more points."
+        )
+        return (
+            f"{verdict}: {solve} would change {change}, and move the estimate by "
+            f"{self.largest_shift:.2g} posterior sd ({name}).{advice}"
+        )
+
+
+def check_estimate(
+    estimate: Estimate, *, factor: float = 100.0, max_steps: int = 60, max_dimension: int = 30
+) -> EstimateAccuracy:
+    """Compare an estimate with that of solves to a loss ``factor`` times smaller, at more points.
+
+    Laplace's approximation is not made for more than ``max_dimension`` unknowns; then, and where there
+    is none, only the change of U is known. Raises a ``ValueError`` if an operator cannot be tightened.
+    """
+    objective = estimate.objective
+    try:
+        operators = {n: op.tightened(factor, max_steps) for n, op in objective.operators.items()}
+    except NotImplementedError as error:
+        raise ValueError(f"check_estimate: {error}") from error
+    # The gradient is the true one, whatever the sensitivity of the operator.
+    tight = {name: operator.searching() for name, operator in operators.items()}
+    better = eqx.tree_at(lambda o: o.operators, objective, tight)
+    states = {
+        name: jax.tree.map(lambda old, new: old.astype(new.dtype), state, tight[name].init_state())
+        for name, state in estimate.operator_states.items()
+    }
+    energy, gradient, info = jax.device_get(_evaluated(better, estimate.z, states))
+    shifts, note = None, ""
+    try:
+        covariance = laplace(estimate, max_dimension=max_dimension).covariance
+        moved = -covariance @ np.asarray(ravel_pytree(gradient)[0], float)
+        sd = np.sqrt(np.diag(covariance))
+        shifts = dict(zip(entries_of(estimate.z), (moved / sd).tolist(), strict=True))
+    except ValueError as error:
+        note = str(error).removeprefix("laplace: ")
+    return EstimateAccuracy(
+        float(energy) - estimate.energy, shifts, float(info.loss), bool(info.converged), note
+    )
+
+
+@jit_once
+def _evaluated(objective: Objective, z: Any, states: Any) -> Any:
+    """U, its gradient, and what the solves report."""
+
+    def energy(z):
+        value, (_, found) = objective(z, states)
+        return value, found.info
+
+    (value, info), gradient = jax.value_and_grad(energy, has_aux=True)(z)
+    return value, gradient, info
