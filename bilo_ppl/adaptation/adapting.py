@@ -63,7 +63,8 @@ def adapt(
 
     **A round** consolidates the operator over ``count`` more thetas (default 6 + 4 for every
     parameter, at most 48) through increments of ``rank`` (0: all weights) by at most ``fit_steps``
-    Levenberg-Marquardt steps, then checks fresh thetas. Rounds end when a fraction ``ready`` of
+    Levenberg-Marquardt steps, then checks fresh thetas. After a fit that has missed the tolerance the
+    next one is of all weights. Rounds end when a fraction ``ready`` of
     these is below the tolerance, and the chains agree (split R-hat), or with the budget:
     ``max_rounds``, or ``max_cpu_seconds``, looked at between rounds.
 
@@ -94,9 +95,13 @@ def adapt(
             known = chosen[group]
             known = home_like(more, operators[group]) if known is None else known
             chosen[group] = joined(known, more)
+            missed = len(fits) >= len(operators) and not fits[-len(operators)].loss <= (
+                operators[group].loss_tolerance or 0.0
+            )
             operators[group], fit = operators[group].fitted_to(
                 chosen[group],
-                rank=rank,
+                # What increments could not be fitted to, all weights may.
+                rank=0 if missed else rank,
                 steps=fit_steps,
                 key=jax.random.fold_in(key_lora, len(fits)),
                 progress=progress,

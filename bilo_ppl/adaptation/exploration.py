@@ -21,7 +21,7 @@ from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key
 from bilo_ppl.adaptation.batches import described
 from bilo_ppl.adaptation.model_sites import ModelSites
-from bilo_ppl.mcmc.chain import Chain, Settings
+from bilo_ppl.mcmc.chain import Adaptation, Chain, Settings
 from bilo_ppl.mcmc.transitions import FixedLength
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.potential import PotentialInfo, StatefulPotential
@@ -124,10 +124,16 @@ class Explorer:
 
         return jax.lax.map(jax.value_and_grad(energy), positions, batch_size=CANDIDATES)
 
-    def _explore(self, arrays: Any, starts: "_Starts", variances: Any, keys: Any) -> Any:
+    def _explore(self, arrays: Any, starts: "_Starts", covariance: Any, keys: Any) -> Any:
         """Positions, energies, and whether all solves converged, of every transition."""
         potential, states = self._potential(arrays), self._states(arrays)
-        settings = Settings(step_size=FIRST_STEP, inverse_mass_matrix=variances)
+        names = tuple(sorted(self.sites.unravel(starts.position[0])))
+        settings = Settings(
+            # So few transitions know less of the shape of the region than what it was drawn from.
+            Adaptation(dense_mass=True, adapt_mass_matrix=False),
+            step_size=FIRST_STEP,
+            inverse_mass_matrix={names: covariance},
+        )
         chain = Chain(potential, FixedLength(LEAPFROGS), settings, self.draws // 2)
 
         def step(state, _):
@@ -176,7 +182,7 @@ class Explorer:
         operators: Sequence[AbstractSolutionOperator],
         candidates: Float[np.ndarray, "n dim"],
         ceiling: float,
-        variances: Float[np.ndarray, " dim"],
+        covariance: Float[np.ndarray, "dim dim"],
         key: Key,
     ) -> Visited:
         """Run the chains from candidates whose U is below a ceiling; the first half is warm-up.
@@ -185,7 +191,7 @@ class Explorer:
         """
         starts = self._starts(operators, candidates, ceiling)
         keys = jax.random.split(key, CHAINS)
-        found = self._run(self._arrays(operators), starts, jnp.asarray(variances), keys)
+        found = self._run(self._arrays(operators), starts, jnp.asarray(covariance), keys)
         positions, energies, solved = (np.asarray(a)[:, self.draws // 2 :] for a in found)
         visited = Visited(positions, energies, float(np.mean(~solved)))
         moves = len(np.unique(visited.of(slice(None)), axis=0))

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.adaptation.batches import (
@@ -23,8 +24,19 @@ from bilo_ppl.ppl.look import look_at
 
 __all__ = ["FromBatch", "FromPosterior", "prior_thetas"]
 
+KNOWN = 5.0
+"""What was known of a covariance counts for so many positions an entry."""
+
 ABOVE_MODE = 30.0
 """Nats by which U at the start of a chain may lie above what the Gaussian has in the mean."""
+
+
+def _covariance(
+    positions: Float[np.ndarray, "n dim"], known: Float[np.ndarray, "dim dim"]
+) -> Float[np.ndarray, "dim dim"]:
+    """Of positions, drawn a little towards what was known before: where nothing moved, that stays."""
+    weight = KNOWN * known.shape[0] / (len(positions) + KNOWN * known.shape[0])
+    return (1 - weight) * np.atleast_2d(np.cov(positions.T)) + weight * known
 
 
 def _wanted(dimension: int, count: int | None) -> int:
@@ -70,17 +82,16 @@ class FromPosterior:
         if self.explorer is None:
             self.explorer = Explorer(self.sites, operators, self.draws)
         ceiling = self.region.energy + len(self.region.mean) / 2 + ABOVE_MODE
-        variances = np.diag(self.region.covariance)
+        covariance = self.region.covariance
         candidates = self.region.draw(self.seed + 1, CHAINS * CANDIDATES, self.spread)
         if self.visited is not None:
             # As many as before, so that nothing is compiled anew: the chains' ends come first.
             candidates[:CHAINS] = self.visited.positions[:, -1]
-            found = self.visited.of(slice(None)).var(axis=0)
-            variances = np.where(found > 0, found, variances)
+            covariance = _covariance(self.visited.of(slice(None)), covariance)
             ceiling = max(ceiling, float(self.visited.energies[:, -1].max()))
         key = jax.random.fold_in(self.key_chains, self.rounds)
         self.rounds += 1
-        self.visited = self.explorer(operators, candidates, ceiling, variances, key)
+        self.visited = self.explorer(operators, candidates, ceiling, covariance, key)
         fresh = self.visited.of(slice(CHAINS // 2, None))
         return [self.sites.thetas(fresh, group) for group in range(len(operators))]
 

@@ -13,13 +13,13 @@ from bilo_ppl.inner.stepping import AllRows, PartOfRows, Reached
 
 __all__ = ["FitReport", "fit", "is_large_fit"]
 
-PART = 256
+PART = 384
 """Items of the first steps of a large fit."""
 
-LARGE = 3 * PART
+LARGE = 2 * PART
 """A problem with more items is large: its steps take a part of them."""
 
-LARGEST_PART = 1024
+LARGEST_PART = 1536
 """The part grows no further: a step on so many rows takes seconds."""
 
 PART_STEPS = 4
@@ -34,7 +34,7 @@ MUCH_WORSE = 4.0
 PATIENCE = 2
 """Chunks without a gain, on the largest parts, after which a fit ends."""
 
-SLOW = 0.5
+SLOW = 0.8
 """Where a chunk of steps on parts leaves more of the loss than this, their noise is in the way: the parts
 double."""
 

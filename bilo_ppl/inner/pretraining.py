@@ -27,6 +27,9 @@ from bilo_ppl.pde.theta import theta_as
 __all__ = ["Pretrained", "pretrain"]
 
 
+CHUNKS, CHUNKS_THAT_ASK = 20, 60
+"""In which training is done: shorter ones where each may be enough, so that it does not go far beyond."""
+
 PARTS_OF_TIME = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """Of an evolution that is learnt from its beginning. Fitted to all times at once, a network may find a
 steady state, which solves the equation, and hide the way to it between the first points."""
@@ -97,6 +100,7 @@ def pretrain(
             operator.weights,
             progress=progress,
             label="pretrain",
+            chunks=CHUNKS if enough is None else CHUNKS_THAT_ASK,
             stages=[jnp.asarray(part, operator.dtype) for part in parts],
             enough=enough and (lambda w, loss, op=at_points: enough(op.with_weights(w), loss)),
         )

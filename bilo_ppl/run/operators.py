@@ -47,7 +47,7 @@ WIDER = 3.0
 PRECISION = 1e-12
 """A loss that nothing aims below."""
 
-ENOUGH = 0.5
+ENOUGH = 0.25
 """Pretraining ends where u is so much more right than the noise asks for."""
 
 FAR_TOO_WRONG = 4.0

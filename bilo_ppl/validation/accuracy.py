@@ -32,7 +32,10 @@ NOISE_LIMIT = 0.05
 SIZE_LIMIT = 1e-2
 """Largest error of u, of its root mean square: also where the noise would allow for more."""
 
-LARGEST_STEP = 10.0
+SAFE = 0.4
+"""Part of what is allowed: where it counts the error may be larger than where it was measured."""
+
+LARGEST_STEP = 100.0
 """A tolerance is at most so many times the loss at which the error was measured."""
 
 
@@ -51,11 +54,11 @@ class Accuracy(NamedTuple):
         return found if math.isfinite(found) else math.inf
 
     def tolerance(self, loss: float) -> float:
-        """The loss at which the error is as large as allowed, given the loss at which it was measured.
+        """The loss at which the error is `SAFE` of what is allowed, given that at which it was measured.
 
         An error is proportional to the square root of the loss; rounded down to one digit.
         """
-        factor = min(1 / max(self.worst, 1e-30) ** 2, LARGEST_STEP)
+        factor = min((SAFE / max(self.worst, 1e-30)) ** 2, LARGEST_STEP)
         exact = max(factor * loss, np.finfo(np.float32).tiny)
         unit = 10.0 ** math.floor(math.log10(exact))
         return math.floor(exact / unit) * unit
