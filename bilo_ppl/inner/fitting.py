@@ -19,7 +19,7 @@ PART = 384
 LARGE = 2 * PART
 """A problem with more items is large: its steps take a part of them."""
 
-LARGEST_PART = 1536
+LARGEST_PART = 2 * PART
 """The part grows no further: a step on so many rows takes seconds."""
 
 PART_STEPS = 4
@@ -34,7 +34,7 @@ MUCH_WORSE = 4.0
 PATIENCE = 2
 """Chunks without a gain, on the largest parts, after which a fit ends."""
 
-SLOW = 0.8
+SLOW = 0.9
 """Where a chunk of steps on parts leaves more of the loss than this, their noise is in the way: the parts
 double."""
 

@@ -13,20 +13,23 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jax.scipy.linalg import solve_triangular
+from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
 from bilo_ppl._types import Rows, Scalar, Weights
 from bilo_ppl.inner.least_squares import LeastSquares
 
-__all__ = ["AbstractLinearised", "Dense", "MatrixFree", "is_large", "linearise"]
+__all__ = ["AbstractLinearised", "Dense", "Gram", "MatrixFree", "is_large", "linearise"]
 
 DENSE_UP_TO = 5e10
 """Largest k^2 m at which a k x m Jacobian (k <= m) is factored; above it, conjugate gradients.
 
 By whole solves the QR wins at all sizes measured (`benchmarks/large_systems.py`); this is where a step
 takes seconds, and J up to a few hundred MiB."""
+
+GRAM_FROM = 256
+"""Size of a normal matrix from which single precision is left for damped steps, where there is double."""
 
 PROBES = 8
 """Random vectors for the mean eigenvalue of a normal matrix that is never formed."""
@@ -80,6 +83,41 @@ class Dense(AbstractLinearised):
         if self.dual:
             return self.J.T @ _normal_solve(factor, rows)
         return _normal_solve(factor, self.J.T @ rows)
+
+    def apply(self, step: Float[Array, " p"]) -> Rows:
+        """See `AbstractLinearised`."""
+        return self.J @ step
+
+
+class Gram(AbstractLinearised):
+    """A Jacobian with its smaller normal matrix in double precision, for many dampings.
+
+    Each costs a Cholesky factorisation, a tenth of a QR decomposition. Only for damped steps:
+    without, the square of the condition number of J may be too large even for double precision.
+    """
+
+    J: Float[Array, "rows p"]
+    normal: Float[Array, "k k"]
+
+    def __init__(self, jacobian: Float[Array, "rows p"]):
+        """The normal matrix of a Jacobian; its derivative is not needed and is stopped."""
+        self.J = jax.lax.stop_gradient(jacobian)
+        wide = self.J.astype(jnp.float64)
+        self.normal = wide @ wide.T if self.dual else wide.T @ wide
+
+    @property
+    def dual(self) -> bool:
+        """Whether the normal matrix is rows x rows."""
+        return self.J.shape[0] <= self.J.shape[1]
+
+    def solve(self, damping: Scalar | float, rows: Rows) -> Float[Array, " p"]:
+        """See `AbstractLinearised`."""
+        size = self.normal.shape[0]
+        shift = damping * jnp.trace(self.normal) / size
+        factor = cho_factor(self.normal + shift * jnp.eye(size), lower=True)
+        right_side = rows if self.dual else self.J.T @ rows
+        found = cho_solve(factor, right_side.astype(jnp.float64)).astype(rows.dtype)
+        return self.J.T @ found if self.dual else found
 
     def apply(self, step: Float[Array, " p"]) -> Rows:
         """See `AbstractLinearised`."""
@@ -148,8 +186,17 @@ def is_large(problem: LeastSquares, weights: Weights) -> bool:
     return min(count, p) ** 2 * max(count, p) > DENSE_UP_TO
 
 
-def linearise(problem: LeastSquares, weights: Weights) -> AbstractLinearised:
-    """The rows near ``weights``, by the cheaper of the two representations for their sizes."""
+def linearise(
+    problem: LeastSquares, weights: Weights, *, damped: bool = False
+) -> AbstractLinearised:
+    """The rows near ``weights``, by the cheapest of the representations for their sizes.
+
+    ``damped`` is for steps whose damping is not next to nothing.
+    """
     if is_large(problem, weights):
         return MatrixFree(problem, weights)
-    return Dense(problem.jacobian(weights))
+    jacobian = problem.jacobian(weights)
+    # Without double precision there is only the QR decomposition.
+    if damped and min(jacobian.shape) >= GRAM_FROM and jacobian.dtype != jnp.result_type(float):
+        return Gram(jacobian)
+    return Dense(jacobian)

@@ -91,13 +91,10 @@ class PartOfRows:
             def part(step):
                 return problem.part(jax.random.fold_in(jax.random.key(0), step), count)
 
-            def step(i, state):
-                # Judged by its own rows, a step on few of them could fit these and nothing else.
-                judge = None if count >= problem.count else part(taken + i + 1)
-                return solver.follow(part(taken + i), state, judge)
-
             state = jax.lax.cond(first, lambda: solver.init(part(taken), weights), lambda: state)
-            state = jax.lax.fori_loop(0, length, step, state)
+            state = jax.lax.fori_loop(
+                0, length, lambda i, s: solver.follow(part(taken + i), s), state
+            )
             terms = problem.terms(state.weights)
             loss = sum(terms.values())
             done = (loss <= solver.tolerance) | ~jnp.isfinite(loss)

@@ -29,6 +29,9 @@ LOOSEST = 1e-4
 SEARCHING_STEPS = 30
 """Most inner steps of a solve in a descent."""
 
+EXPLORING_POINTS = 256
+"""Most collocation points of an exploring solve."""
+
 EXPLORING_STEPS = 8
 """Most inner steps of an exploring solve."""
 
@@ -110,11 +113,16 @@ class FineTuned(AbstractSolutionOperator):
     def relaxed(self) -> "FineTuned":
         """On the residual rows alone, to a hundred times the tolerance, but at most 1e-4.
 
-        The derivative is the partial one: cheap, and good enough where the operator was fitted.
+        The derivative is the partial one: cheap, and good enough where the operator was fitted. Of many
+        collocation points, a few hundred have to do.
         """
         tolerance = max(self.loss_tolerance, min(100 * self.loss_tolerance, LOOSEST))
         solver = LevenbergMarquardt(tolerance=tolerance, max_steps=EXPLORING_STEPS)
-        return FineTuned(self.operator, solver, PartialDerivative(), self.row_weights)
+        local = self.operator
+        if len(local.points) > EXPLORING_POINTS:
+            order = np.random.default_rng(0).permutation(len(local.points))
+            local = local.with_points(local.points[np.sort(order[:EXPLORING_POINTS])])
+        return FineTuned(local, solver, PartialDerivative(), self.row_weights)
 
     def searching(self) -> "FineTuned":
         """On the residual rows alone, with room for many steps: a descent may have far to go."""

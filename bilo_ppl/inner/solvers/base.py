@@ -88,12 +88,11 @@ class AbstractInnerSolver(eqx.Module):
     def step(self, problem: LeastSquares, state: Any) -> Any:
         """One step; never called once `terminate` holds."""
 
-    def follow(self, problem: LeastSquares, state: Any, judge: LeastSquares | None = None) -> Any:
+    def follow(self, problem: LeastSquares, state: Any) -> Any:
         """One step on another problem (another theta), from a state that was made for a former one.
 
         What the solver has learnt may be kept: an optimiser's moments are. The loss of the result is
-        that of its weights in the new problem; its count of steps starts afresh. A solver that looks
-        whether a step pays should look at ``judge``, if given: rows that the step is not made of.
+        that of its weights in the new problem; its count of steps starts afresh.
         """
         return self.step(problem, self.init(problem, state.weights))
 

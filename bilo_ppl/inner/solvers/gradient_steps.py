@@ -49,9 +49,7 @@ class OptaxSolver(AbstractInnerSolver):
         proposal = optax.apply_updates(state.candidate, updates)
         return _State(state.candidate, loss, state.steps + 1, proposal, optimiser)
 
-    def follow(
-        self, problem: LeastSquares, state: _State, judge: LeastSquares | None = None
-    ) -> _State:
+    def follow(self, problem: LeastSquares, state: _State) -> _State:
         """Evaluate the candidate in the new problem and propose the next; the moments are kept.
 
         One pass, forward and backward: gradient descent on a loss that moves.

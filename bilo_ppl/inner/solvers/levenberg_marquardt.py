@@ -41,9 +41,6 @@ class _Trial(NamedTuple):
 SUFFICIENT = 1e-4
 """Least gain ratio of an accepted step."""
 
-JUDGED_SHRINK = 0.3
-"""Factor of the damping after a step that other rows found good: they tell no gain ratio."""
-
 
 def _untried(state: _State) -> _Trial:
     """Where the search for a damping starts: nothing gained, the damping not yet raised."""
@@ -74,27 +71,18 @@ class LevenbergMarquardt(AbstractInnerSolver):
         damping = jnp.asarray(self.damping, rows.dtype)
         return _State(weights, jnp.sum(rows**2), jnp.array(0), rows, damping, jnp.array(False))
 
-    def step(
-        self, problem: LeastSquares, state: _State, judge: LeastSquares | None = None
-    ) -> _State:
-        """Factor the Jacobian, then raise the damping until the loss falls, or that of ``judge``."""
-        system = linearise(problem, state.weights)
-        before = None if judge is None else judge.loss(state.weights)
+    def step(self, problem: LeastSquares, state: _State) -> _State:
+        """Factor the Jacobian, then raise the damping until the loss falls."""
+        system = linearise(problem, state.weights, damped=True)
 
         def rejected(trial):
             return ~(trial.gain > SUFFICIENT) & (trial.count < self.max_trials)
 
-        def attempt(trial):
-            found = self._try(problem, state, system, trial)
-            if judge is None or before is None:
-                return found
-            fell = (before - judge.loss(found.weights)) / before
-            return found._replace(gain=jnp.where(jnp.isfinite(fell), fell, -1.0))
-
-        trial = jax.lax.while_loop(rejected, attempt, _untried(state))
+        trial = jax.lax.while_loop(
+            rejected, lambda trial: self._try(problem, state, system, trial), _untried(state)
+        )
         accepted = trial.gain > SUFFICIENT
-        nielsen = jnp.clip(1 - (2 * trial.gain - 1) ** 3, 0.05, 1.0)
-        shrink = nielsen if judge is None else JUDGED_SHRINK
+        shrink = jnp.clip(1 - (2 * trial.gain - 1) ** 3, 0.05, 1.0)
         floor = jnp.asarray(10 * jnp.finfo(state.rows.dtype).eps ** 2, state.rows.dtype)
 
         def keep(new, old):
@@ -131,12 +119,10 @@ class LevenbergMarquardt(AbstractInnerSolver):
         growth = jnp.where(last.count == 0, 2, 2 * last.growth)
         return _Trial(weights, rows, loss, gain, damping, growth, last.count + 1)
 
-    def follow(
-        self, problem: LeastSquares, state: _State, judge: LeastSquares | None = None
-    ) -> _State:
+    def follow(self, problem: LeastSquares, state: _State) -> _State:
         """One step on another problem, with the damping that served the former one."""
         start = self.init(problem, state.weights)
-        return self.step(problem, start._replace(damping=state.damping), judge)
+        return self.step(problem, start._replace(damping=state.damping))
 
     def stuck(self, state: _State) -> Flag:
         """No damping lowered the loss in the last step."""

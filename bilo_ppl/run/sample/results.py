@@ -24,6 +24,9 @@ __all__ = ["Results"]
 TIGHTER_DRAWS, NUMERICAL_DRAWS = 64, 200
 """Draws that are solved again: by the network, on more points, a solve is dear."""
 
+MANY_POINTS, FEWER_DRAWS = 500, 24
+"""Collocation points beyond which fewer draws must do for the tighter certificate."""
+
 
 MANY_STEPS, MANY_DIVERGENCES = 0.5, 0.02
 """Parts of draws that need inner steps, and of diverging transitions, which contradict an adaptation."""
@@ -173,9 +176,14 @@ class Results:
             *self.args,
             reference=better,
             energies=self.draws.statistics["potential_energy"],
-            subset=TIGHTER_DRAWS if better is None else NUMERICAL_DRAWS,
+            subset=self._tighter_draws if better is None else NUMERICAL_DRAWS,
             seed=self.plan.settings.seed,
         )
+
+    @property
+    def _tighter_draws(self) -> int:
+        many = len(self.plan.file.problem.points) > MANY_POINTS
+        return FEWER_DRAWS if many else TIGHTER_DRAWS
 
     def draw_figures(self) -> None:
         """Write figures/*.png."""

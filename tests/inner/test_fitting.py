@@ -1,0 +1,108 @@
+"""Large fits: steps on parts of the rows, judged by all of them."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import bilo_ppl as bilo
+from bilo_ppl.inner import fitting
+from bilo_ppl.inner.fitting import fit
+from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
+from bilo_ppl.inner.stepping import PartOfRows
+
+X = np.linspace(-1, 1, 2000)
+
+
+def problem(count=2000, noise=0.0):
+    """y = 2 sin(3 x) + 0.5 at points, to be fitted by a sin(b x) + c; ten more rows say c = 0.5."""
+    x = jnp.asarray(X[:count])
+    scatter = jnp.asarray(np.random.default_rng(0).normal(size=count)) * noise
+
+    def rows(w, item):
+        return {"data": jnp.atleast_1d(w[0] * jnp.sin(w[1] * item[0]) + w[2] - item[1])}
+
+    def constant(w, item):
+        return {"constant": jnp.atleast_1d(w[2] - item)}
+
+    y = 2 * jnp.sin(3 * x) + 0.5 + scatter
+    return LeastSquares(
+        (RowFamily(rows, (x, y), {}), RowFamily(constant, jnp.full(10, 0.5), {"constant": 4.0}))
+    )
+
+
+START = jnp.array([1.0, 2.5, 0.0])
+SOLVER = bilo.LevenbergMarquardt(tolerance=1e-12, max_steps=40)
+
+
+def test_a_part_estimates_the_loss_and_keeps_small_families_whole():
+    whole = problem()
+    parts = [whole.part(jax.random.key(i), 200) for i in range(40)]
+    assert {part.count for part in parts} == {209}
+    assert parts[0].families[1].count == 10
+    losses = np.array([part.loss(START) for part in parts])
+    assert losses.std() > 0
+    assert abs(losses.mean() - whole.loss(START)) < 4 * losses.std() / np.sqrt(40)
+    # One of every stretch: all parts of the interval are there.
+    x = np.asarray(parts[0].families[0].items[0])
+    assert np.diff(x).max() < 3 * 2 / len(x)
+    assert whole.part(jax.random.key(0), 5000).count == whole.count
+
+
+def test_a_large_fit_is_right_on_all_rows():
+    weights, report = fit(SOLVER, lambda _: problem(), START, progress=False, label="")
+    assert report.converged
+    np.testing.assert_allclose(weights, [2, 3, 0.5], atol=1e-5)
+    assert report.loss == pytest.approx(float(problem().loss(weights)), abs=1e-14)
+    assert report.terms.keys() == {"data", "constant"}
+    again, _ = fit(SOLVER, lambda _: problem(), START, progress=False, label="")
+    np.testing.assert_array_equal(weights, again)
+
+
+def test_large_and_small_fits_take_different_steps(monkeypatch):
+    used = []
+    monkeypatch.setattr(fitting, "PartOfRows", lambda *a: used.append("part") or PartOfRows(*a))
+    fit(SOLVER, lambda _: problem(500), START, progress=False, label="")
+    assert not used
+    fit(SOLVER, lambda _: problem(), START, progress=False, label="")
+    assert used
+
+
+def test_parts_grow_where_their_noise_is_in_the_way():
+    """Data with noise: the loss on all rows has a floor, below which no part may lead."""
+    solver = eqx.tree_at(lambda s: s.tolerance, SOLVER, 1e-12)
+    _, report = fit(
+        solver, lambda _: problem(noise=0.3), START, progress=False, label="", least_gain=0.01
+    )
+    exact, _ = fit(
+        bilo.LevenbergMarquardt(1e-12, 60),
+        lambda _: _by_all_rows(problem(noise=0.3)),
+        START,
+        progress=False,
+        label="",
+    )
+    floor = float(problem(noise=0.3).loss(exact))
+    assert report.loss < 1.01 * floor
+    assert report.history[-1][1] == report.loss
+
+
+def _by_all_rows(whole):
+    """The same problem as one item: nothing to take a part of."""
+    item = jax.tree.map(lambda leaf: leaf[None], [f.items for f in whole.families])
+
+    def rows(w, items):
+        parts = [
+            eqx.tree_at(lambda f: f.items, family, part)
+            for family, part in zip(whole.families, items, strict=True)
+        ]
+        return {"all": LeastSquares(tuple(parts)).rows(w)}
+
+    return LeastSquares((RowFamily(rows, item, {}),))
+
+
+def test_a_first_order_solver_takes_parts_too():
+    solver = bilo.OptaxSolver(optimiser=optax.adam(3e-2), tolerance=1e-4, max_steps=200)
+    _, report = fit(solver, lambda _: problem(), START, progress=False, label="")
+    assert report.loss < 1e-3

@@ -1,0 +1,85 @@
+"""Errors in units of the noise, of networks whose error is known from the exact solution."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import bilo_ppl as bilo
+from bilo_ppl.validation.accuracy import NOISE_LIMIT, SAFE, SIZE_LIMIT, Accuracy, PredictionError
+
+X = np.linspace(0.05, 0.95, 7)[:, None]
+SIGMA = 0.01
+
+
+@pytest.fixture(scope="module")
+def rough(small_operator):
+    """A network whose solution is wrong by about a percent."""
+    weights = jax.tree.map(lambda w: 1.003 * w, small_operator.weights)
+    return small_operator.with_weights(weights)
+
+
+def exact_distance(operator):
+    """Of the predictions at the data, in sds of the noise."""
+    u = np.asarray(jax.vmap(operator.field({"D": 1.0}))(X))
+    return np.sqrt((((u - np.sin(np.pi * X[:, 0])) / SIGMA) ** 2).sum())
+
+
+def error_of(operator, likelihood, **options):
+    def model(x, y):
+        D = numpyro.sample("D", dist.LogNormal(0.0, 1.0))
+        fine = bilo.FineTuned(operator, bilo.LevenbergMarquardt(1e-6, 5), bilo.PartialDerivative())
+        likelihood(jax.vmap(bilo.solution("u", fine, {"D": D}))(x), y)
+
+    return PredictionError(model, (X, np.zeros(7)), **options)(operator, {"D": 1.0})
+
+
+def normal(u, y):
+    numpyro.sample("y", dist.Normal(u, SIGMA), obs=y)
+
+
+def test_the_error_is_that_of_the_exact_solution(small_operator, rough):
+    wanted = exact_distance(rough)
+    assert wanted > 0.5
+    found = error_of(rough, normal)
+    assert found.noise == pytest.approx(wanted, rel=0.1)
+    assert error_of(small_operator, normal).noise < 0.02
+
+
+def test_the_size_is_relative_to_u(rough):
+    x = np.linspace(0, 1, 101)[:, None]
+    u = np.asarray(jax.vmap(rough.field({"D": 1.0}))(x))
+    exact = np.sin(np.pi * x[:, 0])
+    wanted = np.sqrt(np.mean((u - exact) ** 2) / np.mean(exact**2))
+    assert error_of(rough, normal).size == pytest.approx(wanted, rel=0.2)
+
+
+def test_the_noise_is_that_of_the_model(rough):
+    """A latent noise level, and a likelihood without a mean, whose logarithm is in nats."""
+
+    def latent(u, y):
+        noise = numpyro.sample("noise", dist.HalfNormal(1.0))
+        numpyro.sample("y", dist.Normal(u, noise), obs=y)
+
+    known = error_of(rough, latent, values={"noise": 2 * SIGMA})
+    assert known.noise == pytest.approx(error_of(rough, normal).noise / 2, rel=1e-4)
+
+    def factor(u, y):
+        numpyro.factor("sum", 3.0 * jnp.sum(u))
+
+    u = np.asarray(jax.vmap(rough.field({"D": 1.0}))(X))
+    wanted = 3 * abs((u - np.sin(np.pi * X[:, 0])).sum())
+    assert error_of(rough, factor).noise == pytest.approx(wanted, rel=0.1)
+
+
+def test_a_tolerance_follows_from_the_error():
+    exact = Accuracy(noise=SAFE * NOISE_LIMIT, size=0.0)
+    assert exact.tolerance(3.2e-6) == pytest.approx(3e-6)
+    assert Accuracy(10 * SAFE * NOISE_LIMIT, 0.0).tolerance(3.2e-6) == pytest.approx(3e-8)
+    assert Accuracy(0.0, 10 * SAFE * SIZE_LIMIT).tolerance(3.2e-6) == pytest.approx(3e-8)
+    # Not further than the square root of the loss can be trusted.
+    assert Accuracy(0.0, 0.0).tolerance(3.2e-9) == pytest.approx(3e-7)
+    assert Accuracy(np.nan, 0.0).worst == np.inf
+    assert "sigma" in str(exact)
