@@ -37,6 +37,16 @@ def path(tmp_path):
     return tmp_path / "operator.bilo"
 
 
+def test_points_of_its_own_are_kept(path):
+    operator = operator_for()
+    points = np.linspace(0, 1, 7)[:, None]
+    bilo.save_operator(path, operator.with_points(points))
+    loaded = bilo.load_operator(path, poisson.problem)
+    np.testing.assert_array_equal(loaded.collocation, points)
+    bilo.save_operator(path, operator)
+    assert bilo.load_operator(path, poisson.problem).collocation is None
+
+
 @pytest.mark.parametrize(
     "options",
     [

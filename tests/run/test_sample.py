@@ -3,6 +3,7 @@ import pathlib
 import re
 import signal
 import textwrap
+import types
 
 import jax
 import numpy as np
@@ -11,6 +12,14 @@ import pytest
 from bilo_ppl.cli import main
 from bilo_ppl.diagnostics import load
 from bilo_ppl.mcmc import BlockSampler
+from bilo_ppl.operators.base import SolveInfo
+from bilo_ppl.run import operators
+from bilo_ppl.run.record import Record
+from bilo_ppl.run.sample.results import Results
+from bilo_ppl.run.sample.settings import SampleSettings
+from bilo_ppl.run.settings import RunFailedError
+from bilo_ppl.validation.accuracy import Accuracy
+from bilo_ppl.validation.certificate import Certificate
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -232,6 +241,73 @@ def test_a_signal_before_the_first_draws(folder, monkeypatch, by):
 
 
 # With a fine-tuned operator.
+
+
+def test_a_small_fine_tuned_run_that_is_contradicted_adapts_again(folder, capsys, monkeypatch):
+    """By the default command line: tolerance from the noise, and the exact posterior in the end."""
+    pathlib.Path("small.py").write_text(extended('architecture = {"width": 16}\n'))
+    once = ["The first attempt is wrong."]
+    contradictions = Results.contradictions
+    monkeypatch.setattr(
+        Results, "contradictions", lambda self: [once.pop()] if once else contradictions(self)
+    )
+    monkeypatch.setattr(Results, "tightening", lambda self: 0.25)
+    arguments = ["small.py", "--chains", "2", "--warmup", "200", "--samples", "300"]
+    assert main(["run", *arguments, "--out", "here"]) == 0
+    printed = capsys.readouterr()
+    found = content(folder / "here")
+    chosen = found["tolerance"]
+    assert 1e-6 < chosen["loss"] < 1e-1
+    assert chosen["accuracy"]["noise"] < 0.05
+    assert chosen["measured_at"] <= chosen["loss"] / 2
+    assert f"Tolerance from the noise: loss {chosen['loss']:.0e}" in printed.out
+
+    assert found["first_attempt"]["contradictions"] == ["The first attempt is wrong."]
+    assert found["first_attempt"]["tolerance"] == pytest.approx(chosen["loss"])
+    assert found["adapt"]["tolerance"] == pytest.approx(chosen["loss"] / 4)
+    assert "adapt again" in found["cpu_seconds"]
+    assert "alarms" not in found
+
+    assert found["adapt"]["fraction_ready"] > 0.9
+    assert found["certificates"]["tighter"]["good"]
+    assert found["certificates"]["numerical"]["good"]
+    distance = found["distances"]["D"]
+    assert abs(distance["mean_error"]) < 4
+    assert abs(distance["sd_error"]) < 4 * distance["sd_error_se"]
+
+
+@pytest.mark.parametrize(
+    ("inner", "diverging", "error", "expected"),
+    [
+        ((0, True), 0.0, 0.01, []),
+        ((1, True), 0.0, 0.01, ["100% of the draws need inner steps"]),
+        ((0, False), 0.0, 0.01, ["At 40 of 40 draws the PDE is not solved"]),
+        ((0, True), 0.1, 0.01, ["10% of the transitions diverged"]),
+        ((0, True), 0.0, 0.5, ["A tighter solve disagrees: ALARM"]),
+    ],
+)
+def test_what_contradicts_an_adaptation(inner, diverging, error, expected):
+    results = object.__new__(Results)
+    steps, converged = inner
+    results.inner = {"u": SolveInfo.of(np.full((2, 20), steps), 1e-7, np.full((2, 20), converged))}
+    flags = np.arange(40).reshape(2, 20) < 40 * diverging
+    results.draws = types.SimpleNamespace(statistics={"diverging": flags})
+    results.plan = types.SimpleNamespace(settings=types.SimpleNamespace(adapts=True))
+    certificate = Certificate(
+        "solving", 40, 0, 0, 0, 1e-8, error, error**2 / 2, np.exp(-(error**2)), 0.1, {}, {}
+    )
+    results.certificates = {"tighter": certificate}
+    found = results.contradictions()
+    assert len(found) == len(expected)
+    assert all(a.startswith(b) for a, b in zip(found, expected, strict=True))
+    assert results.tightening() == (pytest.approx(0.0025) if error == 0.5 else 1.0)
+
+
+def test_a_wrong_solution_at_the_first_guess_ends_the_run():
+    record = object.__new__(Record)
+    record.content, record.settings = {}, SampleSettings("poisson", quiet=True)
+    with pytest.raises(RunFailedError, match=r"u right to 1 sigma.*at a loss of 1.0e-07"):
+        operators._tolerance(record, Accuracy(noise=1.0, size=1e-4), 1e-7)
 
 
 @pytest.mark.slow
