@@ -52,6 +52,7 @@ def adapt(
 
     - by default from the posterior. `find_map` descends to its mode, in unconstrained space, from the
       theta of pretraining; where the operator cannot follow, it is settled at the best point so far.
+      Two descents from prior draws look for other modes.
       Draws of the Gaussian about the mode, widened by ``spread``, are fitted. Then eight chains of
       ``draws`` transitions from dispersed starts explore it. Half of them give thetas to check, and,
       where another round is needed, the others thetas to fit, widened about their mean;
@@ -61,10 +62,10 @@ def adapt(
     In the last two cases no chain is run: the operator is fitted to a spread-out part of them, less
     those at which the PDE could not be solved, and checked on the rest.
 
-    **A round** consolidates the operator over ``count`` more thetas (default 6 + 4 for every
-    parameter, at most 48) through increments of ``rank`` (0: all weights) by at most ``fit_steps``
-    Levenberg-Marquardt steps, then checks fresh thetas. After a fit that has missed the tolerance the
-    next one is of all weights. Rounds end when a fraction ``ready`` of
+    **A round** consolidates the operator over ``count`` more thetas (for d unknowns by default
+    6 + 4 d or 2 d (d + 1), at most 200) through increments of ``rank`` (0: all weights) by at most
+    ``fit_steps`` Levenberg-Marquardt steps, then checks fresh thetas. After a fit that has missed the
+    tolerance the next one is of all weights. Rounds end when a fraction ``ready`` of
     these is below the tolerance, and the chains agree (split R-hat), or with the budget:
     ``max_rounds``, or ``max_cpu_seconds``, looked at between rounds.
 
@@ -119,7 +120,7 @@ def adapt(
             fresh=sum(len(losses) for losses in found),
             fits=fits,
             tolerance=max(operator.loss_tolerance or 0.0 for operator in operators),
-            ready=fraction >= ready and source.settled,
+            ready=fraction >= ready and source.settled and source.elsewhere is None,
             notes=source.notes,
             cpu_seconds=time.process_time() - start,
         ),

@@ -18,14 +18,21 @@ from bilo_ppl._types import Key
 from bilo_ppl.adaptation.model_sites import ModelSites
 from bilo_ppl.estimate import Estimate, find_map, laplace
 from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.ppl.look import look_at
 
-__all__ = ["Region", "find_region"]
+__all__ = ["Region", "find_region", "other_mode"]
 
 DESCENT_STEPS = 200
 """Most steps of a descent before the operator is settled anew."""
 
 SETTLINGS = 6
 """Most descents, each from where the one before could not go on."""
+
+PRIOR_DESCENTS, PRIOR_STEPS = 2, 60
+"""Descents from prior draws that look for other modes, and the most steps of each."""
+
+APART, COUNTS = 8.0, 5.0
+"""A mode is another one so many standard deviations away, and counts up to so many nats above."""
 
 GAIN = 0.1
 """A descent that lowers U by less, in nats, is the last."""
@@ -79,7 +86,41 @@ def find_region(
     return region, operators
 
 
-def _estimate(sites: ModelSites, operators, key: Key, init: Any, progress: bool) -> Estimate:
+def other_mode(
+    sites: ModelSites,
+    operators: Sequence[AbstractSolutionOperator],
+    region: Region,
+    key: Key,
+    progress: bool,
+) -> str | None:
+    """Another mode that counts, found by descents from prior draws, in words; None if none is found."""
+    for attempt in range(PRIOR_DESCENTS):
+        key_draw, key_descent = jax.random.split(jax.random.fold_in(key, attempt))
+        try:
+            drawn = look_at(sites.model, sites.args, sites.kwargs, key=key_draw).values
+            found = _estimate(sites, operators, key_descent, drawn, progress, PRIOR_STEPS)
+        except ValueError:
+            continue
+        away = np.asarray(ravel_pytree(found.z)[0]) - region.mean
+        distance = float(np.sqrt(away @ np.linalg.solve(region.covariance, away)))
+        if found.inner.converged and distance > APART and found.energy < region.energy + COUNTS:
+            values = ", ".join(_shown(n, v) for n, v in found.values.items())
+            return (
+                f"A descent from a prior draw ends elsewhere: {values}, U = {found.energy:.5g}, "
+                f"{distance:.0f} standard deviations away. The posterior has more than one mode, and "
+                "chains about one of them do not find the others"
+            )
+    return None
+
+
+def _estimate(
+    sites: ModelSites,
+    operators,
+    key: Key,
+    init: Any,
+    progress: bool,
+    steps: int = DESCENT_STEPS,
+) -> Estimate:
     searching = [operator.searching() for operator in operators]
     try:
         return find_map(
@@ -87,7 +128,7 @@ def _estimate(sites: ModelSites, operators, key: Key, init: Any, progress: bool)
             key,
             *sites.args,
             init=init,
-            steps=DESCENT_STEPS,
+            steps=steps,
             jacobian=True,
             progress=progress,
             **sites.kwargs,

@@ -30,7 +30,7 @@ class AdaptReport(NamedTuple):
     fits: list[FitReport]
     tolerance: float
     ready: bool
-    """Whether the wanted fraction was reached, and the chains agree."""
+    """Whether the wanted fraction was reached, the chains agree, and no other mode was found."""
     notes: tuple[str, ...]
     """What exploration found: the point estimate, and whether the chains agree."""
     cpu_seconds: float
@@ -42,7 +42,7 @@ class AdaptReport(NamedTuple):
         return None if last.adequate else last.unseen_loss
 
     def __str__(self) -> str:
-        reached = "" if self.ready else "; the budget ended before the operator was ready"
+        reached = "" if self.ready else "; not ready"
         line = (
             f"{100 * self.fraction_ready:.1f} % of {self.fresh} fresh thetas need no inner step "
             f"(worst loss {self.worst_loss:.1e}, tolerance {self.tolerance:.0e}) after {self.rounds} "

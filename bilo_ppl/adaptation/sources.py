@@ -18,11 +18,14 @@ from bilo_ppl.adaptation.batches import (
 )
 from bilo_ppl.adaptation.exploration import AGREEMENT, CANDIDATES, CHAINS, Explorer, Visited
 from bilo_ppl.adaptation.model_sites import ModelSites
-from bilo_ppl.adaptation.region import Region, find_region
+from bilo_ppl.adaptation.region import Region, find_region, other_mode
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.look import look_at
 
 __all__ = ["FromBatch", "FromPosterior", "prior_thetas"]
+
+MOST_THETAS = 200
+"""Most thetas of a round, unless more are asked for."""
 
 KNOWN = 5.0
 """What was known of a covariance counts for so many positions an entry."""
@@ -40,8 +43,8 @@ def _covariance(
 
 
 def _wanted(dimension: int, count: int | None) -> int:
-    """How many thetas to fit in a round."""
-    return count or min(6 + 4 * dimension, 48)
+    """How many thetas to fit in a round: more than a quadratic function of theta has coefficients."""
+    return count or min(max(6 + 4 * dimension, 2 * dimension * (dimension + 1)), MOST_THETAS)
 
 
 class FromPosterior:
@@ -53,12 +56,16 @@ class FromPosterior:
         self.seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
         self.region: Region | None = None
         self.visited: Visited | None = None
+        self.elsewhere: str | None = None
+        """Another mode, in words."""
         self.explorer: Explorer | None = None
         self.rounds = 0
 
     def begin(self, operators: Sequence[AbstractSolutionOperator]) -> list[Any]:
         """The operators, settled at the mode of the posterior."""
         self.region, settled = find_region(self.sites, operators, self.key_region, self.progress)
+        key = jax.random.fold_in(self.key_region, 1)
+        self.elsewhere = other_mode(self.sites, settled, self.region, key, self.progress)
         return settled
 
     def to_fit(
@@ -125,6 +132,8 @@ class FromPosterior:
             f"{CHAINS} chains from dispersed starts {agree}: the largest R-hat is {r_hat[worst]:.2f} "
             f"({self.sites.names[worst]}; limit {AGREEMENT}).",
         ]
+        if self.elsewhere is not None:
+            notes.append(f"{self.elsewhere}.")
         if self.visited.unsolved > 0.01:
             notes.append(
                 f"{100 * self.visited.unsolved:.0f} % of the transitions met a theta at which the PDE "
@@ -139,6 +148,7 @@ class FromBatch:
     variances: Any = None
     positions: Any = None
     settled = True
+    elsewhere: str | None = None
     notes: tuple[str, ...] = ()
 
     def __init__(self, thetas: Sequence[Theta]):

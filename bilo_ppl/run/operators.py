@@ -241,9 +241,11 @@ def _what_is_missing(report: AdaptReport) -> str:
     """Why adaptation ended before the operator was ready, and what it means."""
     found = " ".join(report.notes)
     return (
-        f"the operator is not fully adapted ({found}). Where the chains of the exploration do not agree, "
-        "the posterior may have parts that no chain finds from where it starts: compare several seeds. "
-        "Where thetas need inner steps, sampling is slower, and rejected where these do not suffice."
+        f"the operator is not fully adapted ({found} {100 * report.fraction_ready:.0f} % of fresh thetas "
+        f"need no inner step, the worst loss is {report.worst_loss:.1e}). Where the chains of the "
+        "exploration do not agree, the posterior may have parts that no chain finds from its start: "
+        "compare several seeds. Where thetas need inner steps, sampling is slower, and rejected where "
+        "these do not suffice."
     )
 
 

@@ -8,11 +8,12 @@ import numpyro.distributions as dist
 import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro.distributions import constraints
+from numpyro.infer.util import potential_energy
 
 import bilo_ppl as bilo
 from bilo_ppl.adaptation.exploration import CHAINS, Explorer, Visited
 from bilo_ppl.adaptation.model_sites import ModelSites, find_sites
-from bilo_ppl.adaptation.region import find_region
+from bilo_ppl.adaptation.region import Region, find_region, other_mode
 from bilo_ppl.adaptation.sources import prior_thetas
 from models import poisson
 
@@ -87,7 +88,7 @@ def test_the_region_of_a_normal_posterior_is_that_posterior():
 
 def explored(model, candidates, draws=400, ceiling=1e3, variances=(SD**2,)):
     explorer = Explorer(sites_of(model, OPERATOR), [OPERATOR], draws)
-    return explorer([OPERATOR], candidates, ceiling, np.array(variances), jax.random.key(1))
+    return explorer([OPERATOR], candidates, ceiling, np.diag(variances), jax.random.key(1))
 
 
 def test_chains_have_the_law_of_the_posterior_and_agree():
@@ -115,6 +116,53 @@ def test_chains_in_two_modes_do_not_agree():
     assert visited.r_hat.max() > 2
 
 
+def test_a_narrow_ridge_is_explored_along_it():
+    """D + E is known a hundred times better than D - E: no step suits both entries alone."""
+
+    def ridge(operator):
+        D = numpyro.sample("D", dist.Normal(0.0, 10.0))
+        E = numpyro.sample("E", dist.Normal(0.0, 10.0))
+        u = bilo.solution("u", operator, {"D": D})(MIDDLE)
+        numpyro.sample("sum", dist.Normal(u + E, 0.01), obs=0.0)
+        numpyro.sample("difference", dist.Normal(u - E, 1.0), obs=0.0)
+
+    covariance = 0.25 * np.array([[1, -1], [-1, 1]]) + 0.25e-4
+    factor = np.linalg.cholesky(covariance)
+    candidates = 1.5 * np.random.default_rng(0).normal(size=(32, 2)) @ factor.T
+    explorer = Explorer(sites_of(ridge, OPERATOR, latent=("D", "E")), [OPERATOR], 120)
+    along = explorer([OPERATOR], candidates, 1e3, covariance, jax.random.key(1))
+    assert along.agree
+    np.testing.assert_allclose(np.cov(along.of(slice(None)).T), covariance, atol=0.06)
+    alone = explorer([OPERATOR], candidates, 1e3, np.diag(np.diag(covariance)), jax.random.key(1))
+    assert not alone.agree
+
+
+@pytest.mark.parametrize(("depth", "counts"), [(0.0, True), (30.0, False)])
+def test_another_mode_is_found_if_it_counts(depth, counts):
+    """Modes at D = 1 and -1; the second lies ``depth`` nats higher."""
+
+    def model(operator):
+        D = numpyro.sample("D", dist.Normal(0.0, 2.0))
+        u = bilo.solution("u", operator, {"D": D})(MIDDLE)
+        numpyro.sample("y", dist.Normal(u**2, 0.05), obs=1.0)
+        numpyro.factor("tilt", 0.5 * depth * u)
+
+    sites = sites_of(model, OPERATOR)
+    for mean, expected in ((1.0, counts), (-1.0, True)):
+        region = Region(np.array([mean]), np.array([[1e-3]]), _energy(model, mean), "")
+        notes = [
+            other_mode(sites, [OPERATOR], region, jax.random.key(seed), progress=False)
+            for seed in range(4)
+        ]
+        found = [note for note in notes if note is not None]
+        assert bool(found) == expected
+        assert all("more than one mode" in note for note in found)
+
+
+def _energy(model, D):
+    return float(potential_energy(model, (OPERATOR,), {}, {"D": jnp.array(D)}))
+
+
 def test_starts_above_the_ceiling_are_left_out():
     near = MEAN + SD * np.linspace(-1, 1, 16)[:, None]
     far = np.full((16, 1), 40.0)
@@ -128,7 +176,7 @@ def test_a_model_that_is_nowhere_solved_is_an_error():
     )
     explorer = Explorer(sites_of(linear, nowhere), [nowhere], 20)
     with pytest.raises(ValueError, match="could be solved to a solution at none of 32 positions"):
-        explorer([nowhere], np.zeros((32, 1)), 1e3, np.ones(1), jax.random.key(0))
+        explorer([nowhere], np.zeros((32, 1)), 1e3, np.eye(1), jax.random.key(0))
 
 
 def test_chains_that_never_move_have_no_r_hat():

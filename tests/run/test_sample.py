@@ -54,7 +54,7 @@ def content(folder):
         (["poisson", "--data", "missing.csv"], "there is no data file missing.csv"),
         (["poisson", "--tol", "0"], "tol is 0; .* must be positive"),
         (["poisson", "--tol", "nan"], "tol is nan"),
-        (["poisson", "--rank", "129"], "rank 129 is not between 1 and 128.*0 for full"),
+        (["poisson", "--rank", "65"], "rank 65 is not between 1 and 64.*0 for full"),
         (["poisson", "--rank", "-1"], "rank is -1; the least is 0"),
         (["poisson", "--chains", "0"], "chains is 0; the least is 1"),
         (["poisson", "--samples", "0"], "samples is 0; the least is 1"),

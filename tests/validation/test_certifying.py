@@ -12,6 +12,8 @@ import pytest
 
 import bilo_ppl as bilo
 from bilo_ppl import diagnostics
+from bilo_ppl.inner.lower_level import LowerLevel
+from bilo_ppl.inner.solvers import solve
 from bilo_ppl.validation.certifying import _tightened
 from models import gene_expression, poisson
 
@@ -235,9 +237,12 @@ def test_too_few_collocation_points_are_an_alarm(count, good):
         numpyro.sample("y", dist.Normal(jax.vmap(u)(x), 0.02), obs=y)
 
     problem = Decay(Decay.domain.grid(count))
-    local, _ = bilo.pretrain(
-        problem, {"r": 9.0}, key=jax.random.key(0), width=16, dtype=np.float64, progress=False
-    )
+    # `pretrain` would add points.
+    theta = {"r": jnp.array(9.0)}
+    local = bilo.LocalOperator(problem, theta, key=jax.random.key(0), width=16, dtype=np.float64)
+    level = LowerLevel(local, bilo.PartialDerivative())
+    solver = bilo.LevenbergMarquardt(tolerance=1e-6, max_steps=200)
+    local = local.with_weights(solve(solver, level.at(theta), local.weights).value)
     operator = bilo.FineTuned(local, bilo.LevenbergMarquardt(1e-6, 30), bilo.PartialDerivative())
     x = problem.domain.interior_grid(12)
     y = np.sinh(3 * (1 - x[:, 0])) / np.sinh(3)
