@@ -59,6 +59,7 @@ class FitReport(NamedTuple):
         terms = ", ".join(f"{name} {value:.2e}" for name, value in self.terms.items())
         reached = "reached" if self.converged else "NOT reached"
         unseen = "" if self.unseen_loss is None else f"; at unseen points {self.unseen_loss:.2e}"
+        unseen += "" if self.adequate else ": the points do NOT suffice"
         return (
             f"loss {self.loss:.2e} ({terms}) after {self.steps} steps, {self.cpu_seconds:.1f} CPU s; "
             f"tolerance {self.tolerance:.0e} {reached}{unseen}"
