@@ -6,6 +6,8 @@ Kartha, Lu, A comprehensive study of non-adaptive and residual-based adaptive sa
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
@@ -90,7 +92,10 @@ def correction(lower_level: LowerLevel, weights: Weights, theta: Theta, points: 
 @jit_once
 def _point_losses(lower_level: LowerLevel, weights: Weights, thetas: Theta, points: Any) -> Any:
     """Weighted squares of the rows at each point, averaged over thetas; their mean is the loss."""
-    family = lower_level.with_points(points).at_many(thetas).families[0]
+    level = lower_level.with_points(points)
+    # A theta of functions without arrays has no batch axis.
+    batched = any(map(eqx.is_array, jax.tree.leaves(thetas)))
+    family = (level.at_many(thetas) if batched else level.at(thetas)).families[0]
     rows = family.named(weights).values()
     squares = jnp.stack([jnp.sum(part**2, axis=1) for part in rows]).sum(axis=0)
     return len(points) * jnp.sum(squares.reshape(-1, len(points)), axis=0)
