@@ -109,9 +109,11 @@ def pretrain(
             suffices = look.suffices
         else:
             suffices = enough(at_points.with_weights(weights), report.loss)
+        fixed = False
         if not (report.converged if enough is None else suffices):
-            _warn_of_fixed_rows(rows_at(points)(1.0), weights, solver.tolerance)
-        if suffices or look.more is None:
+            fixed = _warn_of_fixed_rows(rows_at(points)(1.0), weights, solver.tolerance)
+        # More points would only thin out rows that no weight can change.
+        if suffices or fixed or look.more is None:
             break
         # What hides between the points is as a rule no solution at all, and no start for the next.
         points, parts = look.more, PARTS_OF_TIME if problem.domain.time is not None else parts
@@ -130,8 +132,8 @@ def _squeezed(points: Any, domain: Box, part: Any) -> Any:
     return points.at[:, domain.time].set(begin + part * (points[:, domain.time] - begin))
 
 
-def _warn_of_fixed_rows(problem: LeastSquares, weights: Weights, tolerance: float) -> None:
-    """Say so if rows that no weight can change are enough to miss the tolerance."""
+def _warn_of_fixed_rows(problem: LeastSquares, weights: Weights, tolerance: float) -> bool:
+    """Whether rows that no weight can change are enough to miss the tolerance; say so if they are."""
 
     def fixed_loss(weights):
         flat, unravel = ravel_pytree(weights)
@@ -150,6 +152,7 @@ def _warn_of_fixed_rows(problem: LeastSquares, weights: Weights, tolerance: floa
             "them out of the problem's points (bilo_ppl.masked).",
             stacklevel=3,
         )
+    return bool(loss > tolerance)
 
 
 def data_rows(
