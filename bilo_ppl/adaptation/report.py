@@ -37,9 +37,9 @@ class AdaptReport(NamedTuple):
 
     @property
     def unseen_loss(self) -> float | None:
-        """Loss between the collocation points after the last fit, if it exceeds the tolerance."""
-        last = self.fits[-1]
-        return None if last.adequate else last.unseen_loss
+        """Loss between the collocation points after the last fits, if points do not suffice for one."""
+        last = self.fits[-(len(self.fits) // self.rounds) :]
+        return max((fit.unseen_loss or 0.0 for fit in last if not fit.adequate), default=None)
 
     def __str__(self) -> str:
         reached = "" if self.ready else "; not ready"

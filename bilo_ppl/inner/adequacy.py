@@ -28,7 +28,6 @@ MUCH_LARGER = 10.0
 MOST_TIMES, MOST_OF_FEW = 4, 200
 """Points may become so many times as many as the problem gave, and so many in any case."""
 
-
 MOST_UNSEEN = 512
 """Points at which a step shows what the solution lacks."""
 
@@ -57,9 +56,9 @@ class Adequate:
         """Look between ``points`` at a batch of thetas."""
         problem = self.lower_level.operator.problem
         own = np.asarray(points, float)
-        other = refined(own, problem.domain)[len(own) :]
-        losses = np.asarray(_point_losses(self.lower_level, weights, thetas, other), float)
-        seen = np.asarray(_point_losses(self.lower_level, weights, thetas, own), float)
+        points = refined(own, problem.domain)
+        found = np.asarray(_point_losses(self.lower_level, weights, thetas, points), float)
+        seen, losses, other = found[: len(own)], found[len(own) :], points[len(own) :]
         unseen = float(losses.mean())
         suffices = unseen <= max(self.tolerance, MUCH_LARGER * float(seen.mean()))
         most = max(MOST_TIMES * len(problem.points), MOST_OF_FEW)

@@ -51,24 +51,33 @@ class AbstractLinearised(eqx.Module):
         """J d."""
 
 
-class Dense(AbstractLinearised):
+class _Formed(AbstractLinearised):
+    """With the Jacobian as a matrix."""
+
+    J: Float[Array, "rows p"]
+
+    @property
+    def dual(self) -> bool:
+        """Whether the smaller normal matrix is rows x rows."""
+        return self.J.shape[0] <= self.J.shape[1]
+
+    def apply(self, step: Float[Array, " p"]) -> Rows:
+        """See `AbstractLinearised`."""
+        return self.J @ step
+
+
+class Dense(_Formed):
     """A Jacobian J with the triangular factor R of its smaller normal matrix.
 
     R^T R = J J^T when there are no more rows than weights (dual), else J^T J (primal).
     """
 
-    J: Float[Array, "rows p"]
     R: Float[Array, "k k"]
 
     def __init__(self, jacobian: Float[Array, "rows p"]):
         """Factor a Jacobian; its derivative is not needed and is stopped."""
         self.J = jax.lax.stop_gradient(jacobian)
         self.R = jnp.linalg.qr(self.J.T if self.dual else self.J, mode="r")
-
-    @property
-    def dual(self) -> bool:
-        """Whether R factors the rows x rows matrix."""
-        return self.J.shape[0] <= self.J.shape[1]
 
     @property
     def scale(self) -> Scalar:
@@ -84,19 +93,14 @@ class Dense(AbstractLinearised):
             return self.J.T @ _normal_solve(factor, rows)
         return _normal_solve(factor, self.J.T @ rows)
 
-    def apply(self, step: Float[Array, " p"]) -> Rows:
-        """See `AbstractLinearised`."""
-        return self.J @ step
 
-
-class Gram(AbstractLinearised):
+class Gram(_Formed):
     """A Jacobian with its smaller normal matrix in double precision, for many dampings.
 
     Each costs a Cholesky factorisation, a tenth of a QR decomposition. Only for damped steps:
     without, the square of the condition number of J may be too large even for double precision.
     """
 
-    J: Float[Array, "rows p"]
     normal: Float[Array, "k k"]
 
     def __init__(self, jacobian: Float[Array, "rows p"]):
@@ -104,11 +108,6 @@ class Gram(AbstractLinearised):
         self.J = jax.lax.stop_gradient(jacobian)
         wide = self.J.astype(jnp.float64)
         self.normal = wide @ wide.T if self.dual else wide.T @ wide
-
-    @property
-    def dual(self) -> bool:
-        """Whether the normal matrix is rows x rows."""
-        return self.J.shape[0] <= self.J.shape[1]
 
     def solve(self, damping: Scalar | float, rows: Rows) -> Float[Array, " p"]:
         """See `AbstractLinearised`."""
@@ -118,10 +117,6 @@ class Gram(AbstractLinearised):
         right_side = rows if self.dual else self.J.T @ rows
         found = cho_solve(factor, right_side.astype(jnp.float64)).astype(rows.dtype)
         return self.J.T @ found if self.dual else found
-
-    def apply(self, step: Float[Array, " p"]) -> Rows:
-        """See `AbstractLinearised`."""
-        return self.J @ step
 
 
 def _normal_solve(R, b):

@@ -34,8 +34,24 @@ class Reached(NamedTuple):
     """Whether further steps are of no use."""
 
 
-class AllRows:
-    """Steps of ``solver`` on the problem ``rows(stage)``, compiled once for all stages and lengths."""
+class _Steps:
+    """Steps of a solver, compiled once for all stages and lengths."""
+
+    def __init__(self, make: Callable[[], Any], run: Callable[..., Reached]):
+        shapes = eqx.filter_eval_shape(make)
+        self._blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        self._run, self._taken = eqx.filter_jit(run), 0
+
+    def __call__(self, weights: Weights, state: Any, stage: Any, length: int) -> Reached:
+        """At most ``length`` steps from the solver's ``state``; None: it starts at ``weights``."""
+        first, known = jnp.array(state is None), self._blank if state is None else state
+        taken = jnp.asarray(self._taken)
+        self._taken += length
+        return self._run(weights, known, first, stage, jnp.asarray(length), taken)
+
+
+class AllRows(_Steps):
+    """Steps of ``solver`` on the problem ``rows(stage)``; the call that starts only evaluates."""
 
     def __init__(
         self,
@@ -44,10 +60,7 @@ class AllRows:
         weights: Weights,
         stage: Any,
     ):
-        self._blank = _blank(lambda: solver.init(rows(stage), weights))
-
-        @eqx.filter_jit
-        def run(weights, state, first, stage, length):
+        def run(weights, state, first, stage, length, _):
             problem = rows(stage)
             # One compilation serves the start and every chunk of every stage.
             state = jax.lax.cond(first, lambda: solver.init(problem, weights), lambda: state)
@@ -60,15 +73,10 @@ class AllRows:
             done = solver.terminate(state)
             return Reached(state, state.weights, state.loss, terms, steps, done)
 
-        self._run = run
-
-    def __call__(self, weights: Weights, state: Any, stage: Any, length: int) -> Reached:
-        """At most ``length`` steps from ``state``; None: an evaluation at ``weights``."""
-        first, known = jnp.array(state is None), self._blank if state is None else state
-        return self._run(weights, known, first, stage, jnp.asarray(length))
+        super().__init__(lambda: solver.init(rows(stage), weights), run)
 
 
-class PartOfRows:
+class PartOfRows(_Steps):
     """Steps of ``solver``, each on ``count`` other items of the problem ``rows(stage)``."""
 
     def __init__(
@@ -79,38 +87,19 @@ class PartOfRows:
         stage: Any,
         count: int,
     ):
-        self.count, self._taken = count, 0
-        self._blank = _blank(
-            lambda: solver.init(rows(stage).part(jax.random.key(0), count), weights)
-        )
+        def part(problem, step):
+            return problem.part(jax.random.fold_in(jax.random.key(0), step), count)
 
-        @eqx.filter_jit
         def run(weights, state, first, stage, length, taken):
             problem = rows(stage)
-
-            def part(step):
-                return problem.part(jax.random.fold_in(jax.random.key(0), step), count)
-
-            state = jax.lax.cond(first, lambda: solver.init(part(taken), weights), lambda: state)
+            start = part(problem, taken)
+            state = jax.lax.cond(first, lambda: solver.init(start, weights), lambda: state)
             state = jax.lax.fori_loop(
-                0, length, lambda i, s: solver.follow(part(taken + i), s), state
+                0, length, lambda i, s: solver.follow(part(problem, taken + i), s), state
             )
             terms = problem.terms(state.weights)
             loss = sum(terms.values())
             done = (loss <= solver.tolerance) | ~jnp.isfinite(loss)
             return Reached(state, state.weights, loss, terms, length, done)
 
-        self._run = run
-
-    def __call__(self, weights: Weights, state: Any, stage: Any, length: int) -> Reached:
-        """``length`` steps from ``state``; None: from ``weights``, the solver knowing nothing yet."""
-        first, known = jnp.array(state is None), self._blank if state is None else state
-        taken = jnp.asarray(self._taken)
-        self._taken += length
-        return self._run(weights, known, first, stage, jnp.asarray(length), taken)
-
-
-def _blank(make: Callable[[], Any]) -> Any:
-    """Zeros of the structure of what ``make`` would return."""
-    shapes = eqx.filter_eval_shape(make)
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        super().__init__(lambda: solver.init(part(rows(stage), 0), weights), run)

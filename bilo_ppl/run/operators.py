@@ -1,6 +1,5 @@
 """The stages that make the solution operator: pretraining and adaptation."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -19,10 +18,11 @@ from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.operator_file import save_operator
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
-from bilo_ppl.run.checks import Plan, untrained
+from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
-from bilo_ppl.validation.accuracy import NOISE_LIMIT, SIZE_LIMIT, Accuracy, PredictionError
+from bilo_ppl.run.tolerance import HEADROOM, prediction_error, tolerance_of
+from bilo_ppl.validation.accuracy import Accuracy
 
 __all__ = ["Prepared", "adapt_again", "make_operator"]
 
@@ -50,12 +50,6 @@ PRECISION = 1e-12
 ENOUGH = 0.25
 """Pretraining ends where u is so much more right than the noise asks for."""
 
-FAR_TOO_WRONG = 4.0
-"""Where pretraining ends with u wrong by so many times what the noise allows for, the run ends too."""
-
-HEADROOM = 0.5
-"""Pretraining aims at this part of the tolerance, so that the start does not lie on its edge."""
-
 
 def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepared:
     """The numerical operator, or a fine-tuned one: loaded or pretrained, and adapted if asked for.
@@ -77,11 +71,14 @@ def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepare
 
 def _pretrained(plan: Plan, record: Record, interrupts: Interrupts) -> FineTuned:
     settings, start = plan.settings, plan.file.start
-    error = _prediction_error(plan) if plan.finds_tolerance else None
+    error = prediction_error(plan) if plan.finds_tolerance else None
     tolerance = PRECISION if error else HEADROOM * plan.tolerance
+    found: list[Accuracy] = []
 
     def enough(operator: LocalOperator, loss: float) -> bool:
-        return error is not None and error(operator, start).worst <= ENOUGH
+        assert error is not None
+        found.append(error(operator, start))
+        return found[-1].worst <= ENOUGH
 
     with record.stage("pretrain", f"Pretraining the operator at {_text(start)}."):
         operator, report = pretrain(
@@ -95,7 +92,10 @@ def _pretrained(plan: Plan, record: Record, interrupts: Interrupts) -> FineTuned
             **plan.file.architecture,
         )
         if error:
-            plan = plan.with_tolerance(_tolerance(record, error(operator, start), report.loss))
+            # The last one is that of the operator as it is.
+            plan = plan.with_tolerance(tolerance_of(record, found[-1], report.loss))
+            reached = report.loss <= plan.tolerance
+            report = report._replace(tolerance=plan.tolerance, converged=reached)
         _save(plan, record, operator, report, "operator.eqx")
     record["pretrain"] = _fit_entry(report)
     record.say(str(report))
@@ -117,39 +117,10 @@ def _loaded(plan: Plan, record: Record, operator: LocalOperator) -> FineTuned:
     if plan.finds_tolerance:
         home = operator.home if len(operator.home) == len(operator.problem.parameters) else None
         theta = home or plan.file.start
-        loss = float(plan.fine_tuned(operator).loss_of_home_state(theta))
-        plan = plan.with_tolerance(
-            _tolerance(record, _prediction_error(plan)(operator, theta), loss)
-        )
+        loss = jit_once(lambda: plan.fine_tuned(operator).loss_of_home_state(theta))()
+        found = prediction_error(plan)(operator, theta)
+        plan = plan.with_tolerance(tolerance_of(record, found, float(loss)))
     return plan.fine_tuned(operator)
-
-
-def _prediction_error(plan: Plan) -> PredictionError:
-    """How right a solution at the first guess is, in units of the noise."""
-    known = {name: v for name, v in plan.file.start.items() if name in plan.latent}
-    model = plan.model(plan.fine_tuned(untrained(plan)))
-    return PredictionError(model, plan.observations.model_args, values=known)
-
-
-def _tolerance(record: Record, found: Accuracy, loss: float) -> float:
-    """The tolerance that the noise asks for; it is at least what pretraining has reached."""
-    tolerance = max(found.tolerance(loss), loss / HEADROOM)
-    record["tolerance"] = {"loss": tolerance, "accuracy": found._asdict(), "measured_at": loss}
-    record.say(f"Tolerance from the noise: loss {tolerance:.0e} (at {loss:.1e}, {found}).")
-    if found.worst > FAR_TOO_WRONG:
-        raise RunFailedError(
-            "pretraining does not solve the PDE at the first guess as well as the noise asks for: "
-            f"{found}, by a step at points that no fit has seen, at a loss of {loss:.1e}. A small "
-            "loss may hide a wrong solution. Give a first guess at which the PDE is easier, more points "
-            "or a larger network, or use the numerical operator; --tol sets the tolerance by hand."
-        )
-    if found.worst > 1:
-        record.alarm(
-            f"At the first guess pretraining ends with {found}, at a loss of {loss:.1e}: less than "
-            f"the noise asks for ({NOISE_LIMIT} sigma, {SIZE_LIMIT} of its size). A larger network, "
-            "more points or a first guess at which the PDE is easier may help."
-        )
-    return tolerance
 
 
 def _text(theta: Theta) -> str:
@@ -192,8 +163,7 @@ def adapt_again(
 ) -> Prepared:
     """The operator adapted once more from where it is, to a tolerance times ``factor``, more widely."""
     fine = cast(FineTuned, prepared.operator)
-    solver = dataclasses.replace(fine.solver, tolerance=factor * fine.loss_tolerance)
-    fine = eqx.tree_at(lambda f: f.solver, fine, solver)
+    fine = eqx.tree_at(lambda f: f.solver.tolerance, fine, factor * fine.loss_tolerance)
     return _adapted(plan, record, interrupts, fine, stage="adapt again", spread=WIDER)
 
 

@@ -150,11 +150,14 @@ class Record:
             self.took(name, started)
 
     def took(self, name: str, started: "Clock") -> None:
-        """Enter the time of a stage since ``started``."""
+        """Add the time since ``started`` to that of a stage, which may be done twice."""
         cpu, wall = started.elapsed()
-        self.content["cpu_seconds"][name] = round(cpu, 3)
-        self.content["wall_seconds"][name] = round(wall, 3)
-        self.content["compile_seconds"][name] = round(started.compilation(), 3)
+        for key, seconds in (
+            ("cpu_seconds", cpu),
+            ("wall_seconds", wall),
+            ("compile_seconds", started.compilation()),
+        ):
+            self.content[key][name] = round(self.content[key].get(name, 0.0) + seconds, 3)
 
     def times(self) -> str:
         """One line on the CPU seconds of the stages."""

@@ -8,7 +8,7 @@ import pytest
 
 from bilo_ppl.inner import linearised
 from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
-from bilo_ppl.inner.linearised import Dense, MatrixFree, linearise
+from bilo_ppl.inner.linearised import Dense, Gram, MatrixFree, linearise
 
 
 def damped(J, rows, damping):
@@ -28,6 +28,34 @@ def test_solve_equals_dense_tikhonov_least_squares(shape, dual, damping):
     np.testing.assert_allclose(system.scale, np.sum(J**2) / min(shape), rtol=1e-13)
     actual = system.solve(damping, jnp.asarray(rows))
     np.testing.assert_allclose(actual, damped(J, rows, damping), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("shape", "dual"), [((5, 12), True), ((12, 5), False)])
+@pytest.mark.parametrize("damping", [1e-8, 1e-3, 2.0])
+def test_a_normal_matrix_in_double_precision_solves_as_well(shape, dual, damping):
+    rng = np.random.default_rng(0)
+    J, rows = (rng.normal(size=n).astype(np.float32) for n in (shape, shape[0]))
+    system = Gram(jnp.asarray(J))
+    assert system.dual is dual
+    actual = system.solve(damping, jnp.asarray(rows))
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, damped(J, rows, damping), rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(system.apply(actual), J @ actual, rtol=1e-5, atol=1e-6)
+
+
+def test_damped_steps_of_single_precision_take_a_normal_matrix_where_it_is_large():
+    def problem(dtype, count):
+        items = jnp.linspace(0, 1, count, dtype=dtype)
+        family = RowFamily(lambda w, x: {"r": jnp.atleast_1d(jnp.sum(w) * x)}, items, {})
+        return LeastSquares((family,))
+
+    size = linearised.GRAM_FROM
+    weights = jnp.ones(size, jnp.float32)
+    assert isinstance(linearise(problem(jnp.float32, size), weights, damped=True), Gram)
+    assert isinstance(linearise(problem(jnp.float32, size), weights), Dense)
+    assert isinstance(linearise(problem(jnp.float32, size - 1), weights, damped=True), Dense)
+    double = weights.astype(jnp.float64)
+    assert isinstance(linearise(problem(jnp.float64, size), double, damped=True), Dense)
 
 
 def test_without_damping_the_solution_has_minimum_norm():

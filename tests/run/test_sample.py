@@ -13,11 +13,11 @@ from bilo_ppl.cli import main
 from bilo_ppl.diagnostics import load
 from bilo_ppl.mcmc import BlockSampler
 from bilo_ppl.operators.base import SolveInfo
-from bilo_ppl.run import operators
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.sample.results import Results
 from bilo_ppl.run.sample.settings import SampleSettings
 from bilo_ppl.run.settings import RunFailedError
+from bilo_ppl.run.tolerance import tolerance_of
 from bilo_ppl.validation.accuracy import Accuracy
 from bilo_ppl.validation.certificate import Certificate
 
@@ -307,7 +307,7 @@ def test_a_wrong_solution_at_the_first_guess_ends_the_run():
     record = object.__new__(Record)
     record.content, record.settings = {}, SampleSettings("poisson", quiet=True)
     with pytest.raises(RunFailedError, match=r"u right to 1 sigma.*at a loss of 1.0e-07"):
-        operators._tolerance(record, Accuracy(noise=1.0, size=1e-4), 1e-7)
+        tolerance_of(record, Accuracy(noise=1.0, size=1e-4), 1e-7)
 
 
 @pytest.mark.slow

@@ -27,7 +27,6 @@ TIGHTER_DRAWS, NUMERICAL_DRAWS = 64, 200
 MANY_POINTS, FEWER_DRAWS = 500, 24
 """Collocation points beyond which fewer draws must do for the tighter certificate."""
 
-
 MANY_STEPS, MANY_DIVERGENCES = 0.5, 0.02
 """Parts of draws that need inner steps, and of diverging transitions, which contradict an adaptation."""
 
