@@ -62,11 +62,12 @@ def adapt(
     In the last two cases no chain is run: the operator is fitted to a spread-out part of them, less
     those at which the PDE could not be solved, and checked on the rest.
 
-    **A round** consolidates the operator over ``count`` more thetas (for d unknowns by default
-    6 + 4 d or 2 d (d + 1), at most 200) through increments of ``rank`` (0: all weights) by at most
-    ``fit_steps`` Levenberg-Marquardt steps, then checks fresh thetas. After a fit that has missed the
-    tolerance the next one is of all weights. Rounds end when a fraction ``ready`` of
-    these is below the tolerance, and the chains agree (split R-hat), or with the budget:
+    **A round** consolidates the operator over ``count`` more thetas (for d unknowns by default six
+    times the larger of 6 + 4 d and 2 d (d + 1), at most 400) through increments of ``rank`` (0: all
+    weights) and the modulations by at most ``fit_steps`` Levenberg-Marquardt steps, then checks fresh
+    thetas. After a fit that has missed the tolerance the next one is of all weights. Rounds end when a
+    fraction ``ready`` of these is below the tolerance, and the chains agree (split R-hat); where only
+    they do not, a round makes them longer. Or they end with the budget:
     ``max_rounds``, or ``max_cpu_seconds``, looked at between rounds.
 
     The increments are merged, so the result has the rank that the operator had before, starting from
@@ -88,11 +89,14 @@ def adapt(
     chosen: list[Any] = [None] * len(operators)
     fits: list[FitReport] = []
     found = [np.array([np.inf])]
-    fraction = 0.0
-    while not (fraction >= ready and source.settled) and len(fits) < max_rounds * len(operators):
+    fraction, rounds = 0.0, 0
+    while not (fraction >= ready and source.settled) and rounds < max_rounds:
         if fits and time.process_time() - start > max_cpu_seconds:
             break
-        for group, more in enumerate(source.to_fit(operators, count)):
+        rounds += 1
+        # Where only the chains do not agree yet, they go on with the operators as they are.
+        fitting = [] if fraction >= ready else source.to_fit(operators, count)
+        for group, more in enumerate(fitting):
             known = chosen[group]
             known = home_like(more, operators[group]) if known is None else known
             chosen[group] = joined(known, more)
@@ -115,7 +119,7 @@ def adapt(
         report=AdaptReport(
             fraction_ready=fraction,
             worst_loss=float(max(losses.max() for losses in found)),
-            rounds=len(fits) // len(operators),
+            rounds=rounds,
             thetas=sum(count_of(part) for part in chosen),
             fresh=sum(len(losses) for losses in found),
             fits=fits,

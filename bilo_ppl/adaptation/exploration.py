@@ -70,6 +70,16 @@ class Visited(NamedTuple):
         """Whether the chains may be of one law."""
         return bool(self.r_hat.max() <= AGREEMENT)
 
+    def followed_by(self, more: "Visited") -> "Visited":
+        """Longer chains, of which these are the beginning."""
+        join = partial(np.concatenate, axis=1)
+        before, after = self.positions.shape[1], more.positions.shape[1]
+        return Visited(
+            join([self.positions, more.positions]),
+            join([self.energies, more.energies]),
+            (before * self.unsolved + after * more.unsolved) / (before + after),
+        )
+
     def of(self, chains: slice) -> Float[np.ndarray, "n dim"]:
         """Positions of some chains."""
         part = self.positions[chains]

@@ -24,7 +24,11 @@ from bilo_ppl.ppl.look import look_at
 
 __all__ = ["FromBatch", "FromPosterior", "prior_thetas"]
 
-MOST_THETAS = 200
+PER_COEFFICIENT = 6
+"""Thetas to fit for each coefficient of a quadratic function of theta: with one for each, what is right
+at all of them is often wrong between them."""
+
+MOST_THETAS = 400
 """Most thetas of a round, unless more are asked for."""
 
 KNOWN = 5.0
@@ -43,8 +47,9 @@ def _covariance(
 
 
 def _wanted(dimension: int, count: int | None) -> int:
-    """How many thetas to fit in a round: more than a quadratic function of theta has coefficients."""
-    return count or min(max(6 + 4 * dimension, 2 * dimension * (dimension + 1)), MOST_THETAS)
+    """How many thetas to fit in a round."""
+    coefficients = max(6 + 4 * dimension, 2 * dimension * (dimension + 1))
+    return count or min(PER_COEFFICIENT * coefficients, MOST_THETAS)
 
 
 class FromPosterior:
@@ -60,6 +65,8 @@ class FromPosterior:
         """Another mode, in words."""
         self.explorer: Explorer | None = None
         self.rounds = 0
+        self.fitted = False
+        """Whether thetas to fit were asked for since the chains ran."""
 
     def begin(self, operators: Sequence[AbstractSolutionOperator]) -> list[Any]:
         """The operators, settled at the mode of the posterior."""
@@ -72,6 +79,7 @@ class FromPosterior:
         self, operators: Sequence[AbstractSolutionOperator], count: int | None
     ) -> list[Theta]:
         """For each operator, spread-out thetas of the widened region."""
+        self.fitted = True
         wanted = _wanted(len(self.sites.names), count)
         if self.visited is None:
             assert self.region is not None
@@ -98,7 +106,11 @@ class FromPosterior:
             ceiling = max(ceiling, float(self.visited.energies[:, -1].max()))
         key = jax.random.fold_in(self.key_chains, self.rounds)
         self.rounds += 1
-        self.visited = self.explorer(operators, candidates, ceiling, covariance, key)
+        visited = self.explorer(operators, candidates, ceiling, covariance, key)
+        if self.visited is not None and not self.fitted:
+            visited = self.visited.followed_by(visited)
+        self.visited = visited
+        self.fitted = False
         fresh = self.visited.of(slice(CHAINS // 2, None))
         return [self.sites.thetas(fresh, group) for group in range(len(operators))]
 

@@ -39,7 +39,7 @@ def consolidate(
     key: Key,
     progress: bool,
 ) -> tuple[LocalOperator, FitReport]:
-    """Fit increments of ``rank`` to the rows of all thetas, then merge them.
+    """Fit increments of ``rank`` and the modulations to the rows of all thetas, then merge them.
 
     Rank 0 is for all weights, which are taken too where the network is so small that they are fewer.
 
@@ -55,7 +55,9 @@ def consolidate(
     The result has the rank that the operator had before, its increments starting from zero.
     """
     operator = lower_level.operator
-    wide = operator.with_lora(rank if saves(operator.network, rank) else 0, key=key)
+    wide = operator.about(thetas).with_lora(
+        rank if saves(operator.network, rank) else 0, key=key, many=True
+    )
     widened = eqx.tree_at(lambda level: level.operator, lower_level, wide)
     first = jax.tree.map(lambda leaf: leaf[0], thetas)
     count = jax.tree.leaves(thetas)[0].shape[0]

@@ -13,6 +13,11 @@ from bilo_ppl._types import Key, Point, Theta
 
 __all__ = ["ThetaEmbedding"]
 
+REGION = 15.0
+"""The embedding of a region is so many times smaller than that of typical magnitudes: in its reach the
+activations are smooth functions of theta. Otherwise a fit to many thetas is right at these, and wrong by
+orders of magnitude between them."""
+
 
 class ThetaEmbedding(eqx.Module):
     """A fixed random linear map of the normalised theta, added to the first layer of the network.
@@ -63,6 +68,24 @@ class ThetaEmbedding(eqx.Module):
     def __call__(self, x: Point, theta: Theta) -> Float[Array, " width"]:
         """What is added to the first pre-activation at x."""
         return self.matrix @ self.normalised(x, theta)
+
+    def about(self, thetas: Theta, home: Mapping[str, Array]) -> "ThetaEmbedding":
+        """The embedding for a region: centred at ``home``, in units of the distances of ``thetas`` to it.
+
+        Only the entries in ``home`` change, and not the unit of one in which the thetas do not differ.
+        """
+        centre, scale = dict(self.centre), dict(self.scale)
+        columns = []
+        for name in self.names:
+            fixed = jnp.ones(self.centre[name].size, self.matrix.dtype)
+            if name in home:
+                centre[name] = home[name].astype(self.matrix.dtype)
+                away = jnp.sqrt(jnp.mean((thetas[name] - home[name]) ** 2, axis=0))
+                scale[name] = jnp.where(away > 0, away, self.scale[name]).astype(self.matrix.dtype)
+                fixed = fixed / REGION
+            columns.append(fixed)
+        matrix = self.matrix * jnp.concatenate(columns) if columns else self.matrix
+        return eqx.tree_at(lambda e: (e.centre, e.scale, e.matrix), self, (centre, scale, matrix))
 
 
 def _values(value: Any, points: Any, dtype: Any) -> Array:

@@ -14,6 +14,7 @@ from bilo_ppl._types import Key, Point, Points, Theta, Weights
 from bilo_ppl.network.embedding import ThetaEmbedding
 from bilo_ppl.network.lora import add_lora, merge_lora, rank_of
 from bilo_ppl.network.mlp import MLP
+from bilo_ppl.network.modulation import close_modulations, is_modulated, open_modulations
 from bilo_ppl.network.trainable import cast_arrays, trainable
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.theta import admit, theta_as
@@ -34,8 +35,7 @@ class LocalSolution(eqx.Module):
         """Value at a point ``(d,)`` (in one dimension also a scalar): a scalar or (components,)."""
         operator, problem = self.operator, self.operator.problem
         x = jnp.atleast_1d(x).astype(operator.dtype)
-        e = operator.embedding(x, self.theta)
-        raw = operator.network(problem.inputs(x, self.theta), e)
+        raw = operator.raw(x, self.theta)
         value = problem.lift(x, raw if problem.components > 1 else raw[0], self.theta)
         return value.astype(operator.dtype)
 
@@ -44,6 +44,7 @@ class LocalOperator(eqx.Module):
     """u(x, theta; W) = lift(x, network(inputs(x), embedding(theta); W), theta).
 
     The network is a tanh `MLP` of ``width``, ``depth``, ``fourier`` features and ``residual`` blocks,
+    whose features are also scaled by affine functions of theta (`bilo_ppl.network.Modulation`),
     or any Equinox module ``network(x, e) -> (components,)`` of the problem's inputs x and the
     embedding e of theta, ``(width,)``, which should be added to a first pre-activation. All of its
     floating-point arrays are weights, except those inside `bilo_ppl.network.Frozen`; layers of
@@ -129,6 +130,30 @@ class LocalOperator(eqx.Module):
         """The solution for one theta, as a function of a point."""
         return LocalSolution(self, theta_as(theta, self.dtype))
 
+    def raw(self, x: Point, theta: Theta) -> Float[Array, " components"]:
+        """What the network gives at a point, before the lift."""
+        inputs, e = self.problem.inputs(x, theta), self.embedding(x, theta)
+        if isinstance(self.network, MLP):
+            return self.network(inputs, e, self.embedding.normalised(x, theta))
+        return self.network(inputs, e)
+
+    def about(self, thetas: Theta) -> "LocalOperator":
+        """The operator for a fit to ``thetas`` (leading axes), its units of theta those of the region.
+
+        u at home stays what it is; elsewhere it is nearly that, to begin with. An operator that was
+        fitted to many thetas before, or whose network is no `MLP`, stays as it is.
+        """
+        if not isinstance(self.network, MLP) or is_modulated(self.network):
+            return self
+        # Entries that are functions do not change: any value will do for what they add.
+        known = {name: self.home.get(name, c) for name, c in self.embedding.centre.items()}
+        network = merge_lora(self.network).shifted(self.embedding(self.points[0], known))
+        return eqx.tree_at(
+            lambda o: (o.network, o.embedding),
+            self,
+            (network, self.embedding.about(thetas, self.home)),
+        )
+
     def with_points(self, points: Points) -> "LocalOperator":
         """The same function, to be fine-tuned at other collocation points ``(n, d)``."""
         chosen = jnp.asarray(points, jnp.result_type(float))
@@ -148,9 +173,13 @@ class LocalOperator(eqx.Module):
         """The operator with other weights, of the structure of `weights`."""
         return eqx.tree_at(lambda o: o.network, self, eqx.combine(weights, self.network))
 
-    def with_lora(self, rank: int, *, key: Key) -> "LocalOperator":
-        """The same function with increments of the given rank to fine-tune; rank 0: all weights."""
+    def with_lora(self, rank: int, *, key: Key, many: bool = False) -> "LocalOperator":
+        """The same function with increments of the given rank to fine-tune; rank 0: all weights.
+
+        With ``many`` the modulations are weights too, for a fit to many thetas.
+        """
         network = merge_lora(self.network)
+        network = open_modulations(network) if many else close_modulations(network)
         if rank:
             network = add_lora(network, rank, key=key)
         return eqx.tree_at(lambda o: o.network, self, network)
@@ -206,10 +235,13 @@ def _initialised(
     """Random weights and embedding, in one compilation instead of one for every operation."""
     key_network, key_embedding = jax.random.split(key)
     size_in = problem.inputs(jnp.asarray(problem.points[0], dtype), theta).size
-    network = None
-    if shape is not None:
-        network = MLP(size_in, problem.components, **shape, key=key_network, dtype=dtype)
     embedding = ThetaEmbedding(
         theta, embedded, problem.points, scales, width=width, key=key_embedding, dtype=dtype
     )
+    network = None
+    if shape is not None:
+        inputs = embedding.matrix.shape[1]
+        network = MLP(
+            size_in, problem.components, inputs=inputs, **shape, key=key_network, dtype=dtype
+        )
     return network, embedding

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bilo_ppl._types import Key
+from bilo_ppl.network.modulation import Modulation
 from bilo_ppl.network.trainable import Frozen
 
 __all__ = ["MLP", "Linear"]
@@ -33,17 +34,19 @@ class Linear(eqx.Module):
 
 
 class MLP(eqx.Module):
-    """Multilayer perceptron ``(x, e) -> y`` with tanh activation.
+    """Multilayer perceptron ``(x, e, t) -> y`` with tanh activation.
 
     ``e`` is added to the first pre-activation: the place where the local operator puts its frozen
-    embedding of theta. With ``fourier`` features the point enters as [sin(Bx), cos(Bx)] with a
-    frozen Gaussian B of standard deviation ``fourier_scale``; with ``residual`` every hidden layer
-    after the first adds its input to its output.
+    embedding of theta. ``t``, the normalised theta itself of ``inputs`` numbers, scales the features of
+    every hidden layer by 1 + G t (`Modulation`). With ``fourier`` features the point enters as
+    [sin(Bx), cos(Bx)] with a frozen Gaussian B of standard deviation ``fourier_scale``; with
+    ``residual`` every hidden layer after the first adds its input to its output.
     """
 
     layers: list[Linear]
     frequencies: Frozen | None
     """``(half, d)``"""
+    modulations: list[Modulation]
     residual: bool = eqx.field(static=True)
 
     def __init__(
@@ -53,6 +56,7 @@ class MLP(eqx.Module):
         *,
         width: int,
         depth: int,
+        inputs: int = 0,
         fourier: int = 0,
         fourier_scale: float = 1.0,
         residual: bool = False,
@@ -74,15 +78,30 @@ class MLP(eqx.Module):
             Linear.glorot(a, b, key=k, dtype=dtype)
             for a, b, k in zip(sizes[:-1], sizes[1:], keys, strict=False)
         ]
+        self.modulations = [Modulation(width, inputs, dtype) for _ in range(depth)]
         self.residual = residual
 
-    def __call__(self, x: Float[Array, " d"], e: Float[Array, " width"]) -> Float[Array, " out"]:
-        """Evaluate at network inputs ``x`` (d,) and embedding ``e`` (width,): (size_out,)."""
+    def __call__(
+        self,
+        x: Float[Array, " d"],
+        e: Float[Array, " width"],
+        t: Float[Array, " inputs"] | None = None,
+    ) -> Float[Array, " out"]:
+        """Evaluate at network inputs ``x``, embedding ``e`` and normalised theta ``t``: (size_out,).
+
+        Without ``t`` nothing is modulated, as at home, where t is zero.
+        """
         if self.frequencies is not None:
             phase = jax.lax.stop_gradient(self.frequencies.value) @ x
             x = jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
         first, *hidden, last = self.layers
-        h = jnp.tanh(first(x) + e)
-        for layer in hidden:
-            h = jnp.tanh(layer(h)) + h if self.residual else jnp.tanh(layer(h))
+        scaled, *scalings = self.modulations
+        h = scaled(jnp.tanh(first(x) + e), t)
+        for layer, scaled in zip(hidden, scalings, strict=True):
+            new = scaled(jnp.tanh(layer(h)), t)
+            h = new + h if self.residual else new
         return last(h)
+
+    def shifted(self, e: Float[Array, " width"]) -> "MLP":
+        """The same network with an embedding that is smaller by ``e``: the first bias takes it over."""
+        return eqx.tree_at(lambda n: n.layers[0].bias, self, self.layers[0].bias + e)

@@ -13,11 +13,12 @@ from bilo_ppl._files import read_header, read_leaves, write_leaves
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.lora import merge_lora
 from bilo_ppl.network.mlp import MLP
+from bilo_ppl.network.modulation import close_modulations
 from bilo_ppl.pde.problem import Problem
 
 __all__ = ["load_operator", "save_operator"]
 
-FORMAT = "bilo_ppl operator 2"
+FORMAT = "bilo_ppl operator 3"
 
 
 def save_operator(
@@ -28,7 +29,7 @@ def save_operator(
     ``metadata`` (JSON values, such as the arguments of a run) is kept in the header. The file appears
     whole or not at all.
     """
-    network = merge_lora(operator.network)
+    network = close_modulations(merge_lora(operator.network))
     header = {"format": FORMAT, **_describe(operator), "metadata": dict(metadata or {})}
     write_leaves(path, header, (network, operator.embedding, operator.home))
 
