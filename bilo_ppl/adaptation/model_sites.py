@@ -34,6 +34,8 @@ class ModelSites:
     """From a flat position ``(dim,)`` to unconstrained values by latent site."""
     names: list[str]
     """Names of the entries of a flat position."""
+    least_squares: bool
+    """Whether there are data with a normal likelihood, so that Gauss-Newton steps make sense."""
 
     def with_operators(self, operators: Sequence[AbstractSolutionOperator]) -> Callable:
         """The model with an operator for each group."""
@@ -102,6 +104,8 @@ def find_sites(
         tuple(name for name, operator in chosen.items() if operator is owner)
         for owner in shared.values()
     )
-    z = find_start(model, key, args, kwargs, {}).z
-    _, unravel = ravel_pytree(z)
-    return ModelSites(model, args, kwargs, groups, unravel, entries_of(z)), list(shared.values())
+    start = find_start(model, key, args, kwargs, {})
+    _, unravel = ravel_pytree(start.z)
+    names = entries_of(start.z)
+    sites = ModelSites(model, args, kwargs, groups, unravel, names, start.least_squares)
+    return sites, list(shared.values())

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from bilo_ppl._types import Key
 from bilo_ppl.adaptation.model_sites import ModelSites
-from bilo_ppl.estimate import Estimate, find_map, laplace
+from bilo_ppl.estimate import Estimate, find_map, gauss_newton, laplace
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.look import look_at
 
@@ -39,6 +39,9 @@ GAIN = 0.1
 
 FARTHEST = 2.0
 """Standard deviations beyond which no draw goes: a PDE need not have a solution in far tails."""
+
+# One object: another one would compile everything again.
+_GAUSS_NEWTON = gauss_newton()
 
 UNKNOWN_SD = 0.1
 """Standard deviation, in unconstrained space, of a region about which nothing is known."""
@@ -127,6 +130,7 @@ def _estimate(
             sites.with_operators(searching),
             key,
             *sites.args,
+            optimizer=_GAUSS_NEWTON if sites.least_squares else None,
             init=init,
             steps=steps,
             jacobian=True,

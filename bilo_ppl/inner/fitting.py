@@ -22,7 +22,7 @@ LARGE = 2 * PART
 LARGEST_PART = 2 * PART
 """The part grows no further: a step on so many rows takes seconds."""
 
-PART_STEPS = 4
+PART_STEPS = 8
 """Steps on parts that are worth one on all rows, for the limit on steps."""
 
 LEAST_PARTS = 15
@@ -92,7 +92,7 @@ def fit(
 
     ``enough(weights, loss)``, asked after every chunk of the last stage, may end it too.
 
-    A large problem is solved by steps on random parts of its rows, four in the place of one. The parts
+    A large problem is solved by steps on random parts of its rows, up to eight in the place of one. The parts
     double where the loss, which is always that on all rows, no longer falls fast.
     """
     start = time.process_time()

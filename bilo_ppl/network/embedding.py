@@ -80,11 +80,11 @@ class ThetaEmbedding(eqx.Module):
             fixed = jnp.ones(self.centre[name].size, self.matrix.dtype)
             if name in home:
                 centre[name] = home[name].astype(self.matrix.dtype)
-                away = jnp.sqrt(jnp.mean((thetas[name] - home[name]) ** 2, axis=0))
+                away = jnp.sqrt(jnp.mean((thetas[name] - home[name][None]) ** 2, axis=0))
                 scale[name] = jnp.where(away > 0, away, self.scale[name]).astype(self.matrix.dtype)
                 fixed = fixed / REGION
             columns.append(fixed)
-        matrix = self.matrix * jnp.concatenate(columns) if columns else self.matrix
+        matrix = self.matrix * jnp.concatenate(columns)[None] if columns else self.matrix
         return eqx.tree_at(lambda e: (e.centre, e.scale, e.matrix), self, (centre, scale, matrix))
 
 
