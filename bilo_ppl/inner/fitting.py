@@ -23,7 +23,7 @@ LARGEST_PART = 2 * PART
 """The part grows no further: a step on so many rows takes seconds."""
 
 PART_STEPS = 8
-"""Steps on parts that are worth one on all rows, for the limit on steps."""
+"""Steps on parts in the place of one on all rows, at most."""
 
 LEAST_PARTS = 15
 """Steps on parts in a chunk, at least: a chunk ends with an evaluation of all rows."""
@@ -92,8 +92,8 @@ def fit(
 
     ``enough(weights, loss)``, asked after every chunk of the last stage, may end it too.
 
-    A large problem is solved by steps on random parts of its rows, up to eight in the place of one. The parts
-    double where the loss, which is always that on all rows, no longer falls fast.
+    A large problem is solved by steps on random parts of its rows, up to eight in the place of one. The
+    parts double where the loss, which is always that on all rows, no longer falls fast.
     """
     start = time.process_time()
     large = is_large_fit(rows(stages[-1]).count)
