@@ -34,7 +34,7 @@ from bilo_ppl.pde.calculus import divergence, grad, laplacian, partial
 from bilo_ppl.pde.domain import Box, interval, space_time, time_interval
 from bilo_ppl.pde.points import graded, hammersley, masked, refined
 from bilo_ppl.pde.problem import Problem
-from bilo_ppl.ppl.effect import solution
+from bilo_ppl.ppl.effect import solution, solutions
 from bilo_ppl.ppl.handlers import replace_operator, warm_start
 from bilo_ppl.ppl.model_checks import check_model
 from bilo_ppl.ppl.potential import StatefulPotential
@@ -109,6 +109,7 @@ __all__ = [
     "save_operator",
     "solution",
     "solution_draws",
+    "solutions",
     "space_time",
     "squared_penalty",
     "summary",

@@ -115,7 +115,7 @@ def adapt(
         found = _losses(operators, source.to_check(operators))
         fraction = _fraction_ready(operators, found)
     return Adapted(
-        operators=_by_site(sites, operators),
+        operators=sites.by_name(operators),
         report=AdaptReport(
             fraction_ready=fraction,
             worst_loss=float(max(losses.max() for losses in found)),
@@ -164,13 +164,6 @@ def _fraction_ready(
     """Part of the fresh thetas that need no inner step, of the worst operator."""
     parts = zip(operators, found, strict=True)
     return min(float(np.mean(loss <= (operator.loss_tolerance or 0.0))) for operator, loss in parts)
-
-
-def _by_site(
-    sites: ModelSites, operators: Sequence[AbstractSolutionOperator]
-) -> dict[str, AbstractSolutionOperator]:
-    pairs = zip(sites.groups, operators, strict=True)
-    return {name: operator for names, operator in pairs for name in names}
 
 
 def _check(ready, max_rounds, draws, spread, fit_steps) -> None:

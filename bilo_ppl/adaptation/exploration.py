@@ -24,6 +24,7 @@ from bilo_ppl.adaptation.model_sites import ModelSites
 from bilo_ppl.mcmc.chain import Adaptation, Chain, Settings
 from bilo_ppl.mcmc.transitions import FixedLength
 from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.ppl.experiments import initial_states
 from bilo_ppl.ppl.potential import PotentialInfo, StatefulPotential
 
 __all__ = ["CHAINS", "Explorer", "Visited"]
@@ -119,11 +120,7 @@ class Explorer:
 
     def _states(self, arrays: Any) -> dict[str, Any]:
         operators = eqx.combine(arrays, self._static)
-        return {
-            name: operator.init_state()
-            for names, operator in zip(self.sites.groups, operators, strict=True)
-            for name in names
-        }
+        return initial_states(self.sites.by_name(operators), self.sites.batches)
 
     def _evaluate(self, arrays: Any, positions: Any) -> Any:
         """U and its gradient at positions ``(n, dim)``."""

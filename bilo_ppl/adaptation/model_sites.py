@@ -15,6 +15,7 @@ from bilo_ppl._types import Key, Theta
 from bilo_ppl.estimate.first_guess import find_start
 from bilo_ppl.estimate.laplace_approximation import entries_of
 from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.ppl.experiments import each_theta
 from bilo_ppl.ppl.handlers import replace_operator, without_solving
 from bilo_ppl.ppl.look import ModelLook, look_at
 
@@ -36,14 +37,19 @@ class ModelSites:
     """Names of the entries of a flat position."""
     least_squares: bool
     """Whether there are data with a normal likelihood, so that Gauss-Newton steps make sense."""
+    batches: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
+    """The number of experiments by solution site; None, or nothing, for a single solution."""
+
+    def by_name(
+        self, operators: Sequence[AbstractSolutionOperator]
+    ) -> dict[str, AbstractSolutionOperator]:
+        """An operator for each group as one for each solution site."""
+        pairs = zip(self.groups, operators, strict=True)
+        return {name: operator for names, operator in pairs for name in names}
 
     def with_operators(self, operators: Sequence[AbstractSolutionOperator]) -> Callable:
         """The model with an operator for each group."""
-        by_site = {
-            name: operator
-            for names, operator in zip(self.groups, operators, strict=True)
-            for name in names
-        }
+        by_site = self.by_name(operators)
 
         def model(*args, **kwargs):
             with replace_operator(operators=by_site):
@@ -69,12 +75,16 @@ class ModelSites:
         return self.asked(look, jnp.asarray(positions), group)
 
     def asked(self, look: Callable[[Any], ModelLook], entries: Any, group: int) -> Theta:
-        """What the sites of a group are asked in ``look(entry)``: a batch over entries and sites."""
+        """What the sites of a group are asked in ``look(entry)``: a batch over entries and sites.
+
+        A site of several experiments asks as many thetas.
+        """
 
         def of_one(entry):
-            found = look(entry)
-            each = [dict(found.solutions[name].theta) for name in self.groups[group]]
-            return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(v) for v in leaves]), *each)
+            found = look(entry).solutions
+            sites = [found[name] for name in self.groups[group]]
+            each = [each_theta(site.theta, site.batch) for site in sites]
+            return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *each)
 
         batch = jit_once(jax.vmap(of_one))(entries)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
@@ -107,5 +117,7 @@ def find_sites(
     start = find_start(model, key, args, kwargs, {})
     _, unravel = ravel_pytree(start.z)
     names = entries_of(start.z)
-    sites = ModelSites(model, args, kwargs, groups, unravel, names, start.least_squares)
+    sites = ModelSites(
+        model, args, kwargs, groups, unravel, names, start.least_squares, start.batches
+    )
     return sites, list(shared.values())

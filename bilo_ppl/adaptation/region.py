@@ -18,6 +18,7 @@ from bilo_ppl._types import Key
 from bilo_ppl.adaptation.model_sites import ModelSites
 from bilo_ppl.estimate import Estimate, find_map, gauss_newton, laplace
 from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.ppl.experiments import first_of, first_theta
 from bilo_ppl.ppl.look import look_at
 
 __all__ = ["Region", "find_region", "other_mode"]
@@ -146,9 +147,13 @@ def _settled(sites: ModelSites, operators, estimate: Estimate, key: Key):
     """The operators with the solution at the estimate as their own state."""
     found = []
     for number, (names, operator) in enumerate(zip(sites.groups, operators, strict=True)):
-        # Sites that share an operator have a solution each: any of them is nearer than the old one.
+        # Sites and experiments that share an operator have a solution each: any of them is nearer than
+        # the old one.
         name = names[0]
         theta, state = estimate.theta(name), estimate.operator_states[name]
+        batch = sites.batches.get(name)
+        if batch is not None:
+            theta, state = first_theta(theta, batch), first_of(state)
         found.append(operator.settled(theta, state, key=jax.random.fold_in(key, number)))
     return found
 

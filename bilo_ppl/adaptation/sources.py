@@ -89,7 +89,15 @@ class FromPosterior:
             drawn = drawn.mean(axis=0) + self.spread * (drawn - drawn.mean(axis=0))
         sd = drawn.std(axis=0)
         positions = drawn[farthest_points(drawn / np.where(sd > 0, sd, 1), wanted)]
-        return [self.sites.thetas(positions, group) for group in range(len(operators))]
+        return [self._thetas(positions, group, count) for group in range(len(operators))]
+
+    def _thetas(self, positions: Any, group: int, count: int | None) -> Theta:
+        """What a group is asked at positions; of many experiments, no more than one theta needs."""
+        thetas = self.sites.thetas(positions, group)
+        if all(self.sites.batches.get(name) is None for name in self.sites.groups[group]):
+            return thetas
+        wanted = max(_wanted(dimension_of(thetas), count), len(positions))
+        return rows_of(thetas, spread_out(thetas, wanted))
 
     def to_check(self, operators: Sequence[AbstractSolutionOperator]) -> list[Theta]:
         """For each operator, the thetas that the other half of the chains visits now."""

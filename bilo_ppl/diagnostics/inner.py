@@ -14,6 +14,7 @@ from numpyro import handlers
 from bilo_ppl._compile import jit_for
 from bilo_ppl.operators.base import SolveInfo
 from bilo_ppl.ppl.effect import TYPE
+from bilo_ppl.ppl.experiments import values_at
 from bilo_ppl.ppl.handlers import warm_start
 
 __all__ = ["Replay", "inner_statistics", "map_spaced", "solution_draws"]
@@ -62,7 +63,8 @@ def solution_draws(
 ) -> np.ndarray:
     """The solution at ``points (n, d)`` for evenly spaced draws.
 
-    Shape ``(draws, n)``, or ``(draws, n, components)`` for a system.
+    Shape ``(draws, n)``, or ``(draws, n, components)`` for a system; of ``solutions``, with the axis of
+    experiments after that of draws.
     ``samples`` as for `inner_statistics`; all leading axes are joined, and at most ``max_draws``
     draws are kept. ``site`` names the solution if the model has several. A draw whose pure solve
     misses its tolerance gives NaN, unless ``accept_unconverged``. Raises a ``ValueError`` for
@@ -77,7 +79,7 @@ def solution_draws(
         handler.run(model, sample, model_args, model_kwargs)
         solved = handler.solved[_only(handler.solved, site)]
         _check_points(points, solved.domain)
-        return jax.vmap(solved.field)(jnp.asarray(points))
+        return values_at(solved.field, jnp.asarray(points))
 
     return map_spaced(values, samples, max_draws, batch_ndims, batch_size)
 

@@ -20,6 +20,7 @@ from bilo_ppl.estimate.objective import Objective
 from bilo_ppl.estimate.result import Estimate, History, evaluate, message
 from bilo_ppl.estimate.stopping import Best, Status, Stopping
 from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.ppl.experiments import first_theta, initial_states
 
 __all__ = ["find_map"]
 
@@ -156,7 +157,9 @@ def _inner_tolerance(start: Start) -> float:
 def _one_steps(start: Start, inner_steps: int) -> dict[str, AbstractSolutionOperator]:
     try:
         return {
-            name: operator.in_steps(start.thetas[name], inner_steps)
+            name: operator.in_steps(
+                first_theta(start.thetas[name], start.batches[name]), inner_steps
+            )
             for name, operator in start.operators.items()
         }
     except NotImplementedError as error:
@@ -166,7 +169,7 @@ def _one_steps(start: Start, inner_steps: int) -> dict[str, AbstractSolutionOper
 def _first_state(
     objective: Objective, start: Start, optimizer: Any, resume: Any
 ) -> tuple[MapState, History | None]:
-    state = begin(start.z, _states(objective.operators), optimizer)
+    state = begin(start.z, _states(objective.operators, start.batches), optimizer)
     if resume is None:
         return state, None
     if isinstance(resume, Estimate):
@@ -177,8 +180,10 @@ def _first_state(
 
 
 @eqx.filter_jit
-def _states(operators: Mapping[str, AbstractSolutionOperator]) -> dict[str, Any]:
-    return {name: operator.init_state() for name, operator in operators.items()}
+def _states(
+    operators: Mapping[str, AbstractSolutionOperator], batches: Mapping[str, int | None]
+) -> dict[str, Any]:
+    return initial_states(operators, batches)
 
 
 def _result(

@@ -19,7 +19,8 @@ from bilo_ppl.estimate.objective import find_rows, is_data
 from bilo_ppl.fields.weights import field_weights
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.look import look_at
-from bilo_ppl.ppl.model_checks import check_shapes
+from bilo_ppl.ppl.model_checks import check_shapes, check_solutions
+from bilo_ppl.ppl.site_values import as_site_value
 from bilo_ppl.ppl.unknowns import FIRST_GUESS
 
 __all__ = ["Start", "find_start"]
@@ -36,6 +37,8 @@ class Start(NamedTuple):
     """By solution site."""
     thetas: dict[str, Theta]
     """Theta of each solution site at the first position."""
+    batches: dict[str, int | None]
+    """The number of experiments of each solution site; None for a single solution."""
     least_squares: bool
     """Whether there are data whose negative log likelihood is a sum of squares."""
 
@@ -64,6 +67,7 @@ def find_start(
     for name, site in look.observed.items():
         _check_observed(name, site)
     check_shapes(look)
+    check_solutions(look)
     z = {
         name: biject_to(site["fn"].support).inv(jnp.asarray(site["value"], jnp.result_type(float)))
         for name, site in look.latent.items()
@@ -78,6 +82,7 @@ def find_start(
         z,
         look.operators,
         look.thetas,
+        look.batches,
         any(is_data(site) and find_rows(site) is not None for site in look.observed.values()),
     )
 
@@ -94,9 +99,8 @@ def _guess(pretrained: Mapping[str, Any]) -> Callable[[Any], Any]:
         name = site["name"]
         if FIRST_GUESS in site["infer"]:
             return site["infer"][FIRST_GUESS]
-        if name in pretrained and jnp.shape(pretrained[name]) == site["fn"].shape():
-            return pretrained[name]
-        return init_to_median(site)
+        known = as_site_value(pretrained[name], site["fn"]) if name in pretrained else None
+        return init_to_median(site) if known is None else known
 
     return first
 

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -14,10 +13,12 @@ from bilo_ppl._types import Points, Theta
 from bilo_ppl.estimate.loop import MapState
 from bilo_ppl.estimate.objective import Objective
 from bilo_ppl.estimate.stopping import Status
-from bilo_ppl.ppl.look import theta_at
+from bilo_ppl.ppl.effect import solve_site
+from bilo_ppl.ppl.experiments import values_at
+from bilo_ppl.ppl.look import SolutionSite, site_at
 from bilo_ppl.ppl.potential import PotentialInfo
 
-__all__ = ["Estimate", "History", "evaluate", "find_theta", "message"]
+__all__ = ["Estimate", "History", "evaluate", "find_site", "message"]
 
 
 class History(NamedTuple):
@@ -86,11 +87,21 @@ class Estimate:
         return f"{shown}; U = {self.energy:.6g}, data loss {self.data_loss:.6g}. {self.message}"
 
     def theta(self, site: str | None = None) -> Theta:
-        """What the model passed to ``solution``: the PDE parameters, fields as callables."""
-        return find_theta(self.objective, self.values, self._site(site))
+        """What the model passed to ``solution``: the PDE parameters, fields as callables.
+
+        Of ``solutions``: every array with the axis of experiments in front.
+        """
+        return dict(find_site(self.objective, self.values, self._site(site)).theta)
+
+    def experiments(self, site: str | None = None) -> int | None:
+        """How many experiments a site of ``solutions`` has; None for a ``solution``."""
+        return find_site(self.objective, self.values, self._site(site)).batch
 
     def solution(self, points: Points, site: str | None = None) -> Float[Array, "n ..."]:
-        """The solution u at points ``(n, d)``, with the weights of the estimate."""
+        """The solution u at points ``(n, d)``, with the weights of the estimate.
+
+        Of ``solutions``: with the axis of experiments in front.
+        """
         name = self._site(site)
         return _solution_at(
             self.objective, self.values, self.operator_states, jnp.asarray(points), name
@@ -110,18 +121,24 @@ def _shown(name: str, value: Any) -> str:
     return f"{name} = {value:.6g}" if value.ndim == 0 else f"{name} of shape {value.shape}"
 
 
-def find_theta(objective: Objective, values: Mapping[str, Any], site: str) -> Theta:
-    """Theta of a solution site at given values of the latent sites; nothing is solved."""
-    return theta_at(objective.model, objective.args, objective.kwargs, values, site)
+def find_site(objective: Objective, values: Mapping[str, Any], site: str) -> SolutionSite:
+    """A solution site at given values of the latent sites; nothing is solved."""
+    return site_at(objective.model, objective.args, objective.kwargs, values, site)
 
 
 @jit_once
 def _solution_at(
     objective: Objective, values: Any, states: Any, points: Any, site: str
 ) -> Float[Array, "n ..."]:
-    operator = objective.operators[site]
-    u, _, _ = operator.solve(find_theta(objective, values, site), states[site])
-    return jax.vmap(u)(points)
+    found = find_site(objective, values, site)
+    solved = solve_site(
+        objective.operators[site],
+        found.theta,
+        state=states[site],
+        accept=True,
+        batch=found.batch,
+    )
+    return values_at(solved.field, points)
 
 
 @jit_once

@@ -5,14 +5,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from numpyro.distributions import biject_to
 
-from bilo_ppl.fields.weights import field_weights
 from bilo_ppl.mcmc._numpyro import constrain_fn, init_to_uniform, initialize_model
 from bilo_ppl.ppl.handlers import without_solving
+from bilo_ppl.ppl.site_values import as_site_value
 
 __all__ = [
     "InitialPosition",
@@ -50,17 +49,22 @@ def init_near(values: Mapping[str, Any], site: Any = None) -> Any:
     """A NumPyro ``init_strategy``: given values with a little jitter; other sites at random.
 
     ``values`` are by latent site, in the space of the model, such as the theta of pretraining; a field
-    stands for its weights. Where the operator was trained, the first solves are cheap; the jitter gives
-    every chain a start of its own.
+    stands for its weights, and a value is repeated for a site with more axes, such as one number for each
+    experiment. Where the operator was trained, the first solves are cheap; the jitter gives
+    every chain a start of its own. Raises a ``ValueError`` for a value of another shape.
     """
     if site is None:
         return partial(init_near, values)
     if site["type"] != "sample" or site["is_observed"] or site["name"] not in values:
         return init_to_uniform(site)
     transform = biject_to(site["fn"].support)
-    value = values[site["name"]]
-    value = field_weights(value) if callable(value) else value
-    z = transform.inv(jnp.asarray(value, jnp.result_type(float)))
+    value = as_site_value(values[site["name"]], site["fn"])
+    if value is None:
+        raise ValueError(
+            f"init_near: the value of {site['name']!r} has shape {np.shape(values[site['name']])}; the "
+            f"site has shape {site['fn'].shape()}."
+        )
+    z = transform.inv(value)
     key = site["kwargs"].get("rng_key")
     return transform(z if key is None else z + JITTER * jax.random.normal(key, z.shape))
 

@@ -10,6 +10,7 @@ from numpyro.primitives import Messenger
 from bilo_ppl._types import Field
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.ppl.effect import TYPE, Solved
+from bilo_ppl.ppl.experiments import Solutions
 
 __all__ = ["given_solution", "replace_operator", "warm_start", "without_solving"]
 
@@ -69,7 +70,10 @@ class replace_operator(Messenger):  # noqa: N801
 
 
 class given_solution(Messenger):  # noqa: N801
-    """Put given functions of a point in the place of solutions, by name: no operator is called."""
+    """Put given functions of a point in the place of solutions, by name: no operator is called.
+
+    At a site of several experiments a function of a point is the solution of all of them.
+    """
 
     def __init__(self, fn: Callable | None = None, fields: Mapping[str, Field] | None = None):
         self.fields = dict(fields or {})
@@ -78,8 +82,7 @@ class given_solution(Messenger):  # noqa: N801
     def process_message(self, msg: Any) -> None:
         """A message that has a value is not evaluated."""
         if msg["type"] == TYPE and msg["name"] in self.fields:
-            info = SolveInfo.of(0, 0.0, True)
-            msg["value"] = Solved(self.fields[msg["name"]], (), info)
+            msg["value"] = _given(msg, self.fields[msg["name"]])
 
 
 class without_solving(Messenger):  # noqa: N801
@@ -93,5 +96,12 @@ class without_solving(Messenger):  # noqa: N801
         if msg["type"] == TYPE and msg["value"] is None:
             components = msg["args"][0].problem.components
             zero = jnp.zeros((components,) if components > 1 else ())
-            info = SolveInfo.of(0, 0.0, True)
-            msg["value"] = Solved(lambda x: zero, (), info)
+            msg["value"] = _given(msg, lambda x: zero)
+
+
+def _given(msg: Any, field: Field) -> Solved:
+    """The value of a solution site that is not solved."""
+    batch = msg["kwargs"]["batch"]
+    if batch is not None and not isinstance(field, Solutions):
+        field = Solutions(field, batch, shared=True)
+    return Solved(field, (), SolveInfo.of(0, 0.0, True))

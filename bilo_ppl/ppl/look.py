@@ -18,14 +18,17 @@ from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.effect import TYPE
 from bilo_ppl.ppl.handlers import without_solving
 
-__all__ = ["ModelLook", "SolutionSite", "look_at", "theta_at"]
+__all__ = ["ModelLook", "SolutionSite", "look_at", "site_at"]
 
 
 class SolutionSite(NamedTuple):
-    """What a ``solution(name, operator, theta)`` of a model was called with."""
+    """What a ``solution(name, operator, theta)``, or ``solutions``, of a model was called with."""
 
     operator: AbstractSolutionOperator
     theta: Theta
+    """Of ``solutions``: with the axis n of experiments in front of every array, functions as they are."""
+    batch: int | None = None
+    """The number n of experiments; None for a ``solution``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,11 @@ class ModelLook:
     def operators(self) -> dict[str, AbstractSolutionOperator]:
         """Operators by solution site."""
         return {name: site.operator for name, site in self.solutions.items()}
+
+    @property
+    def batches(self) -> dict[str, int | None]:
+        """The number of experiments by solution site, None for a single solution."""
+        return {name: site.batch for name, site in self.solutions.items()}
 
     @property
     def thetas(self) -> dict[str, Theta]:
@@ -105,7 +113,7 @@ def look_at(
         latent=latent,
         observed={name: site for name, site in samples.items() if site["is_observed"]},
         solutions={
-            name: SolutionSite(*site["args"])
+            name: SolutionSite(site["args"][0], site["args"][1], site["kwargs"]["batch"])
             for name, site in tape.sites.items()
             if site["type"] == TYPE
         },
@@ -113,10 +121,10 @@ def look_at(
     )
 
 
-def theta_at(
+def site_at(
     model: Callable, args: tuple, kwargs: Mapping[str, Any], values: Mapping[str, Any], site: str
-) -> dict[str, Any]:
-    """Theta of a solution site at given values of all latent sites, in the space of the model.
+) -> SolutionSite:
+    """A solution site at given values of all latent sites, in the space of the model.
 
     Raises a ``ValueError`` if the model has no such solution site, or values are missing.
     """
@@ -130,7 +138,7 @@ def theta_at(
             f"theta of the solution {site!r}: there are no values for the latent sites "
             f"{list(look.missing)}, only for {list(values)}; give one for each."
         )
-    return dict(look.solutions[site].theta)
+    return look.solutions[site]
 
 
 class _Tape(without_solving):

@@ -1,18 +1,25 @@
 """What is wrong with a model in ways that sampling would not show: shapes that do not belong together.
 
+And what would show as an error deep inside of a solver: a solution that is mapped over thetas.
+
 NumPyro broadcasts data against a likelihood of another shape, and samples whatever comes out.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution, Unit
 
+from bilo_ppl._types import Theta
+from bilo_ppl.ppl.effect import check_entries
 from bilo_ppl.ppl.look import ModelLook, look_at
 from bilo_ppl.ppl.unknowns import SquaredPenalty
 
-__all__ = ["check_likelihood", "check_model", "check_shapes"]
+__all__ = ["check_likelihood", "check_model", "check_shapes", "check_solutions"]
 
 _WRAPPERS = (ExpandedDistribution, Independent, MaskedDistribution)
 
@@ -20,11 +27,32 @@ _WRAPPERS = (ExpandedDistribution, Independent, MaskedDistribution)
 def check_model(model: Callable, *model_args: Any, **model_kwargs: Any) -> None:
     """Check a NumPyro model with its data, before it is sampled; nothing is solved.
 
-    Raises a ``ValueError`` if a likelihood has not the shape of its data, or there is none.
+    Raises a ``ValueError`` if a likelihood has not the shape of its data, or there is none, and for a
+    ``solution`` inside of a ``jax.vmap`` or with an entry of theta of another shape than the operator's.
     """
     look = look_at(model, model_args, model_kwargs)
+    check_solutions(look)
     check_shapes(look)
     check_likelihood(look)
+
+
+def check_solutions(look: ModelLook, known: Theta | None = None) -> None:
+    """Raise a ``ValueError`` for a solution inside of a ``jax.vmap``, or with entries of other shapes.
+
+    To be called where the model was looked at: what is traced there is no sign of a vmap inside of the
+    model. ``known`` is a theta whose shapes are right, for operators that know none.
+    """
+    outside = type(jnp.zeros(()))
+    for name, site in look.solutions.items():
+        check_entries(name, site.theta, site.batch, known or {})
+        leaves = jax.tree.leaves(dict(site.theta))
+        if any(isinstance(leaf, Tracer) and type(leaf) is not outside for leaf in leaves):
+            raise ValueError(
+                f"the solution {name!r} is inside of a jax.vmap, or another transformation of JAX, in "
+                "the model, where a site can neither keep its state nor report. For several experiments use "
+                "us = bilo.solutions(name, operator, thetas), with one axis of experiments in front of "
+                "every array; it solves all of them at once."
+            )
 
 
 def check_shapes(look: ModelLook) -> None:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from numpyro.infer.util import potential_energy
 
 from bilo_ppl._types import Scalar
+from bilo_ppl.ppl.experiments import initial_states
 from bilo_ppl.ppl.handlers import warm_start
 from bilo_ppl.ppl.look import look_at
 
@@ -51,13 +52,13 @@ class StatefulPotential:
         Raises a ``ValueError`` if the model has no solution site: then there is nothing to carry, and
         NumPyro's own kernels are the right ones.
         """
-        operators = look_at(self.model, self.model_args, self.model_kwargs, key=rng_key).operators
-        if not operators:
+        look = look_at(self.model, self.model_args, self.model_kwargs, key=rng_key)
+        if not look.solutions:
             raise ValueError(
                 "the model has no solution(...) site: there is no inner solver state to carry along "
                 "the trajectory; use numpyro.infer.NUTS or HMC."
             )
-        return {name: operator.init_state() for name, operator in operators.items()}
+        return initial_states(look.operators, look.batches)
 
     def __call__(self, z: Any, state: Any) -> tuple[Scalar, tuple[Any, PotentialInfo]]:
         """U at z with solves from ``state``; where U is inf its gradient means nothing."""

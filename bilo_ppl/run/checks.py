@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 import optax
@@ -17,7 +17,8 @@ from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.pde.data import Observations, read_csv
 from bilo_ppl.ppl.look import ModelLook, look_at
-from bilo_ppl.ppl.model_checks import check_likelihood, check_shapes
+from bilo_ppl.ppl.model_checks import check_likelihood, check_shapes, check_solutions
+from bilo_ppl.ppl.site_values import site_values
 from bilo_ppl.run.folder import RunFolder
 from bilo_ppl.run.model_file import ModelFile
 from bilo_ppl.run.settings import CommonSettings
@@ -44,6 +45,8 @@ class Plan(Generic[S]):
     """The numerical operator, if it is the one to sample with."""
     latent: tuple[str, ...]
     """Names of the model's sample sites without data."""
+    first_guess: dict[str, Any]
+    """The start of the model file as values of those of these sites that have its names and shapes."""
     solutions: tuple[str, ...]
     """Names of the model's solution sites."""
     tolerance: float
@@ -102,10 +105,15 @@ def prepare(settings: S, file: ModelFile) -> Plan[S]:
         )
     numerical = None if settings.fine_tuned else _numerical(file)
     tolerance = USUAL_TOLERANCE if settings.tol is None else settings.tol
-    plan = Plan(settings, file, observations, folder, loaded, numerical, (), (), tolerance)
+    plan = Plan(settings, file, observations, folder, loaded, numerical, (), {}, (), tolerance)
     operator = numerical or plan.fine_tuned(untrained(plan))
-    latent, solutions = _sites(plan, operator)
-    return dataclasses.replace(plan, latent=tuple(latent), solutions=tuple(solutions))
+    look = _look(plan, operator)
+    return dataclasses.replace(
+        plan,
+        latent=tuple(look.latent),
+        first_guess=site_values(file.start, look.latent),
+        solutions=tuple(look.solutions),
+    )
 
 
 def _folder(settings: CommonSettings, file: ModelFile) -> RunFolder:
@@ -143,12 +151,13 @@ def untrained(plan: Plan) -> LocalOperator:
     return LocalOperator(problem, start, key=jax.random.key(0), **plan.file.architecture)
 
 
-def _sites(plan: Plan, operator: AbstractSolutionOperator) -> tuple[list[str], list[str]]:
-    """Names of the latent and of the solution sites; nothing is solved."""
+def _look(plan: Plan, operator: AbstractSolutionOperator) -> ModelLook:
+    """The sites of the model, checked; nothing is solved."""
     looks: list[ModelLook] = []
 
     def note():
         looks.append(look_at(plan.model(operator), plan.observations.model_args))
+        check_solutions(looks[0], plan.file.start)
 
     try:
         jax.eval_shape(note)
@@ -158,9 +167,8 @@ def _sites(plan: Plan, operator: AbstractSolutionOperator) -> tuple[list[str], l
             f"{type(error).__name__}: {error}"
         ) from error
     look = looks[0]
-    latent, solutions = list(look.latent), list(look.solutions)
-    if not solutions or not latent:
-        missing = "bilo_ppl.solution(...) call" if latent else "sample site without data"
+    if not look.solutions or not look.latent:
+        missing = "bilo_ppl.solution(...) call" if look.latent else "sample site without data"
         raise ValueError(
             f"{plan.file.path}: the model has no {missing}: there is nothing to infer."
         )
@@ -169,7 +177,7 @@ def _sites(plan: Plan, operator: AbstractSolutionOperator) -> tuple[list[str], l
         check_likelihood(look, plan.observations.y)
     except ValueError as error:
         raise ValueError(f"{plan.file.path}: {error}") from error
-    return latent, solutions
+    return look
 
 
 def _solver(settings: CommonSettings, tolerance: float) -> AbstractInnerSolver:

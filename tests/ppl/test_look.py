@@ -17,7 +17,7 @@ from numpyro.infer.reparam import LocScaleReparam
 import bilo_ppl as bilo
 from bilo_ppl.fields import NetworkField
 from bilo_ppl.operators.base import AbstractSolutionOperator
-from bilo_ppl.ppl.look import look_at, theta_at
+from bilo_ppl.ppl.look import look_at, site_at
 from models import poisson
 
 X = jnp.linspace(0.1, 0.9, 3)[:, None]
@@ -333,9 +333,9 @@ def test_a_name_of_two_sites_is_an_error(model, message):
     assert list(look_at(one).latent) == ["D"]
 
 
-def test_theta_at_given_values():
+def test_a_site_at_given_values():
     values = {"mean": 0.0, "D": jnp.array([1.0, 2.0]), "sigma": 1.0}
-    assert theta_at(rich, (Y,), {}, values, "v") == {"D": 2.0}
+    assert site_at(rich, (Y,), {}, values, "v").theta == {"D": 2.0}
 
 
 @pytest.mark.parametrize(
@@ -347,4 +347,4 @@ def test_theta_at_given_values():
 )
 def test_theta_needs_all_values_and_a_solution(values, site, message):
     with pytest.raises(ValueError, match=message):
-        theta_at(rich, (Y,), {}, values, site)
+        site_at(rich, (Y,), {}, values, site)

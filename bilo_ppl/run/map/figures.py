@@ -125,19 +125,29 @@ def _field(plan: Plan, name: str, field: Any) -> Figure:
     return figure
 
 
+def _lines(ax: Any, s: np.ndarray, u: np.ndarray, style: str, colour: str, label: str) -> None:
+    """u along a section, or those of several experiments, which share an entry of the legend."""
+    for number, one in enumerate(np.atleast_2d(u)):
+        ax.plot(s, one, style, color=colour, label=None if number else label)
+
+
 def _solution(plan: Plan, estimate: Estimate, numerical: Any, site: str) -> Figure:
     """u along a section, and, where data have more coordinates, observed against fitted values."""
     points, s, along, where = section(plan.file.problem)
     data = estimate.objective.args[1:3]
     line = np.asarray(data[0]).shape[1] == 1
-    fitted = not line and np.ndim(data[1]) == 1
+    several = estimate.experiments(site)
+    # Which data are those of which experiment, only the model knows.
+    known = several is None and np.ndim(data[1]) == 1
+    fitted = not line and known
     figure, axes = _panels(2 if fitted else 1)
     ax = axes[0]
-    ax.plot(s, estimate.solution(points, site), color=COLOURS[0], label="estimate")
+    u = np.asarray(estimate.solution(points, site))
+    _lines(ax, s, u, "-", COLOURS[0], "estimate")
     if numerical is not None:
-        u = numerical_solution(numerical, estimate.theta(site), points)
-        ax.plot(s, u, "--", color=INK, label="numerical, same theta")
-    if line and np.ndim(data[1]) == 1 and plan.file.problem.domain.contains(data[0]).all():
+        u = numerical_solution(numerical, estimate.theta(site), points, several)
+        _lines(ax, s, u, "--", INK, "numerical, same theta")
+    if line and known and plan.file.problem.domain.contains(data[0]).all():
         ax.plot(np.asarray(data[0])[:, 0], data[1], "o", color=COLOURS[1], ms=4, label="data")
     ax.set(xlabel=along, ylabel=site, title=where)
     ax.legend(frameon=False, fontsize="small")

@@ -10,7 +10,6 @@ from bilo_ppl._blocks import Interrupts
 from bilo_ppl._files import replacing
 from bilo_ppl.estimate import Estimate, find_map, save_estimate
 from bilo_ppl.estimate.accuracy import EstimateAccuracy, check_estimate
-from bilo_ppl.estimate.first_guess import find_start
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.run.checks import Plan, prepare
 from bilo_ppl.run.ending import INTERRUPTED, to_the_end
@@ -50,8 +49,6 @@ class _Job:
         self.estimates: list[Estimate] = []
         self.accuracies: list[EstimateAccuracy] = []
         self.numerical: AbstractSolutionOperator | None = None
-        self.first_guess: dict[str, Any] | None = None
-        """The start of the model file at the latent sites, once they are known."""
 
     def run(self, interrupts: Interrupts) -> int:
         """All stages."""
@@ -84,16 +81,13 @@ class _Job:
         args = (operator, *data.model_args)
         with self.record.stage(f"estimate {seed}", f"Estimate, data seed {seed}: {data}."):
             try:
-                if self.first_guess is None:
-                    latent = find_start(file.model, key, args, {}, {}).z
-                    self.first_guess = {n: v for n, v in file.start.items() if n in latent}
                 found = find_map(
                     file.model,
                     key,
                     *args,
                     method=settings.method,
                     optimizer=self.optimizer,
-                    init=self.first_guess,
+                    init=self.plan.first_guess,
                     steps=settings.chosen_steps,
                     progress=not settings.quiet,
                 )

@@ -14,6 +14,8 @@ from bilo_ppl.estimate import Estimate
 from bilo_ppl.fields import KarhunenLoeve, NetworkField
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.pde.problem import Problem
+from bilo_ppl.ppl.effect import solve_site
+from bilo_ppl.ppl.experiments import values_at
 from bilo_ppl.run.model_file import ModelFile
 
 __all__ = [
@@ -73,21 +75,27 @@ def u_error(
     estimate: Estimate, site: str, numerical: AbstractSolutionOperator, points: Points
 ) -> float:
     """``|u - u_numerical| / |u_numerical|`` in L2, both at the estimated theta."""
-    wanted = numerical_solution(numerical, estimate.theta(site), points)
+    theta, batch = estimate.theta(site), estimate.experiments(site)
+    wanted = numerical_solution(numerical, theta, points, batch)
     return _relative(np.asarray(estimate.solution(points, site)), wanted)
 
 
 def numerical_solution(
-    numerical: AbstractSolutionOperator, theta: Mapping[str, Any], points: Points
+    numerical: AbstractSolutionOperator,
+    theta: Mapping[str, Any],
+    points: Points,
+    batch: int | None = None,
 ) -> Float[np.ndarray, "n ..."]:
-    """The solution by a numerical operator at points ``(n, d)``."""
-    return np.asarray(_solve(numerical, dict(theta), jnp.asarray(points)))
+    """The solution by a numerical operator at points ``(n, d)``.
+
+    With ``batch``, those of so many experiments: theta has that axis in front, and so has the result.
+    """
+    return np.asarray(_solve(numerical, dict(theta), jnp.asarray(points), batch))
 
 
 @jit_once
-def _solve(numerical: AbstractSolutionOperator, theta: Any, points: Any) -> Any:
-    u, _, info = numerical.solve(theta, numerical.init_state())
-    return jnp.where(info.converged, jax.vmap(u)(points), jnp.nan)
+def _solve(numerical: AbstractSolutionOperator, theta: Any, points: Any, batch: Any) -> Any:
+    return values_at(solve_site(numerical, theta, batch=batch).field, points)
 
 
 def _at(function: Any, points: Points) -> np.ndarray:

@@ -58,7 +58,7 @@ def _posteriors(plan: Plan, samples, exact) -> Iterator[tuple[str, Figure]]:
 
 
 def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Figure]]:
-    """The solution over the interval, one figure for each solution site."""
+    """The solution over the interval: a figure for each solution site, or each of its experiments."""
     domain = plan.file.problem.domain
     x, (coordinate,) = domain.grid(BAND_POINTS), domain.coordinates
     data = plan.observations if plan.observations.y.ndim == 1 else None
@@ -75,5 +75,11 @@ def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Fi
             accept_unconverged=plan.settings.accept_unconverged,
         )
         label = "solution" if len(plan.solutions) == 1 else f"solution_{site}"
+        if u.ndim == 3:
+            # Which data are those of which experiment, only the model knows.
+            for i in range(min(u.shape[1], MAX_POSTERIORS)):
+                of_one = plot_solution_band(x, u[:, i], name=f"{site}[{i}]", coordinate=coordinate)
+                yield f"{label}_{i}", of_one
+            continue
         points = data and data.model_args
         yield label, plot_solution_band(x, u, points, truth, name=site, coordinate=coordinate)

@@ -1,12 +1,11 @@
 """The NumPyro kernel of a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from numpyro.infer import HMC, NUTS, init_to_sample
 
-from bilo_ppl._types import Theta
 from bilo_ppl.mcmc import BiLOHMC, BiLONUTS, init_near
 from bilo_ppl.ppl.handlers import warm_start
 from bilo_ppl.run.sample.settings import SampleSettings
@@ -29,9 +28,15 @@ TREE_DEPTH = (6, 10)
 
 
 def make_kernel(
-    settings: SampleSettings, model: Callable, start: Theta, inverse_mass_matrix: Any = None
+    settings: SampleSettings,
+    model: Callable,
+    start: Mapping[str, Any],
+    inverse_mass_matrix: Any = None,
 ) -> Any:
-    """The NumPyro kernel of a run, in the units that adaptation has found, if it has."""
+    """The NumPyro kernel of a run, in the units that adaptation has found, if it has.
+
+    ``start`` are first values by latent site.
+    """
     init = init_to_sample if settings.init == "prior" else init_near(start)
     common: dict[str, Any] = {"step_size": FIRST_STEP, "init_strategy": init}
     if inverse_mass_matrix is not None:

@@ -62,11 +62,11 @@ def _notes(plan: Plan[SampleSettings]) -> list[str]:
             f"environment variable XLA_FLAGS=--xla_force_host_platform_device_count={settings.chains}"
             ", or use --chain-method vectorized."
         )
-    absent = [name for name in plan.file.start if name not in plan.latent]
+    absent = [name for name in plan.file.start if name not in plan.first_guess]
     if absent and settings.init != "prior":
         notes.append(
-            f"The model has no sample sites {absent}, only {list(plan.latent)}: what the pretrained "
-            "theta does not determine starts at random."
+            f"The model has no sample sites {absent} of the shapes in start, only {list(plan.latent)}: "
+            "what the pretrained theta does not determine starts at random."
         )
     return notes
 
@@ -124,7 +124,7 @@ def _attempt(
 def _sampler(plan: Plan[SampleSettings], prepared: Prepared) -> BlockSampler:
     settings = plan.settings
     model = plan.model(prepared.operator)
-    kernel = make_kernel(settings, model, plan.file.start, prepared.inverse_mass_matrix)
+    kernel = make_kernel(settings, model, plan.first_guess, prepared.inverse_mass_matrix)
     return BlockSampler(
         kernel,
         plan.observations.model_args,
