@@ -97,7 +97,7 @@ class Estimate:
         """How many experiments a site of ``solutions`` has; None for a ``solution``."""
         return find_site(self.objective, self.values, self._site(site)).batch
 
-    def solution(self, points: Points, site: str | None = None) -> Float[Array, "n ..."]:
+    def solution(self, points: Points, site: str | None = None) -> Float[Array, "..."]:
         """The solution u at points ``(n, d)``, with the weights of the estimate.
 
         Of ``solutions``: with the axis of experiments in front.
@@ -129,7 +129,7 @@ def find_site(objective: Objective, values: Mapping[str, Any], site: str) -> Sol
 @jit_once
 def _solution_at(
     objective: Objective, values: Any, states: Any, points: Any, site: str
-) -> Float[Array, "n ..."]:
+) -> Float[Array, "..."]:
     found = find_site(objective, values, site)
     solved = solve_site(
         objective.operators[site],

@@ -49,9 +49,9 @@ def check_solutions(look: ModelLook, known: Theta | None = None) -> None:
         if any(isinstance(leaf, Tracer) and type(leaf) is not outside for leaf in leaves):
             raise ValueError(
                 f"the solution {name!r} is inside of a jax.vmap, or another transformation of JAX, in "
-                "the model, where a site can neither keep its state nor report. For several experiments use "
-                "us = bilo.solutions(name, operator, thetas), with one axis of experiments in front of "
-                "every array; it solves all of them at once."
+                "the model, where a site can neither keep its state nor report. For several experiments "
+                "use us = bilo.solutions(name, operator, thetas), with one axis of experiments in front "
+                "of every array; it solves all of them at once."
             )
 
 

@@ -214,7 +214,7 @@ def test_a_reparametrised_model_shows_its_new_sites():
 def test_handlers_around_the_look_count():
     with bilo.replace_operator(operators={"u": V}), handlers.condition(data={"D": 2.0}):
         look = look_at(one)
-    assert look.solutions == {"u": (V, {"D": 2.0})}
+    assert look.solutions == {"u": (V, {"D": 2.0}, None)}
     assert list(look.observed) == ["D"]
 
 

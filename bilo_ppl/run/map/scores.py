@@ -85,7 +85,7 @@ def numerical_solution(
     theta: Mapping[str, Any],
     points: Points,
     batch: int | None = None,
-) -> Float[np.ndarray, "n ..."]:
+) -> Float[np.ndarray, "..."]:
     """The solution by a numerical operator at points ``(n, d)``.
 
     With ``batch``, those of so many experiments: theta has that axis in front, and so has the result.
