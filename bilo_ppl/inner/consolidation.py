@@ -90,4 +90,4 @@ def consolidate(
 
 def _towards(first: Theta, thetas: Theta, part: float) -> Theta:
     """The thetas at ``part`` of their distances from ``first``."""
-    return jax.tree.map(lambda one, all_: one + part * (all_ - one), first, thetas)
+    return jax.tree.map(lambda one, all_: one[None] + part * (all_ - one[None]), first, thetas)
