@@ -34,7 +34,7 @@ MEAN, SD = 2.0 * 4 / 5, np.sqrt(1 / 5)
 
 def sites_of(model, *args, names=("u",), latent=("D",)):
     _, unravel = ravel_pytree({name: jnp.zeros(()) for name in latent})
-    return ModelSites(model, args, {}, (names,), unravel, list(latent))
+    return ModelSites(model, args, {}, (names,), unravel, list(latent), False)
 
 
 def doubled(prior, y=1.0):
