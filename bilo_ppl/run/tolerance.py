@@ -18,7 +18,8 @@ def prediction_error(plan: Plan) -> PredictionError:
     """How right a solution at the first guess is, in units of the noise."""
     known = {name: v for name, v in plan.file.start.items() if name in plan.latent}
     model = plan.model(plan.fine_tuned(untrained(plan)))
-    return PredictionError(model, plan.observations.model_args, values=known)
+    data = plan.observations
+    return PredictionError(model, data.model_args, data.model_kwargs, values=known)
 
 
 def tolerance_of(record: Record, found: Accuracy, loss: float) -> float:

@@ -85,7 +85,7 @@ class _Job:
         with self.record.stage(f"estimate {seed}", f"Estimate, data seed {seed}: {data}."):
             try:
                 if self.first_guess is None:
-                    latent = find_start(file.model, key, args, {}, {}).z
+                    latent = find_start(file.model, key, args, data.model_kwargs, {}).z
                     self.first_guess = {n: v for n, v in file.start.items() if n in latent}
                 found = find_map(
                     file.model,
@@ -96,6 +96,7 @@ class _Job:
                     init=self.first_guess,
                     steps=settings.chosen_steps,
                     progress=not settings.quiet,
+                    **data.model_kwargs,
                 )
             except ValueError as error:
                 raise RunFailedError(f"data seed {seed}: {error}") from error

@@ -73,6 +73,7 @@ def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Fi
             *plan.observations.model_args,
             site=site,
             accept_unconverged=plan.settings.accept_unconverged,
+            **plan.observations.model_kwargs,
         )
         label = "solution" if len(plan.solutions) == 1 else f"solution_{site}"
         points = data and data.model_args
