@@ -174,7 +174,7 @@ def _with_sigma(
     return sigma if good.all() else np.where(good, full, 1.0)
 
 
-def _refuse(bad: np.ndarray, row: Callable[[int], str], what: Callable[[int, int], str]) -> None:
+def _refuse(bad: Any, row: Callable[[int], str], what: Callable[[int, int], str]) -> None:
     """Raise for the first entry marked as bad, ``(n,)`` or ``(n, m)``; say how many rows have one."""
     entries = bad.reshape(len(bad), -1)
     rows = entries.any(axis=1)

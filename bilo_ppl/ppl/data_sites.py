@@ -40,7 +40,9 @@ def observed(name: str, distribution: Distribution, y: Any = None) -> Any:
     y = jnp.asarray(y, jnp.result_type(float))
     missing = jnp.isnan(y)
     # Nothing depends on it, but what is computed from it must be finite.
-    instead = distribution.support.feasible_like(y)
+    support = distribution.support
+    assert support is not None
+    instead = support.feasible_like(y)
     value = jnp.where(missing, jnp.broadcast_to(instead, y.shape), y)
     return numpyro.sample(name, distribution.mask(~missing), obs=value)
 

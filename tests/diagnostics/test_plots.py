@@ -86,7 +86,7 @@ def test_band_is_the_quantiles_and_counts_what_it_leaves_out():
     ("x", "u", "message"),
     [
         (np.ones((5, 2)), np.ones((3, 5)), "one coordinate"),
-        (np.ones(5), np.ones((3, 5, 2)), "one component at a time"),
+        (np.ones(5), np.ones((3, 4, 2)), r"\(draws, 5, components\) of a system"),
         (np.ones(5), np.ones((3, 4)), r"must be \(draws, 5\)"),
         (np.ones(5), np.full((3, 5), np.nan), "no draw has finite values"),
     ],

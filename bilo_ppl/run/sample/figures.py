@@ -36,7 +36,7 @@ def draw_posterior_figures(
     samples = {name: v.values for name, v in idata["posterior"].data_vars.items()}
     yield from _posteriors(plan, samples, exact)
     yield "trace", plot_trace(samples)
-    if plan.file.problem.domain.dimension == 1 and plan.file.problem.components == 1:
+    if plan.file.problem.domain.dimension == 1:
         yield from _bands(plan, model, samples)
     stats = idata["sample_stats"]
     if tolerance is not None and "inner_steps" in stats:
@@ -59,9 +59,12 @@ def _posteriors(plan: Plan, samples, exact) -> Iterator[tuple[str, Figure]]:
 
 def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Figure]]:
     """The solution over the interval, one figure for each solution site."""
-    domain = plan.file.problem.domain
-    x, (coordinate,) = domain.grid(BAND_POINTS), domain.coordinates
-    data = plan.observations if plan.observations.y.ndim == 1 else None
+    problem = plan.file.problem
+    x, (coordinate,) = problem.domain.grid(BAND_POINTS), problem.domain.coordinates
+    # Data of another shape are not those of all components: which they are, only the model knows.
+    of_system = problem.components > 1
+    each = (problem.components,) if of_system else ()
+    data = plan.observations if plan.observations.y.shape[1:] == each else None
     truth = None
     if plan.file.exact is not None and plan.settings.data is None:
         truth = (x, np.asarray(jax.vmap(plan.file.exact)(x)))
@@ -77,4 +80,6 @@ def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Fi
         )
         label = "solution" if len(plan.solutions) == 1 else f"solution_{site}"
         points = data and data.model_args
-        yield label, plot_solution_band(x, u, points, truth, name=site, coordinate=coordinate)
+        names = problem.component_names if of_system else ()
+        labels: dict[str, Any] = {"name": site, "coordinate": coordinate, "components": names}
+        yield label, plot_solution_band(x, u, points, truth, **labels)
