@@ -1,6 +1,5 @@
 """Sample sites with data: one whose missing data are left out, and which data of a site count."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,6 +12,8 @@ from numpyro.distributions import (
     Independent,
     MaskedDistribution,
 )
+
+from bilo_ppl.ppl.look import ModelLook
 
 __all__ = ["check_missing", "data_mask", "innermost", "observed"]
 
@@ -66,12 +67,12 @@ def data_mask(fn: Any) -> Any:
     return mask
 
 
-def check_missing(sites: Mapping[str, Any]) -> None:
+def check_missing(look: ModelLook) -> None:
     """Raise a ``ValueError`` for an observed site with data that are NaN, and are not masked.
 
-    Traced data are not looked at.
+    Traced data and masks are not looked at.
     """
-    for name, site in sites.items():
+    for name, site in look.observed.items():
         value, mask = site["value"], data_mask(site["fn"])
         if isinstance(value, Tracer) or isinstance(mask, Tracer):
             continue

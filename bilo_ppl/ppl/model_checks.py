@@ -24,7 +24,7 @@ def check_model(model: Callable, *model_args: Any, **model_kwargs: Any) -> None:
     """
     look = look_at(model, model_args, model_kwargs)
     check_shapes(look)
-    check_missing(look.observed)
+    check_missing(look)
     check_likelihood(look)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import jax
+import numpy as np
 import optax
 
 from bilo_ppl.inner.lower_level import AbstractSensitivity
@@ -171,8 +172,11 @@ def _sites(plan: Plan, operator: AbstractSolutionOperator) -> tuple[list[str], l
         )
     try:
         check_shapes(look)
-        check_missing(look.observed)
         check_likelihood(look, plan.observations.y)
+        if np.isnan(plan.observations.y).any():
+            # Seen by a look at values, which the one above has not.
+            data = plan.observations
+            check_missing(look_at(plan.model(operator), data.model_args, data.model_kwargs))
     except ValueError as error:
         raise ValueError(f"{plan.file.path}: {error}") from error
     return latent, solutions

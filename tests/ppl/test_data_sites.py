@@ -157,7 +157,7 @@ def test_missing_data_that_count_are_refused_and_others_are_not():
         bilo.find_map(plain, jax.random.key(0), EXACT, T, Y, True, progress=False)
     with pytest.raises(ValueError, match=r"likelihood of 'y' has shape \(3, 2\)"):
         bilo.check_model(model, EXACT, T, Y[:1], 0.1)
-    jax.eval_shape(lambda y: check_missing(look_at(plain, (EXACT, T, y, True)).observed), Y)
+    jax.eval_shape(lambda y: check_missing(look_at(plain, (EXACT, T, y, True))), Y)
 
 
 @pytest.mark.parametrize(
