@@ -99,7 +99,9 @@ WITH_EXPERIMENT = "def model(operator, x, y=None, sigma=0.5, experiment=None): p
 REQUIRING_IT = "def model(operator, x, y, sigma, experiment): pass\n"
 
 
-@pytest.mark.parametrize("model", [WITH_EXPERIMENT, REQUIRING_IT])
+@pytest.mark.parametrize(
+    "model", [WITH_EXPERIMENT, REQUIRING_IT, REQUIRING_IT.replace(", exp", ", *, exp")]
+)
 def test_experiments_reach_a_model_that_knows_of_them(tmp_path, model):
     found = load_model(str(written(tmp_path, GOOD + EXPERIMENTS + model))).observations(seed=0)
     assert found.model_kwargs["experiment"].tolist() == [1, 0, 1]
