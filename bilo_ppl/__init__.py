@@ -34,6 +34,7 @@ from bilo_ppl.pde.calculus import divergence, grad, laplacian, partial
 from bilo_ppl.pde.domain import Box, interval, space_time, time_interval
 from bilo_ppl.pde.points import graded, hammersley, masked, refined
 from bilo_ppl.pde.problem import Problem
+from bilo_ppl.ppl.data_sites import observed
 from bilo_ppl.ppl.effect import solution, solutions
 from bilo_ppl.ppl.handlers import replace_operator, warm_start
 from bilo_ppl.ppl.model_checks import check_model
@@ -99,6 +100,7 @@ __all__ = [
     "load_operator",
     "masked",
     "mean_squared_gradient",
+    "observed",
     "partial",
     "penalty",
     "pretrain",

@@ -8,6 +8,7 @@ import numpy as np
 from numpyro.infer.util import log_likelihood
 
 from bilo_ppl.operators.base import SolveInfo
+from bilo_ppl.ppl.data_sites import data_mask
 from bilo_ppl.ppl.look import look_at
 
 __all__ = ["certificates", "inner_stats", "log_likelihoods", "observations", "sample_stats"]
@@ -64,9 +65,14 @@ def certificates(found: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any]
 
 
 def observations(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Values of the observed sites; nothing is solved."""
+    """Values of the observed sites, NaN where they are masked; nothing is solved."""
     observed = look_at(model, args, kwargs).observed
-    return {name: np.asarray(site["value"]) for name, site in observed.items()}
+    return {name: _values(site) for name, site in observed.items()}
+
+
+def _values(site: Any) -> np.ndarray:
+    value, mask = np.asarray(site["value"]), np.asarray(data_mask(site["fn"]))
+    return value if mask.all() else np.where(mask, value, np.nan)
 
 
 def log_likelihoods(

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import ExpandedDistribution, Independent, LogNormal, Normal
+from numpyro.distributions import LogNormal, Normal
 
 from bilo_ppl.diagnostics.inner import Replay, map_spaced
+from bilo_ppl.ppl.data_sites import data_mask, innermost
 
 __all__ = ["Fit", "goodness_of_fit"]
 
@@ -23,6 +24,7 @@ class Fit(NamedTuple):
     p_value: float
     """Posterior predictive p-value: how often replicated data would fit no better."""
     data: int
+    """How many there are; masked ones do not count."""
     draws: int
 
     @property
@@ -57,36 +59,32 @@ def goodness_of_fit(
 ) -> dict[str, Fit]:
     """Chi-square of the data at evenly spaced draws, by observed site with a normal likelihood.
 
-    Log-normal ones count too, by the logarithm of their data; masked ones and all others are left
-    out. The PDE is solved anew at no more than ``max_draws`` draws, and solves that miss their
-    tolerance stand; draws without a finite misfit are left out. ``samples`` and the errors are those
-    of `inner_statistics`, and ``max_draws`` below 1 is a ``ValueError``.
+    Log-normal ones count too, by the logarithm of their data; all others are left out, and so are data
+    that are masked, such as the missing ones of `observed`. The PDE is solved anew at no more than
+    ``max_draws`` draws, and solves that miss their tolerance stand; draws without a finite misfit are
+    left out. ``samples`` and the errors are those of `inner_statistics`, and ``max_draws`` below 1 is a
+    ``ValueError``.
     """
     from scipy.stats import chi2
 
     if max_draws < 1:
         raise ValueError(f"goodness_of_fit: max_draws must be at least 1, got {max_draws}.")
-    sizes: dict[str, int] = {}
 
     def misfits(sample):
         handler = _Misfits(samples)
         handler.run(model, sample, model_args, model_kwargs)
-        sizes.update(handler.sizes)
-        return handler.sums
+        return handler.sums, handler.sizes
 
-    sums = map_spaced(misfits, samples, max_draws, batch_ndims, batch_size)
-    found = {name: values[np.isfinite(values)] for name, values in sums.items()}
-    return {
-        name: Fit(
-            float(values.mean() / sizes[name]),
+    sums, sizes = map_spaced(misfits, samples, max_draws, batch_ndims, batch_size)
+    fits = {}
+    for name, values in sums.items():
+        kept = np.isfinite(values) & (sizes[name] > 0)
+        if kept.any():
+            values, size = values[kept], sizes[name][kept]
             # Given a draw, the misfit of replicated data has this law exactly.
-            float(chi2.sf(values, sizes[name]).mean()),
-            sizes[name],
-            len(values),
-        )
-        for name, values in found.items()
-        if len(values)
-    }
+            p_value = float(chi2.sf(values, size).mean())
+            fits[name] = Fit(float(np.mean(values / size)), p_value, int(size[0]), len(values))
+    return fits
 
 
 class _Misfits(Replay):
@@ -95,7 +93,7 @@ class _Misfits(Replay):
     def __init__(self, samples: Mapping[str, Any]):
         super().__init__(samples, accept_unconverged=True)
         self.sums: dict[str, Any] = {}
-        self.sizes: dict[str, int] = {}
+        self.sizes: dict[str, Any] = {}
 
     def postprocess_message(self, msg: Any) -> None:
         """Note the misfit of a site with data."""
@@ -104,14 +102,14 @@ class _Misfits(Replay):
             return
         residuals = _standardised(msg["fn"], msg["value"])
         if residuals is not None:
-            self.sums[msg["name"]] = jnp.sum(residuals**2)
-            self.sizes[msg["name"]] = residuals.size
+            counts = jnp.broadcast_to(data_mask(msg["fn"]), residuals.shape)
+            self.sums[msg["name"]] = jnp.sum(jnp.where(counts, residuals**2, 0))
+            self.sizes[msg["name"]] = jnp.sum(counts)
 
 
 def _standardised(fn: Any, value: Any) -> Any:
     """Residuals in units of the noise; None for a likelihood that has none."""
-    while isinstance(fn, (ExpandedDistribution, Independent)):
-        fn = fn.base_dist
+    fn = innermost(fn)
     if isinstance(fn, LogNormal):
         return (jnp.log(value) - fn.loc) / fn.scale
     return (value - fn.loc) / fn.scale if isinstance(fn, Normal) else None

@@ -15,23 +15,20 @@ from matplotlib.figure import Figure
 
 from bilo_ppl._files import replacing
 from bilo_ppl.diagnostics._draws import scalar_draws
+from bilo_ppl.diagnostics._style import COLOURS, INK, legend_above, new_figure
+from bilo_ppl.diagnostics.solution_band import plot_solution_band
 
-__all__ = ["plot_inner_steps", "plot_posterior", "plot_solution_band", "plot_trace", "save_figure"]
+__all__ = [
+    "COLOURS",
+    "INK",
+    "plot_inner_steps",
+    "plot_posterior",
+    "plot_solution_band",
+    "plot_trace",
+    "save_figure",
+]
 
-# Okabe and Ito's colours, distinguishable with impaired colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#666666")
-INK = "#222222"
 MAX_ROWS = 12
-
-
-def _figure(rows: int = 1, height: float = 3.6, width: float = 6.4, **layout: Any):
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, 1, squeeze=False, **layout)[:, 0]
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(color="0.92", linewidth=0.8)
-        ax.set_axisbelow(True)
-    return figure, axes
 
 
 def _chains(draws: Any, what: str) -> np.ndarray:
@@ -53,7 +50,7 @@ def plot_posterior(
     draws = _chains(draws, "plot_posterior: draws").ravel()
     if not np.isfinite(draws).all():
         raise ValueError(f"plot_posterior: {(~np.isfinite(draws)).sum()} draws are not finite.")
-    figure, (ax,) = _figure()
+    figure, (ax,) = new_figure()
     bins = int(np.clip(2 * draws.size**0.4, 12, 60))
     label = f"{draws.size} draws, {_moments(draws.mean(), draws.std())}"
     style = {"color": COLOURS[0], "alpha": 0.35, "edgecolor": "white", "linewidth": 0.5}
@@ -65,7 +62,7 @@ def plot_posterior(
             truth, color=COLOURS[1], linestyle="--", linewidth=1.6, label=f"truth {truth:.4g}"
         )
     ax.set(xlabel=name, ylabel="posterior density")
-    _legend_above(ax, columns=1)
+    legend_above(ax, columns=1)
     return figure
 
 
@@ -88,82 +85,6 @@ def _reference_line(ax: Axes, reference: tuple[Any, Any], draws: np.ndarray) -> 
     ax.set_xlim(max(low, min(x[0], draws.min())), min(high, max(x[-1], draws.max())))
 
 
-def _legend_above(ax: Axes, columns: int) -> None:
-    """A legend that cannot hide data."""
-    where = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0.2}
-    ax.legend(ncols=columns, frameon=False, fontsize="small", **where)
-
-
-def plot_solution_band(
-    x: Any,
-    u_draws: Any,
-    data: tuple[Any, Any, Any] | None = None,
-    truth: tuple[Any, Any] | None = None,
-    name: str = "u",
-    coordinate: str = "x",
-) -> Figure:
-    """Median and 5 to 95 % band, point by point, of solutions ``(draws, n)`` at ``x``.
-
-    ``x`` is ``(n,)`` or ``(n, 1)``; ``name`` and ``coordinate`` are the labels of the axes.
-    ``data`` is ``(x, y, sigma)``: points ``(m,)`` or ``(m, 1)``, values ``(m,)`` and the standard
-    deviation of their noise, a number or ``(m,)``. ``truth`` is ``(x, u)``. Draws with a value that
-    is not finite (unconverged solves) are left out and counted in the legend. Raises a
-    ``ValueError`` for points of more than one dimension, and for several components (plot them one
-    by one).
-    """
-    x, u = _line(x, "x"), np.asarray(u_draws)
-    if u.ndim != 2 or u.shape[1] != len(x):
-        raise ValueError(
-            f"plot_solution_band: u_draws must be (draws, {len(x)}), got {u.shape}; for a "
-            " system plot one component at a time, u_draws[:, :, i]."
-        )
-    finite = np.isfinite(u).all(axis=1)
-    if not finite.any():
-        raise ValueError("plot_solution_band: no draw has finite values at all points.")
-    order = np.argsort(x)
-    low, middle, high = np.quantile(u[finite][:, order], [0.05, 0.5, 0.95], axis=0)
-    left_out = (
-        "" if finite.all() else f" ({(~finite).sum()} of {len(u)} draws left out: not finite)"
-    )
-    figure, (ax,) = _figure()
-    band = {"color": COLOURS[0], "alpha": 0.25, "linewidth": 0}
-    ax.fill_between(x[order], low, high, label="5 to 95 %" + left_out, **band)
-    ax.plot(x[order], middle, color=COLOURS[0], linewidth=1.8, label="median")
-    if truth is not None:
-        _truth_line(ax, truth)
-    if data is not None:
-        _data_points(ax, data)
-    ax.set(xlabel=coordinate, ylabel=name)
-    ax.margins(x=0.02)
-    _legend_above(ax, columns=2)
-    return figure
-
-
-def _line(x: Any, what: str) -> np.ndarray:
-    """Points of an interval as ``(n,)``."""
-    x = np.asarray(x)
-    if x.ndim == 2 and x.shape[1] == 1:
-        x = x[:, 0]
-    if x.ndim != 1 or len(x) == 0:
-        raise ValueError(
-            f"plot_solution_band: {what} has shape {x.shape}; a band is drawn over one coordinate, "
-            "(n,) or (n, 1). In more dimensions take a section: values along a line of points."
-        )
-    return x
-
-
-def _truth_line(ax: Axes, truth: tuple[Any, Any]) -> None:
-    x, u = _line(truth[0], "truth[0]"), np.asarray(truth[1])
-    order = np.argsort(x)
-    ax.plot(x[order], u[order], color=INK, linestyle="--", linewidth=1.4, label="truth")
-
-
-def _data_points(ax: Axes, data: tuple[Any, Any, Any]) -> None:
-    x, (y, sigma) = _line(data[0], "data[0]"), data[1:]
-    style = {"fmt": "o", "markersize": 4, "capsize": 2.5, "linewidth": 1.1, "color": COLOURS[1]}
-    ax.errorbar(x, y, yerr=sigma, label="data, 1 sd", zorder=3, **style)
-
-
 def plot_trace(draws: Mapping[str, Any], warmup: int = 0) -> Figure:
     """Traces of every scalar in ``draws`` (``(chains, draws, ...)`` by name), one colour a chain.
 
@@ -175,7 +96,7 @@ def plot_trace(draws: Mapping[str, Any], warmup: int = 0) -> Figure:
         raise ValueError("plot_trace: there are no draws.")
     shown = dict(list(scalars.items())[:MAX_ROWS])
     height = 1.2 + 1.5 * len(shown)
-    figure, axes = _figure(len(shown), height=height, sharex=True)
+    figure, axes = new_figure(len(shown), height=height, sharex=True)
     for ax, (name, values) in zip(axes, shown.items(), strict=True):
         for chain, trace in enumerate(values):
             style = {"color": COLOURS[chain % len(COLOURS)], "linewidth": 0.6, "alpha": 0.7}
@@ -187,7 +108,7 @@ def plot_trace(draws: Mapping[str, Any], warmup: int = 0) -> Figure:
         ax.margins(x=0.01)
     axes[-1].set_xlabel("draw")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
-    _legend_above(axes[0], columns=5)
+    legend_above(axes[0], columns=5)
     if len(scalars) > MAX_ROWS:
         figure.suptitle(f"the first {MAX_ROWS} of {len(scalars)} parameters", fontsize="medium")
     return figure
@@ -206,7 +127,7 @@ def plot_inner_steps(inner_steps: Any, loss: Any, tolerance: float) -> Figure:
         raise ValueError(
             f"plot_inner_steps: inner_steps has shape {steps.shape}, but loss {loss.shape}."
         )
-    figure, (top, bottom) = _figure(2, height=5.0, sharex=True)
+    figure, (top, bottom) = new_figure(2, height=5.0, sharex=True)
     number, drawn = np.arange(steps.shape[1]), _on_log_axis(loss, tolerance)
     apart = np.linspace(-0.15, 0.15, len(steps)) if len(steps) > 1 else np.zeros(1)
     for chain in range(len(steps)):
@@ -229,7 +150,7 @@ def plot_inner_steps(inner_steps: Any, loss: Any, tolerance: float) -> Figure:
         where = np.broadcast_to(number, loss.shape)[missed]
         bottom.scatter(where, drawn[missed], marker="x", s=28, color="#C00000", label=label)
     bottom.set(xlabel="draw", ylabel="final loss", yscale="log")
-    _legend_above(bottom, columns=2)
+    legend_above(bottom, columns=2)
     return figure
 
 

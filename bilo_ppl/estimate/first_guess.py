@@ -5,27 +5,20 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import (
-    ExpandedDistribution,
-    Independent,
-    MaskedDistribution,
-    biject_to,
-    constraints,
-)
+from numpyro.distributions import biject_to, constraints
 from numpyro.infer import init_to_median
 
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.estimate.objective import find_rows, is_data
 from bilo_ppl.fields.weights import field_weights
 from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.ppl.data_sites import data_mask, innermost
 from bilo_ppl.ppl.look import look_at
 from bilo_ppl.ppl.model_checks import check_shapes, check_solutions
 from bilo_ppl.ppl.site_values import as_site_value
 from bilo_ppl.ppl.unknowns import FIRST_GUESS
 
 __all__ = ["Start", "find_start"]
-
-_WRAPPERS = (ExpandedDistribution, Independent, MaskedDistribution)
 
 
 class Start(NamedTuple):
@@ -131,14 +124,13 @@ def _check_value(name: str, site: Any) -> None:
 
 def _check_observed(name: str, site: Any) -> None:
     value = np.asarray(site["value"]) if site["value"] is not None else np.zeros(())
-    if not np.isfinite(value).all():
+    bad = ~np.isfinite(value) & np.asarray(data_mask(site["fn"]))
+    if bad.any():
         raise ValueError(
-            f"find_map: {np.sum(~np.isfinite(value))} of the {value.size} data of {name!r} are NaN "
-            "or infinite."
+            f"find_map: {bad.sum()} of the {value.size} data of {name!r} are NaN or infinite; missing "
+            "ones (NaN) can be left out by bilo_ppl.observed."
         )
-    fn = site["fn"]
-    while isinstance(fn, _WRAPPERS):
-        fn = fn.base_dist
+    fn = innermost(site["fn"])
     for parameter, constraint in fn.arg_constraints.items():
         if constraint is not constraints.positive:
             continue

@@ -7,16 +7,10 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 from numpyro import handlers
-from numpyro.distributions import (
-    ExpandedDistribution,
-    Independent,
-    LogNormal,
-    Normal,
-    Unit,
-    biject_to,
-)
+from numpyro.distributions import LogNormal, Normal, Unit, biject_to
 
 from bilo_ppl._types import Rows, Scalar
+from bilo_ppl.ppl.data_sites import data_mask, innermost
 from bilo_ppl.ppl.handlers import replace_operator
 from bilo_ppl.ppl.potential import PotentialInfo, StatefulPotential
 from bilo_ppl.ppl.unknowns import SquaredPenalty
@@ -79,7 +73,7 @@ class Objective(eqx.Module):
     def penalties(self, z: Any, state: Any) -> dict[str, tuple[Callable[[Any], Rows], Any]]:
         """The squared penalties at z: by site, their rows as a function of a point, and the points."""
         sites, *_ = self._traced(z, state)
-        found = {name: (_innermost(site["fn"]), site["scale"]) for name, site in sites.items()}
+        found = {name: (innermost(site["fn"]), site["scale"]) for name, site in sites.items()}
         return {
             name: (partial(_scaled_row, fn, scale), fn.points)
             for name, (fn, scale) in found.items()
@@ -108,7 +102,7 @@ def data_sites(sites: Mapping[str, Any]) -> list[str]:
 
 def is_data(site: Any) -> bool:
     """Whether a site has data, and is no factor."""
-    return site["is_observed"] and not isinstance(site["fn"], Unit)
+    return site["is_observed"] and not isinstance(innermost(site["fn"]), Unit)
 
 
 def _log_density(site: Any) -> Scalar:
@@ -119,22 +113,16 @@ def _log_density(site: Any) -> Scalar:
 def find_rows(site: Any) -> Rows | None:
     """Rows r of a site whose negative log density is ``|r|^2 / 2``, but for a term without the PDE.
 
-    Those of normal and log-normal densities; None for any other.
+    Those of normal and log-normal densities, zero where they are masked; None for any other.
     """
-    fn, value = _innermost(site["fn"]), site["value"]
+    fn, value = innermost(site["fn"]), site["value"]
     if isinstance(fn, LogNormal):
         rows = (jnp.log(value) - fn.loc) / fn.scale
     elif isinstance(fn, Normal):
         rows = (value - fn.loc) / fn.scale
     else:
         return None
-    return _scale(site["scale"]) * jnp.ravel(rows)
-
-
-def _innermost(fn: Any) -> Any:
-    while isinstance(fn, (ExpandedDistribution, Independent)):
-        fn = fn.base_dist
-    return fn
+    return _scale(site["scale"]) * jnp.ravel(jnp.where(data_mask(site["fn"]), rows, 0))
 
 
 def _scaled_row(fn: SquaredPenalty, scale: Any, x: Any) -> Rows:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Field, Theta
+from bilo_ppl.pde.data_columns import SIGMA, reserved_names
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.theta import check_theta, theta_as
 
@@ -32,15 +33,16 @@ def _trial_fields(problem: Problem, theta: Theta) -> list[Field]:
 def check_problem(problem: Problem, theta: Theta) -> None:
     """Check a problem's definition at ``theta``, with errors that say what to mend.
 
-    Attributes that are not given, names and values of theta, shape of the collocation points,
-    shapes and finiteness of `lift` and `residual`, and, where the problem states them, the boundary
-    values.
+    Attributes that are not given, names of components, names and values of theta, shape of the
+    collocation points, shapes and finiteness of `lift` and `residual`, and, where the problem states
+    them, the boundary values.
     """
     name = type(problem).__name__
     needed = ("parameters", "domain", "points", "components")
     missing = [attribute for attribute in needed if not hasattr(problem, attribute)]
     if missing:
         raise ValueError(f"{name} does not give {missing}; a Problem needs each of {list(needed)}.")
+    _check_component_names(problem)
     check_theta(problem, theta)
     points = np.asarray(problem.points)
     if points.ndim != 2 or points.shape[1] != problem.domain.dimension or not len(points):
@@ -69,6 +71,25 @@ def check_problem(problem: Problem, theta: Theta) -> None:
     _check_values(name, "lift", lifted, points, problem.components)
     _check_values(name, "residual", residuals, points, None)
     _check_boundary(problem, theta, dtype)
+
+
+def _check_component_names(problem: Problem) -> None:
+    name, names, count = type(problem).__name__, problem.component_names, problem.components
+    if not names:
+        return
+    if isinstance(names, str) or len(names) != count or len(set(names)) != count:
+        raise ValueError(
+            f"{name}.component_names is {names!r}; it must hold a name of its own for each of the "
+            f"{count} components."
+        )
+    taken = reserved_names(problem.domain, count)
+    wrong = [n for n in names if not str(n).strip() or n in taken or str(n).startswith(SIGMA)]
+    if wrong:
+        raise ValueError(
+            f"{name}.component_names has {wrong[0]!r}; a column of data so named would be something "
+            f"else: {', '.join(sorted(taken))}, and what begins with {SIGMA}, have a meaning. Choose "
+            "another name."
+        )
 
 
 def _check_values(name, what, values, points, components):

@@ -1,18 +1,15 @@
-"""Observations of a solution, checked before anything is computed from them, and read from CSV."""
+"""Observations of a solution, checked before anything is computed from them."""
 
-import csv
 import dataclasses
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from bilo_ppl.pde.domain import Box
+from bilo_ppl.pde.experiments import coded
 
-__all__ = ["Observations", "check", "read_csv"]
-
-_NOT_COORDINATES = ("y", "sigma")
+__all__ = ["Observations", "check"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,55 +22,80 @@ class Observations:
     x: Any
     """Points ``(n, d)``."""
     y: Any
-    """Values ``(n,)``, or ``(n, components)`` of a system."""
+    """Values ``(n,)``, or ``(n, components)`` of a system, where NaN stands for a missing one."""
     sigma: Any
-    """A number, or one for each observation ``(n,)``."""
+    """A number, or one for each observation ``(n,)``; of a system also one for each component
+    ``(components,)`` or each value ``(n, components)``."""
+    experiment: Any = None
+    """Which experiment each observation is from, ``(n,)``: numbers or texts, of which `check` makes
+    codes 0, 1, ...; None where there is but one."""
+    experiment_names: tuple[str, ...] = ()
+    """Names of the experiments by code."""
 
     @property
     def model_args(self) -> tuple[Any, Any, Any]:
         """``(x, y, sigma)``, the arguments of a model after its operator."""
         return self.x, self.y, self.sigma
 
+    @property
+    def model_kwargs(self) -> dict[str, Any]:
+        """What a model gets by keyword: ``experiment``, where the data have it."""
+        return {} if self.experiment is None else {"experiment": self.experiment}
+
     def __str__(self) -> str:
-        sigma = np.unique(self.sigma)
+        y = np.asarray(self.y)
+        sigma = np.unique(np.broadcast_to(self.sigma, y.shape)[~np.isnan(y)])
         noise = f"{sigma[0]:.4g}" if len(sigma) == 1 else f"{sigma[0]:.4g} to {sigma[-1]:.4g}"
-        return f"{len(self.y)} observations in {np.shape(self.x)[1]}-D, noise sd {noise}"
+        each = f" of {y.shape[1]} values each" if y.ndim == 2 else ""
+        missing = f", {np.isnan(y).sum()} of {y.size} missing" if np.isnan(y).any() else ""
+        text = f"{len(y)} observations{each}{missing} in {np.shape(self.x)[1]}-D, noise sd {noise}"
+        names = self.experiment_names
+        return text + (f", {len(names)} experiments ({', '.join(names)})" if names else "")
 
 
 def check(
-    observations: Observations, domain: Box, row: Callable[[int], str] = "row {}".format
+    observations: Observations,
+    domain: Box,
+    row: Callable[[int], str] = "row {}".format,
+    *,
+    y_names: Sequence[str] = (),
+    sigma_names: Sequence[str] = (),
 ) -> Observations:
     """The observations, as double-precision arrays.
 
+    In y of shape ``(n, components)`` single values may be missing (NaN), but no whole row; the sigma of
+    a missing value does not matter, and one that is no positive number becomes 1. A sigma ``(n,)`` is
+    then repeated for all components. Labels of experiments become codes.
+
     Raises a ``ValueError`` for shapes that do not fit, no data, values that are NaN or infinite,
-    points outside ``domain``, or a sigma that is not positive; ``row(i)`` says in the message where
-    observation i comes from.
+    points outside ``domain``, a sigma that is not positive, or labels of experiments that do not fit;
+    ``row(i)`` says in the message where observation i comes from, ``y_names`` and ``sigma_names`` what
+    the columns of y and sigma are called (by default y1, y2, ... and sigma1, sigma2, ...).
     """
     x, y = _as_floats(observations.x, "x"), _as_floats(observations.y, "y")
     sigma = _as_floats(observations.sigma, "sigma")
-    if x.ndim != 2 or x.shape[1] != domain.dimension or not y.ndim or len(x) != len(y):
+    if x.ndim != 2 or x.shape[1] != domain.dimension or y.ndim not in {1, 2} or len(x) != len(y):
         raise ValueError(
             f"data: x has shape {x.shape} and y {y.shape}; x must be (n, {domain.dimension}), one "
-            "point a row, and y must have as many entries."
+            "point a row, and y must have as many entries: (n,), or (n, components) of a system."
         )
-    if sigma.shape not in {(), (len(y),)}:
-        raise ValueError(
-            f"data: sigma has shape {sigma.shape}; give one number, or one for each of the "
-            f"{len(y)} observations."
-        )
-    if not len(y):
+    if not y.size:
         raise ValueError("data: there are no observations.")
-    all_sigma = np.broadcast_to(sigma, (len(y),))
-    for name, values in (("x", x), ("y", y), ("sigma", all_sigma)):
-        finite = np.isfinite(values).reshape(len(y), -1).all(axis=1)
-        _refuse(~finite, row, lambda i, n=name, v=values: f"{n} is {v[i]}, not a finite number")
-    _refuse(all_sigma <= 0, row, lambda i: f"sigma is {all_sigma[i]:g}; it must be positive")
+    sigma_names = sigma_names or _column_names("sigma", sigma, y)
+    sigma = _fitted(sigma, y)
+    finite = np.isfinite(x).all(axis=1)
+    _refuse(~finite, row, lambda i, _: f"x is {x[i]}, not a finite number; mend the point")
+    missing = _missing(y, row, y_names or _column_names("y", y, y))
+    sigma = _with_sigma(sigma, missing, row, sigma_names)
     _refuse(
         ~domain.contains(x),
         row,
-        lambda i: f"x = {_point(x[i])} lies outside the domain {_box(domain)}",
+        lambda i, _: f"x = {_point(x[i])} lies outside the domain {_box(domain)}",
     )
-    return Observations(x, y, float(sigma) if sigma.ndim == 0 else sigma)
+    codes, names = None, ()
+    if observations.experiment is not None:
+        codes, names = coded(observations.experiment, observations.experiment_names, len(y), row)
+    return Observations(x, y, float(sigma) if sigma.ndim == 0 else sigma, codes, names)
 
 
 def _as_floats(values: Any, name: str) -> np.ndarray:
@@ -83,12 +105,85 @@ def _as_floats(values: Any, name: str) -> np.ndarray:
         raise ValueError(f"data: {name} is not an array of numbers ({error}).") from error
 
 
-def _refuse(bad: Any, row: Callable[[int], str], what: Callable[[int], str]) -> None:
-    """Raise for the first observation marked as bad, and say how many there are."""
-    if bad.any():
-        first = int(np.argmax(bad))
-        more = f" ({bad.sum()} such rows in all)" if bad.sum() > 1 else ""
-        raise ValueError(f"data, {row(first)}: {what(first)}{more}.")
+def _column_names(name: str, values: np.ndarray, y: np.ndarray) -> list[str]:
+    """A name for each column of y: numbered, unless one entry stands for all of them."""
+    if y.ndim == 1 or values.ndim == 0 or values.shape == (len(y),):
+        return [name] * (1 if y.ndim == 1 else y.shape[1])
+    return [f"{name}{i}" for i in range(1, y.shape[1] + 1)]
+
+
+def _fitted(sigma: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Sigma in a shape that is broadcast against y as it is meant."""
+    if sigma.shape not in {(), y.shape, y.shape[1:], y.shape[:1]}:
+        of_system = (
+            f", one for each of the {y.shape[1]} components, or one for each value {y.shape}"
+            if y.ndim == 2
+            else ""
+        )
+        raise ValueError(
+            f"data: sigma has shape {sigma.shape}; give one number, or one for each of the "
+            f"{len(y)} observations{of_system}."
+        )
+    if y.ndim == 1 or sigma.ndim != 1:
+        return sigma
+    if len(y) == y.shape[1] > 1:
+        raise ValueError(
+            f"data: sigma has shape {sigma.shape}, which may mean one for each of the {len(y)} rows "
+            f"or of the {len(y)} components; give one for each value, {y.shape}."
+        )
+    if sigma.shape == y.shape[1:]:
+        return sigma
+    return np.broadcast_to(sigma[:, None], y.shape).copy()
+
+
+def _missing(y: np.ndarray, row: Callable[[int], str], names: Sequence[str]) -> np.ndarray:
+    """Which values of a system are missing, after a check that all others are numbers."""
+    missing = np.isnan(y) if y.ndim == 2 else np.zeros(y.shape, bool)
+    end = "; leave the row out" if y.ndim == 1 else "; a missing value is NaN"
+    _refuse(
+        ~np.isfinite(y) & ~missing,
+        row,
+        lambda i, j: f"{names[j]} is {y.reshape(len(y), -1)[i, j]}, not a finite number{end}",
+    )
+    listed = ", ".join(names)
+    _refuse(
+        missing.reshape(len(y), -1).all(axis=1),
+        row,
+        lambda i, _: f"there is no value of {listed}: y is nan; leave the row out",
+    )
+    return missing
+
+
+def _with_sigma(
+    sigma: np.ndarray, missing: np.ndarray, row: Callable[[int], str], names: Sequence[str]
+) -> np.ndarray:
+    """Sigma, positive everywhere, after a check that it is so where there are values."""
+    full = np.broadcast_to(sigma, missing.shape)
+    columns = full.reshape(len(full), -1)
+    _refuse(
+        ~np.isfinite(full) & ~missing,
+        row,
+        lambda i, j: f"{names[j]} is {columns[i, j]}, not a finite number; give it, or a default",
+    )
+    _refuse(
+        (full <= 0) & ~missing,
+        row,
+        lambda i, j: f"{names[j]} is {columns[i, j]:g}; it must be positive",
+    )
+    good = np.isfinite(full) & (full > 0)
+    return sigma if good.all() else np.where(good, full, 1.0)
+
+
+def _refuse(bad: Any, row: Callable[[int], str], what: Callable[[int, int], str]) -> None:
+    """Raise for the first entry marked as bad, ``(n,)`` or ``(n, m)``; say how many rows have one."""
+    entries = bad.reshape(len(bad), -1)
+    rows = entries.any(axis=1)
+    if rows.any():
+        first = int(np.argmax(rows))
+        more = f" ({rows.sum()} such rows in all)" if rows.sum() > 1 else ""
+        raise ValueError(
+            f"data, {row(first)}: {what(first, int(np.argmax(entries[first])))}{more}."
+        )
 
 
 def _point(x: np.ndarray) -> str:
@@ -97,93 +192,3 @@ def _point(x: np.ndarray) -> str:
 
 def _box(domain: Box) -> str:
     return " x ".join(f"[{a:g}, {b:g}]" for a, b in zip(domain.lower, domain.upper, strict=True))
-
-
-def read_csv(path: str | os.PathLike, domain: Box, default_sigma: Any = None) -> Observations:
-    """Read observations from comma-separated values with a header line.
-
-    The columns are the observed value ``y``, optionally the standard deviation ``sigma`` of its
-    noise, and the coordinates of the point: by name if they are called as those of the domain (x and
-    t), else under any names and in their order. Without a column ``sigma`` every observation has
-    ``default_sigma``. Blank lines are skipped.
-
-    Raises a ``ValueError`` that names file, line and column for a header or a row that does not
-    fit, and where `check` does; a ``FileNotFoundError`` if there is no such file.
-    """
-    header, rows = _table(path)
-    coordinates = _coordinates(header, path, domain)
-    if "sigma" not in header and default_sigma is None:
-        raise ValueError(
-            f"{path}: there is no column sigma, and the model has no default noise level; add the "
-            "column."
-        )
-    if not rows:
-        raise ValueError(f"{path}: there are no rows below the header.")
-    lines = [line for line, _ in rows]
-    values = np.array([_numbers(cells, header, path, line) for line, cells in rows])
-    columns = dict(zip(header, values.T, strict=True))
-    observations = Observations(
-        x=np.stack([columns[name] for name in coordinates], axis=1),
-        y=columns["y"],
-        sigma=columns.get("sigma", default_sigma),
-    )
-    return check(observations, domain, row=lambda i: f"{path}, line {lines[i]}")
-
-
-def _table(path: str | os.PathLike) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header, and the other lines that are not blank with their numbers."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            rows = [(reader.line_num, [c.strip() for c in cells]) for cells in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a text file of comma-separated values: {error}") from error
-    rows = [(line, cells) for line, cells in rows if any(cells)]
-    if not rows:
-        raise ValueError(f"{path} is empty; the first line must name the columns, such as x,y.")
-    return rows[0][1], rows[1:]
-
-
-def _coordinates(header: list[str], path: Any, domain: Box) -> list[str]:
-    """Names of the coordinate columns in the order of the domain, after a check of the header."""
-    if all(_is_number(name) for name in header):
-        raise ValueError(
-            f"{path}: the first line is {','.join(header)}; it must name the columns, such as x,y."
-        )
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice or "" in header:
-        raise ValueError(
-            f"{path}: every column needs a name of its own; the header is {','.join(header)}."
-        )
-    coordinates = [name for name in header if name not in _NOT_COORDINATES]
-    if "y" not in header:
-        raise ValueError(
-            f"{path}: there is no column y for the observed values; the columns are {header} "
-            "(separated by commas?)."
-        )
-    if len(coordinates) != domain.dimension:
-        raise ValueError(
-            f"{path}: {len(coordinates)} coordinate columns {coordinates}, but the problem has "
-            f"{domain.dimension}; every column other than y and sigma is a coordinate."
-        )
-    known = set(coordinates) == set(domain.coordinates)
-    return list(domain.coordinates) if known else coordinates
-
-
-def _numbers(cells: list[str], header: list[str], path: Any, line: int) -> list[float]:
-    if len(cells) != len(header):
-        raise ValueError(
-            f"{path}, line {line}: {len(cells)} entries, but the header has {len(header)} columns."
-        )
-    for name, cell in zip(header, cells, strict=True):
-        if not _is_number(cell):
-            raise ValueError(f"{path}, line {line}: column {name} has {cell!r}, not a number.")
-    return [float(cell) for cell in cells]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -32,6 +32,9 @@ class Problem(eqx.Module):
     components: ClassVar[int]
     """Number of components of u; with 1, ``u(x)`` is a scalar."""
 
+    component_names: ClassVar[tuple[str, ...]] = ()
+    """Optional names of the components, for columns of data and for figures."""
+
     def residual(self, u: Field, x: Point, theta: Theta) -> Any:
         """PDE residual at x: a scalar, or ``(m,)`` for a system."""
         raise NotImplementedError(f"{type(self).__name__} must define residual(u, x, theta).")

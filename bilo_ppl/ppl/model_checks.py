@@ -12,27 +12,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution, Unit
+from numpyro.distributions import Unit
 
 from bilo_ppl._types import Theta
+from bilo_ppl.ppl.data_sites import check_missing, innermost
 from bilo_ppl.ppl.effect import check_entries
 from bilo_ppl.ppl.look import ModelLook, look_at
 from bilo_ppl.ppl.unknowns import SquaredPenalty
 
 __all__ = ["check_likelihood", "check_model", "check_shapes", "check_solutions"]
 
-_WRAPPERS = (ExpandedDistribution, Independent, MaskedDistribution)
-
 
 def check_model(model: Callable, *model_args: Any, **model_kwargs: Any) -> None:
     """Check a NumPyro model with its data, before it is sampled; nothing is solved.
 
-    Raises a ``ValueError`` if a likelihood has not the shape of its data, or there is none, and for a
-    ``solution`` inside of a ``jax.vmap`` or with an entry of theta of another shape than the operator's.
+    Raises a ``ValueError`` if a likelihood has not the shape of its data, or there is none, or its data
+    are NaN where they count, and for a ``solution`` inside of a ``jax.vmap`` or with an entry of theta of
+    another shape than the operator's.
     """
     look = look_at(model, model_args, model_kwargs)
     check_solutions(look)
     check_shapes(look)
+    check_missing(look)
     check_likelihood(look)
 
 
@@ -62,7 +63,7 @@ def check_shapes(look: ModelLook) -> None:
     """
     for name, site in look.observed.items():
         data = np.shape(site["value"])
-        if isinstance(_innermost(site["fn"]), Unit) or data == ():
+        if isinstance(innermost(site["fn"]), Unit) or data == ():
             continue
         shape = tuple(site["fn"].batch_shape) + tuple(site["fn"].event_shape)
         if _together(shape, data) != data:
@@ -82,12 +83,12 @@ def check_likelihood(look: ModelLook, data: Any = None) -> None:
     shapes = {
         name: np.shape(site["value"])
         for name, site in look.observed.items()
-        if not isinstance(_innermost(site["fn"]), Unit)
+        if not isinstance(innermost(site["fn"]), Unit)
     }
     factors = [
         name
         for name, site in look.observed.items()
-        if name not in shapes and not isinstance(_innermost(site["fn"]), SquaredPenalty)
+        if name not in shapes and not isinstance(innermost(site["fn"]), SquaredPenalty)
     ]
     wanted = np.shape(data)
     drawn = [name for name, site in look.latent.items() if np.shape(site["value"]) == wanted != ()]
@@ -105,9 +106,3 @@ def _together(shape: tuple[int, ...], data: tuple[int, ...]) -> tuple[int, ...] 
         return np.broadcast_shapes(shape, data)
     except ValueError:
         return None
-
-
-def _innermost(fn: Any) -> Any:
-    while isinstance(fn, _WRAPPERS):
-        fn = fn.base_dist
-    return fn

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import jax
+import numpy as np
 import optax
 
 from bilo_ppl.inner.lower_level import AbstractSensitivity
@@ -15,7 +16,8 @@ from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.operator_file import load_operator
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
-from bilo_ppl.pde.data import Observations, read_csv
+from bilo_ppl.pde.data import Observations
+from bilo_ppl.ppl.data_sites import check_missing
 from bilo_ppl.ppl.look import ModelLook, look_at
 from bilo_ppl.ppl.model_checks import check_likelihood, check_shapes, check_solutions
 from bilo_ppl.ppl.site_values import site_values
@@ -80,10 +82,13 @@ class Plan(Generic[S]):
         return _sensitivity(self.settings)
 
     def model(self, operator: AbstractSolutionOperator) -> Callable[..., None]:
-        """The NumPyro model of the data ``(x, y, sigma)`` with an operator put in."""
+        """The NumPyro model of the data ``(x, y, sigma)`` with an operator put in.
 
-        def model(x, y, sigma):
-            self.file.model(operator, x, y, sigma)
+        Its keywords are the ``model_kwargs`` of the observations.
+        """
+
+        def model(x, y, sigma, **kwargs):
+            self.file.model(operator, x, y, sigma, **kwargs)
 
         return model
 
@@ -131,7 +136,7 @@ def _observations(settings: CommonSettings, file: ModelFile) -> Observations:
         return file.observations(settings.data_seed)
     if not pathlib.Path(settings.data).is_file():
         raise FileNotFoundError(f"there is no data file {settings.data}.")
-    return read_csv(settings.data, file.problem.domain, file.default_sigma)
+    return file.read_data(settings.data)
 
 
 def _numerical(file: ModelFile) -> AbstractSolutionOperator:
@@ -156,7 +161,8 @@ def _look(plan: Plan, operator: AbstractSolutionOperator) -> ModelLook:
     looks: list[ModelLook] = []
 
     def note():
-        looks.append(look_at(plan.model(operator), plan.observations.model_args))
+        data = plan.observations
+        looks.append(look_at(plan.model(operator), data.model_args, data.model_kwargs))
         check_solutions(looks[0], plan.file.start)
 
     try:
@@ -175,6 +181,10 @@ def _look(plan: Plan, operator: AbstractSolutionOperator) -> ModelLook:
     try:
         check_shapes(look)
         check_likelihood(look, plan.observations.y)
+        if np.isnan(plan.observations.y).any():
+            # Seen by a look at values, which the one above has not.
+            data = plan.observations
+            check_missing(look_at(plan.model(operator), data.model_args, data.model_kwargs))
     except ValueError as error:
         raise ValueError(f"{plan.file.path}: {error}") from error
     return look

@@ -17,7 +17,9 @@ import numpy as np
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.pde.checks import check_problem
 from bilo_ppl.pde.data import Observations, check
+from bilo_ppl.pde.data_file import read_csv
 from bilo_ppl.pde.problem import Problem
+from bilo_ppl.run.experiments import with_experiments_of
 
 __all__ = ["ModelFile", "load_model", "short_names"]
 
@@ -25,7 +27,8 @@ EXPECTED = {
     "problem": "the PDE, an instance of bilo_ppl.Problem",
     "start": "the theta to pretrain at, a mapping from the problem's parameters to values",
     "model": "the NumPyro model, a function model(operator, x, y, sigma)",
-    "synthetic_data": "a function of a seed that returns a mapping with x (n, d), y (n,) and sigma",
+    "synthetic_data": "a function of a seed that returns a mapping with x (n, d), y (n,) or (n, "
+    "components), sigma, and, where there are several, experiment (n,)",
 }
 OPTIONAL = ("truth", "reference", "reference_grid", "exact", "architecture")
 
@@ -43,9 +46,9 @@ class ModelFile:
     start: Any
     """Theta to pretrain at."""
     model: Any
-    """``model(operator, x, y, sigma)``"""
+    """``model(operator, x, y, sigma)``, or with a further parameter ``experiment``"""
     synthetic_data: Any
-    """From a seed to a mapping with x, y, sigma."""
+    """From a seed to a mapping with x, y, sigma, and possibly experiment."""
     truth: Any = None
     """The theta of the synthetic data, by site name."""
     reference: Any = None
@@ -83,8 +86,25 @@ class ModelFile:
         missing = [name for name in ("x", "y", "sigma") if name not in data]
         if missing:
             raise ValueError(f"{self.path}: synthetic_data({seed}) has no entry {missing}.")
-        found = Observations(np.asarray(data["x"]), np.asarray(data["y"]), data["sigma"])
-        return check(found, self.problem.domain, row="observation {} of synthetic_data".format)
+        found = Observations(
+            np.asarray(data["x"]), np.asarray(data["y"]), data["sigma"], data.get("experiment")
+        )
+        source = f"{self.path}: synthetic_data({seed})"
+        row = "observation {} of synthetic_data".format
+        found = check(found, self.problem.domain, row)
+        return with_experiments_of(self.model, found, self.path, source)
+
+    def read_data(self, path: str | os.PathLike) -> Observations:
+        """The data of a CSV file, checked; raises a ``ValueError`` where they do not fit the model."""
+        problem = self.problem
+        found = read_csv(
+            path,
+            problem.domain,
+            self.default_sigma,
+            components=problem.components,
+            component_names=problem.component_names,
+        )
+        return with_experiments_of(self.model, found, self.path, os.fspath(path))
 
 
 def load_model(spec: str | os.PathLike) -> ModelFile:
@@ -201,7 +221,9 @@ def _check_architecture(found: ModelFile) -> None:
 
 def _takes_data(model: Callable) -> bool:
     try:
-        bound = inspect.signature(model).bind("operator", "x", "y", "sigma")
+        signature = inspect.signature(model)
+        by_name = {"experiment": None} if "experiment" in signature.parameters else {}
+        bound = signature.bind("operator", "x", "y", "sigma", **by_name)
     except TypeError:
         return False
     return "sigma" in bound.arguments

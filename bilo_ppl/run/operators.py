@@ -185,6 +185,7 @@ def _adapted(
                 fine,
                 *plan.observations.model_args,
                 progress=not settings.quiet,
+                **plan.observations.model_kwargs,
                 **options,
             )
         except ValueError as error:

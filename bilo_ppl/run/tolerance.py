@@ -17,7 +17,8 @@ HEADROOM = 0.5
 def prediction_error(plan: Plan) -> PredictionError:
     """How right a solution at the first guess is, in units of the noise."""
     model = plan.model(plan.fine_tuned(untrained(plan)))
-    return PredictionError(model, plan.observations.model_args, values=plan.first_guess)
+    data = plan.observations
+    return PredictionError(model, data.model_args, data.model_kwargs, values=plan.first_guess)
 
 
 def tolerance_of(record: Record, found: Accuracy, loss: float) -> float:

@@ -21,6 +21,7 @@ from bilo_ppl.inner.lower_level import LowerLevel
 from bilo_ppl.inner.sensitivity import PartialDerivative
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.pde.theta import theta_as
+from bilo_ppl.ppl.data_sites import data_mask
 from bilo_ppl.ppl.handlers import given_solution
 from bilo_ppl.ppl.look import look_at
 
@@ -130,6 +131,8 @@ def _prediction(site: Any) -> _Prediction:
     """Mean and variance of a site's data; of a factor, whose logarithm is in nats, that and one."""
     fn = site["fn"]
     try:
-        return _Prediction(fn.mean, jnp.broadcast_to(fn.variance, jnp.shape(fn.mean)))
+        # What has no data does not change with the solution.
+        mean = jnp.where(data_mask(fn), fn.mean, 0)
+        return _Prediction(mean, jnp.broadcast_to(fn.variance, jnp.shape(fn.mean)))
     except (NotImplementedError, AttributeError):
         return _Prediction(jnp.sum(fn.log_prob(site["value"])), jnp.ones(()))

@@ -86,7 +86,7 @@ def test_band_is_the_quantiles_and_counts_what_it_leaves_out():
     ("x", "u", "message"),
     [
         (np.ones((5, 2)), np.ones((3, 5)), "one coordinate"),
-        (np.ones(5), np.ones((3, 5, 2)), "one component at a time"),
+        (np.ones(5), np.ones((3, 4, 2)), r"\(draws, 5, components\) of a system"),
         (np.ones(5), np.ones((3, 4)), r"must be \(draws, 5\)"),
         (np.ones(5), np.full((3, 5), np.nan), "no draw has finite values"),
     ],
@@ -94,6 +94,32 @@ def test_band_is_the_quantiles_and_counts_what_it_leaves_out():
 def test_band_refuses(x, u, message):
     with pytest.raises(ValueError, match=message):
         plots.plot_solution_band(x, u)
+
+
+@pytest.mark.parametrize("sigma", [0.3, [0.1, 0.2, 0.3], [0.1, 0.2], np.full((3, 2), 0.2)])
+def test_the_band_of_a_system_has_a_colour_a_component_and_skips_missing_data(sigma):
+    x, t = np.linspace(0, 1, 5), np.array([[0.2], [0.6], [0.8]])
+    u = np.stack([RNG.normal(size=(20, 5)), RNG.normal(size=(20, 5)) + 9], axis=-1)
+    y = np.array([[1.0, np.nan], [2.0, 8.0], [np.nan, np.nan]])
+    (ax,) = plots.plot_solution_band(
+        x, u, (t, y, sigma), (x, np.zeros((5, 2))), components=("prey", "predator")
+    ).axes
+    for i, name in enumerate(("prey", "predator")):
+        median = line(ax, f"median of {name}")
+        np.testing.assert_allclose(median.get_ydata(), np.median(u[..., i], axis=0))
+        bars = ax.containers[i].lines[0]
+        there = ~np.isnan(y[:, i])
+        np.testing.assert_array_equal(bars.get_xdata(), t[there, 0])
+        np.testing.assert_array_equal(bars.get_ydata(), y[there, i])
+        assert bars.get_color() == median.get_color() == plots.COLOURS[i]
+        segments = ax.containers[i].lines[2][0].get_segments()
+        sd = np.broadcast_to(np.array(sigma)[:, None] if np.shape(sigma) == (3,) else sigma, (3, 2))
+        np.testing.assert_allclose([s[1, 1] - s[0, 1] for s in segments], 2 * sd[there, i])
+    assert labels(ax).count("data, 1 sd") == labels(ax).count("truth") == 1
+    with pytest.raises(ValueError, match=r"data\[1\] has shape \(3,\); it must be \(3, 2\)"):
+        plots.plot_solution_band(x, u, (t, y[:, 0], 0.1))
+    with pytest.raises(ValueError, match="1 names"):
+        plots.plot_solution_band(x, u, components=("prey",))
 
 
 def test_trace_has_a_line_a_chain_and_a_row_a_scalar():

@@ -85,6 +85,34 @@ def test_a_system_with_an_unknown_initial_value_passes():
     check_problem(Oscillator(), {"w": 4.0, "a": 0.5})
 
 
+def test_components_may_have_names():
+    class Named(Oscillator):
+        component_names = ("u", "v")
+
+    assert Oscillator().component_names == ()
+    check_problem(Named(), {"w": 4.0, "a": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("uv", "is 'uv'; it must hold a name of its own for each of the 2"),
+        (("u",), r"is \('u',\); it must hold a name"),
+        (("u", "u"), r"is \('u', 'u'\); it must hold a name of its own"),
+        (("u", ""), "has ''"),
+        (("u", "y1"), "has 'y1'; a column of data so named would be something else"),
+        (("sigma_u", "u"), "has 'sigma_u'"),
+        (("u", "experiment"), "has 'experiment'"),
+    ],
+)
+def test_names_of_components_are_checked(names, message):
+    class Named(Oscillator):
+        component_names = names
+
+    with pytest.raises(ValueError, match=r"Named\.component_names " + message):
+        check_problem(Named(), {"w": 4.0, "a": 0.5})
+
+
 def test_a_boundary_value_that_the_lift_ignores_is_found():
     class Deaf(Oscillator):
         def lift(self, x, raw, theta):

@@ -73,6 +73,47 @@ def test_the_solution_is_drawn_along_the_section(domain, label, title):
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == (label, "u", title)
 
 
+class Pair(bilo.Problem):
+    parameters, components = ("f",), 2
+    component_names = ("prey", "predator")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("domain", [bilo.time_interval(0.0, 5.0), SQUARE])
+def test_components_have_their_colours_and_missing_data_are_left_out(domain, whole):
+    class Here(Pair):
+        points = domain.grid(*[3] * domain.dimension)
+
+    Here.domain = domain
+    plan = Mock(spec=Plan, file=SimpleNamespace(problem=Here()))
+    x = domain.sample(0, 4)
+    y = np.array([[1.0, np.nan], [np.nan, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    estimate = Mock(
+        spec=Estimate,
+        objective=SimpleNamespace(args=(None, x, y if whole else y[:, 1], 0.1)),
+        solution=lambda points, site: np.stack([points[:, 0], 2 * points[:, 0]], axis=1),
+        experiments=lambda site: None,
+    )
+    figure = figures._solution(plan, estimate, None, "u")
+    ax, *others = figure.axes
+    drawn = {one.get_label(): one for one in ax.get_lines()}
+    grid = figures.section(Here()).points[:, 0]
+    np.testing.assert_array_equal(drawn["estimate of predator"].get_ydata(), 2 * grid)
+    assert drawn["estimate of prey"].get_color() != drawn["estimate of predator"].get_color()
+    if not whole:
+        # Which component it is only the model knows.
+        assert "data" not in drawn
+        assert not others
+    elif domain is SQUARE:
+        found = others[0].get_lines()
+        np.testing.assert_array_equal(found[1].get_xdata(), y[:, 1])
+        np.testing.assert_array_equal(found[1].get_ydata(), 2 * x[:, 0])
+        np.testing.assert_array_equal(found[2].get_xdata(), [1, 6])
+    else:
+        np.testing.assert_array_equal(ax.get_lines()[3].get_ydata(), y[:, 1])
+        assert ax.get_lines()[3].get_color() == drawn["estimate of predator"].get_color()
+
+
 def test_an_expansion_over_x_is_drawn_and_compared_in_space_time():
     """It takes a point of one coordinate."""
     problem = on(bilo.space_time(bilo.interval(0.0, 1.0), 6.0))

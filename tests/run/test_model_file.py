@@ -91,6 +91,39 @@ def test_wrong_definitions_are_refused(tmp_path, change, message):
         load_model(str(path))
 
 
+EXPERIMENTS = """
+def synthetic_data(seed):
+    return {"x": problem.domain.grid(3), "y": [0.0] * 3, "sigma": 0.1, "experiment": ["b", "a", "b"]}
+"""
+WITH_EXPERIMENT = "def model(operator, x, y=None, sigma=0.5, experiment=None): pass\n"
+REQUIRING_IT = "def model(operator, x, y, sigma, experiment): pass\n"
+
+
+@pytest.mark.parametrize(
+    "model", [WITH_EXPERIMENT, REQUIRING_IT, REQUIRING_IT.replace(", exp", ", *, exp")]
+)
+def test_experiments_reach_a_model_that_knows_of_them(tmp_path, model):
+    found = load_model(str(written(tmp_path, GOOD + EXPERIMENTS + model))).observations(seed=0)
+    assert found.model_kwargs["experiment"].tolist() == [1, 0, 1]
+    assert found.experiment_names == ("a", "b")
+
+
+def test_model_and_data_must_agree_on_experiments(tmp_path):
+    (tmp_path / "data.csv").write_text("x,y,experiment,sigma\n0.5,1,3,0.1\n")
+    (tmp_path / "plain.csv").write_text("x,y,sigma\n0.5,1,0.1\n")
+    file = load_model(str(written(tmp_path, GOOD + EXPERIMENTS)))
+    with pytest.raises(ValueError, match=r"synthetic_data\(0\) has a column experiment \(a, b\)"):
+        file.observations(seed=0)
+    with pytest.raises(ValueError, match=r"data\.csv has a column .* no parameter .*Give it one"):
+        file.read_data(tmp_path / "data.csv")
+    file = load_model(str(written(tmp_path, GOOD + REQUIRING_IT)))
+    with pytest.raises(ValueError, match=r"plain\.csv has no column experiment, which"):
+        file.read_data(tmp_path / "plain.csv")
+    file = load_model(str(written(tmp_path, GOOD + WITH_EXPERIMENT)))
+    assert file.read_data(tmp_path / "plain.csv").model_kwargs == {}
+    assert file.read_data(tmp_path / "data.csv").model_kwargs["experiment"].tolist() == [0]
+
+
 def test_synthetic_data_are_checked(tmp_path):
     path = written(tmp_path, GOOD + "def synthetic_data(seed): return {'x': 0}\n")
     with pytest.raises(ValueError, match=r"no entry \['y', 'sigma'\]"):

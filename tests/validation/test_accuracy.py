@@ -48,6 +48,21 @@ def test_the_error_is_that_of_the_exact_solution(small_operator, rough):
     assert error_of(small_operator, normal).noise < 0.02
 
 
+def test_what_is_missing_or_masked_does_not_count(rough):
+    """The error at the one point that has a value, and its model has a keyword."""
+    y = np.where(np.arange(7) == 3, 0.9, np.nan)
+
+    def model(x, y, sigma=None):
+        D = numpyro.sample("D", dist.LogNormal(0.0, 1.0))
+        fine = bilo.FineTuned(rough, bilo.LevenbergMarquardt(1e-6, 5), bilo.PartialDerivative())
+        bilo.observed("y", dist.Normal(jax.vmap(bilo.solution("u", fine, {"D": D}))(x), sigma), y)
+
+    found = PredictionError(model, (X, y), {"sigma": SIGMA})(rough, {"D": 1.0})
+    u = float(rough.field({"D": 1.0})(jnp.array(X[3])))
+    wanted = abs(u - np.sin(np.pi * X[3, 0])) / SIGMA
+    assert found.noise == pytest.approx(wanted, rel=0.1)
+
+
 def test_the_size_is_relative_to_u(rough):
     x = np.linspace(0, 1, 101)[:, None]
     u = np.asarray(jax.vmap(rough.field({"D": 1.0}))(x))

@@ -1,7 +1,7 @@
 """The figures of a point estimate: unknown functions, fit, descent, and the local operator."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,13 @@ from bilo_ppl.diagnostics.plots import COLOURS, INK
 from bilo_ppl.estimate import Estimate
 from bilo_ppl.estimate.objective import data_sites
 from bilo_ppl.operators.base import AbstractSolutionOperator
-from bilo_ppl.pde.problem import Problem
 from bilo_ppl.ppl.handlers import replace_operator
 from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.map.scores import is_on_a_line, numerical_solution
+from bilo_ppl.run.map.section import LINE, section
 
 __all__ = ["draw_estimate_figures"]
 
-LINE = 201
 CONTOURS = 25
 DELTA = 0.1
 """The local operator is shown at theta0 (1 - DELTA), theta0, and theta0 (1 + DELTA)."""
@@ -39,8 +38,7 @@ def draw_estimate_figures(
     for name, field in estimate.theta(site).items():
         if is_on_a_line(field):
             yield f"field_{name}", _field(plan, name, field)
-    if plan.file.problem.components == 1:
-        yield "solution", _solution(plan, estimate, numerical, site)
+    yield "solution", _solution(plan, estimate, numerical, site)
     scalars = [n for n, v in estimate.history.values.items() if v.ndim == 1]
     if len(scalars) == 2:
         yield "trajectory", _trajectory(plan, estimate, numerical, scalars, site)
@@ -60,37 +58,6 @@ def _panels(count: int = 1, width: float = 4.6, height: float = 3.6) -> tuple[Fi
         ax.grid(color="0.92", linewidth=0.8)
         ax.set_axisbelow(True)
     return figure, axes
-
-
-class Section(NamedTuple):
-    """A line through a domain, on which a function of its points can be drawn."""
-
-    points: np.ndarray
-    """``(n, d)``"""
-    s: np.ndarray
-    """The coordinate that varies, ``(n,)``."""
-    label: str
-    """Its name."""
-    where: str
-    """What the other coordinates are; empty if there are none."""
-
-
-def section(problem: Problem, count: int = LINE) -> Section:
-    """The line along the first coordinate of space, the others at their middle, time at its end.
-
-    For a problem in time only, the whole interval of time.
-    """
-    domain = problem.domain
-    lower, upper = np.array(domain.lower, float), np.array(domain.upper, float)
-    at = (lower + upper) / 2
-    if domain.time is not None:
-        at[domain.time] = upper[domain.time]
-    axis = domain.space[0] if domain.space else 0
-    points = np.tile(at, (count, 1))
-    points[:, axis] = np.linspace(lower[axis], upper[axis], count)
-    named = list(zip(domain.coordinates, at, strict=True))
-    rest = ", ".join(f"{name} = {v:g}" for name, v in named[:axis] + named[axis + 1 :])
-    return Section(points, points[:, axis], named[axis][0], f"at {rest}" if rest else "")
 
 
 def _descent(estimate: Estimate) -> Figure:
@@ -131,33 +98,62 @@ def _lines(ax: Any, s: np.ndarray, u: np.ndarray, style: str, colour: str, label
         ax.plot(s, one, style, color=colour, label=None if number else label)
 
 
+def _by_component(values: Any, count: int) -> np.ndarray:
+    """Values with the components on the last axis, also where there is one."""
+    values = np.asarray(values)
+    return values if count > 1 else values[..., None]
+
+
 def _solution(plan: Plan, estimate: Estimate, numerical: Any, site: str) -> Figure:
-    """u along a section, and, where data have more coordinates, observed against fitted values."""
-    points, s, along, where = section(plan.file.problem)
-    data = estimate.objective.args[1:3]
-    line = np.asarray(data[0]).shape[1] == 1
+    """u along a section, and, where data have more coordinates, observed against fitted values.
+
+    Of a system every component has its colour. Missing data are left out.
+    """
+    problem = plan.file.problem
+    points, s, along, where = section(problem)
+    x, y = (np.asarray(part) for part in estimate.objective.args[1:3])
+    count = problem.components
     several = estimate.experiments(site)
-    # Which data are those of which experiment, only the model knows.
-    known = several is None and np.ndim(data[1]) == 1
-    fitted = not line and known
-    figure, axes = _panels(2 if fitted else 1)
-    ax = axes[0]
-    u = np.asarray(estimate.solution(points, site))
-    _lines(ax, s, u, "-", COLOURS[0], "estimate")
+    # Data of another shape are not those of all components: which they are, only the model knows.
+    shown = several is None and y.shape[1:] == ((count,) if count > 1 else ())
+    line = x.shape[1] == 1
+    figure, axes = _panels(2 if shown and not line else 1)
+    ax, names = axes[0], problem.component_names or range(1, count + 1)
+    values = _by_component(estimate.solution(points, site), count)
+    for i, name in enumerate(names):
+        label = "estimate" if count == 1 else f"estimate of {name}"
+        _lines(ax, s, values[..., i], "-", _colour(i), label)
     if numerical is not None:
         u = numerical_solution(numerical, estimate.theta(site), points, several)
-        _lines(ax, s, u, "--", INK, "numerical, same theta")
-    if line and known and plan.file.problem.domain.contains(data[0]).all():
-        ax.plot(np.asarray(data[0])[:, 0], data[1], "o", color=COLOURS[1], ms=4, label="data")
+        u = _by_component(u, count)
+        for i in range(count):
+            _lines(ax, s, u[..., i], "--", INK, "" if i else "numerical, same theta")
+    if shown and line and problem.domain.contains(x).all():
+        for i, column in enumerate(_columns(y).T):
+            # A number that is NaN is not drawn.
+            style = {"color": _colour(i if count > 1 else 1), "label": None if i else "data"}
+            ax.plot(x[:, 0], column, "o", ms=4, **style)
     ax.set(xlabel=along, ylabel=site, title=where)
     ax.legend(frameon=False, fontsize="small")
-    if fitted:
-        values = np.asarray(estimate.solution(data[0], site))
-        axes[1].plot(data[1], values, "o", color=COLOURS[1], ms=3)
-        ends = [float(np.min(data[1])), float(np.max(data[1]))]
+    if shown and not line:
+        fitted = _columns(estimate.solution(x, site))
+        for i, column in enumerate(_columns(y).T):
+            colour = _colour(i if count > 1 else 1)
+            axes[1].plot(column, fitted[:, i], "o", color=colour, ms=3)
+        ends = [float(np.nanmin(y)), float(np.nanmax(y))]
         axes[1].plot(ends, ends, color=INK, linewidth=1)
         axes[1].set(xlabel="observed", ylabel="fitted")
     return figure
+
+
+def _columns(values: Any) -> np.ndarray:
+    """Values at points as ``(n, components)``, also where there is but one."""
+    values = np.asarray(values)
+    return values.reshape(len(values), -1)
+
+
+def _colour(component: int) -> str:
+    return COLOURS[component % len(COLOURS)]
 
 
 def _trajectory(plan: Plan, estimate: Estimate, numerical: Any, names: list[str], site: str):

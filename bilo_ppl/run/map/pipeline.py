@@ -90,6 +90,7 @@ class _Job:
                     init=self.plan.first_guess,
                     steps=settings.chosen_steps,
                     progress=not settings.quiet,
+                    **data.model_kwargs,
                 )
             except ValueError as error:
                 raise RunFailedError(f"data seed {seed}: {error}") from error

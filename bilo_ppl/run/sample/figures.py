@@ -36,7 +36,7 @@ def draw_posterior_figures(
     samples = {name: v.values for name, v in idata["posterior"].data_vars.items()}
     yield from _posteriors(plan, samples, exact)
     yield "trace", plot_trace(samples)
-    if plan.file.problem.domain.dimension == 1 and plan.file.problem.components == 1:
+    if plan.file.problem.domain.dimension == 1:
         yield from _bands(plan, model, samples)
     stats = idata["sample_stats"]
     if tolerance is not None and "inner_steps" in stats:
@@ -58,10 +58,13 @@ def _posteriors(plan: Plan, samples, exact) -> Iterator[tuple[str, Figure]]:
 
 
 def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Figure]]:
-    """The solution over the interval: a figure for each solution site, or each of its experiments."""
-    domain = plan.file.problem.domain
-    x, (coordinate,) = domain.grid(BAND_POINTS), domain.coordinates
-    data = plan.observations if plan.observations.y.ndim == 1 else None
+    """The solution over the interval, a figure for each solution site, or each of its experiments."""
+    problem = plan.file.problem
+    x, (coordinate,) = problem.domain.grid(BAND_POINTS), problem.domain.coordinates
+    # Data of another shape are not those of all components: which they are, only the model knows.
+    of_system = problem.components > 1
+    each = (problem.components,) if of_system else ()
+    data = plan.observations if plan.observations.y.shape[1:] == each else None
     truth = None
     if plan.file.exact is not None and plan.settings.data is None:
         truth = (x, np.asarray(jax.vmap(plan.file.exact)(x)))
@@ -73,13 +76,16 @@ def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Fi
             *plan.observations.model_args,
             site=site,
             accept_unconverged=plan.settings.accept_unconverged,
+            **plan.observations.model_kwargs,
         )
         label = "solution" if len(plan.solutions) == 1 else f"solution_{site}"
-        if u.ndim == 3:
+        if u.ndim == 3 + of_system:
             # Which data are those of which experiment, only the model knows.
             for i in range(min(u.shape[1], MAX_POSTERIORS)):
                 of_one = plot_solution_band(x, u[:, i], name=f"{site}[{i}]", coordinate=coordinate)
                 yield f"{label}_{i}", of_one
             continue
         points = data and data.model_args
-        yield label, plot_solution_band(x, u, points, truth, name=site, coordinate=coordinate)
+        names = problem.component_names if of_system else ()
+        labels: dict[str, Any] = {"name": site, "coordinate": coordinate, "components": names}
+        yield label, plot_solution_band(x, u, points, truth, **labels)

@@ -128,6 +128,7 @@ def _sampler(plan: Plan[SampleSettings], prepared: Prepared) -> BlockSampler:
     return BlockSampler(
         kernel,
         plan.observations.model_args,
+        plan.observations.model_kwargs,
         chains=settings.chains,
         chain_method=_chain_method(settings),
         warmup=settings.warmup,

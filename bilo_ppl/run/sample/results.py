@@ -46,7 +46,7 @@ class Results:
     ):
         self.plan, self.record, self.operator = plan, record, operator
         self.draws = sampler.collected()
-        self.args = plan.observations.model_args
+        self.args, self.kwargs = plan.observations.model_args, plan.observations.model_kwargs
         self.model = plan.model(operator)
         self.samples = self.draws.samples
         self.inner: Any = None
@@ -87,12 +87,16 @@ class Results:
         if self.plan.settings.stateful:
             return
         with self.record.stage("inner statistics", "Inner solves at the draws."):
-            self.inner = diagnostics.inner_statistics(self.model, self.samples, *self.args)
+            self.inner = diagnostics.inner_statistics(
+                self.model, self.samples, *self.args, **self.kwargs
+            )
 
     def add_fit(self) -> None:
         """Whether the data look like data of the model; a warning if they do not."""
         with self.record.stage("fit", "Fit: the data at a subset of the draws."):
-            self.fits = diagnostics.goodness_of_fit(self.model, self.samples, *self.args)
+            self.fits = diagnostics.goodness_of_fit(
+                self.model, self.samples, *self.args, **self.kwargs
+            )
         self.record["fit"] = self.fits
         for text in filter(None, (fit.warning for fit in self.fits.values())):
             warn(text)
@@ -106,7 +110,7 @@ class Results:
             numerical = self.plan.numerical or file.reference()
             try:
                 self.exact = grid_posterior(
-                    self.plan.model(numerical), file.reference_grid, *self.args
+                    self.plan.model(numerical), file.reference_grid, *self.args, **self.kwargs
                 )
                 self.distances = {
                     name: distances(self.samples[name], self.exact, name)
@@ -177,6 +181,7 @@ class Results:
             energies=self.draws.statistics["potential_energy"],
             subset=self._tighter_draws if better is None else NUMERICAL_DRAWS,
             seed=self.plan.settings.seed,
+            **self.kwargs,
         )
 
     @property

@@ -1,0 +1,116 @@
+"""The band of solutions over an interval, with the data."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bilo_ppl.diagnostics._style import COLOURS, INK, legend_above, new_figure
+
+__all__ = ["plot_solution_band"]
+
+
+def plot_solution_band(
+    x: Any,
+    u_draws: Any,
+    data: tuple[Any, Any, Any] | None = None,
+    truth: tuple[Any, Any] | None = None,
+    name: str = "u",
+    coordinate: str = "x",
+    components: Sequence[str] = (),
+) -> Figure:
+    """Median and 5 to 95 % band, point by point, of solutions ``(draws, n)`` at ``x``.
+
+    Solutions of a system, ``(draws, n, components)``, have a colour for each component; ``components``
+    are their names, by default 1, 2, ... ``x`` is ``(n,)`` or ``(n, 1)``; ``name`` and ``coordinate`` are
+    the labels of the axes.
+    ``data`` is ``(x, y, sigma)``: points ``(m,)`` or ``(m, 1)``, values ``(m,)`` or ``(m, components)``,
+    of which those that are NaN are missing, and the standard deviation of their noise, a number or one
+    for each value, observation or component. ``truth`` is ``(x, u)``. Draws with a value that is not
+    finite (unconverged solves) are left out and counted in the legend. Raises a ``ValueError`` for
+    points of more than one dimension, and for values of other shapes.
+    """
+    x, u = _line(x, "x"), np.asarray(u_draws)
+    system = u.ndim == 3
+    if u.ndim not in {2, 3} or u.shape[1] != len(x):
+        raise ValueError(
+            f"plot_solution_band: u_draws must be (draws, {len(x)}), or (draws, {len(x)}, components) "
+            f"of a system, got {u.shape}."
+        )
+    u = u if system else u[:, :, None]
+    finite = np.isfinite(u).all(axis=(1, 2))
+    if not finite.any():
+        raise ValueError("plot_solution_band: no draw has finite values at all points.")
+    count = u.shape[2]
+    names = list(components) or [str(i) for i in range(1, count + 1)]
+    if system and len(names) != count:
+        raise ValueError(
+            f"plot_solution_band: there are {len(names)} names {names} for {count} components."
+        )
+    left_out = (
+        "" if finite.all() else f" ({(~finite).sum()} of {len(u)} draws left out: not finite)"
+    )
+    order = np.argsort(x)
+    figure, (ax,) = new_figure()
+    for i in range(count):
+        low, middle, high = np.quantile(u[finite][:, order, i], [0.05, 0.5, 0.95], axis=0)
+        band = {"color": _colour(i), "alpha": 0.25, "linewidth": 0}
+        label = None if i else "5 to 95 %" + left_out
+        ax.fill_between(x[order], low, high, label=label, **band)
+        median = f"median of {names[i]}" if system else "median"
+        ax.plot(x[order], middle, color=_colour(i), linewidth=1.8, label=median)
+    if truth is not None:
+        _truth_line(ax, truth)
+    if data is not None:
+        _data_points(ax, data, count if system else None)
+    ax.set(xlabel=coordinate, ylabel=name)
+    ax.margins(x=0.02)
+    legend_above(ax, columns=2)
+    return figure
+
+
+def _colour(component: int) -> str:
+    return COLOURS[component % len(COLOURS)]
+
+
+def _line(x: Any, what: str) -> np.ndarray:
+    """Points of an interval as ``(n,)``."""
+    x = np.asarray(x)
+    if x.ndim == 2 and x.shape[1] == 1:
+        x = x[:, 0]
+    if x.ndim != 1 or len(x) == 0:
+        raise ValueError(
+            f"plot_solution_band: {what} has shape {x.shape}; a band is drawn over one coordinate, "
+            "(n,) or (n, 1). In more dimensions take a section: values along a line of points."
+        )
+    return x
+
+
+def _truth_line(ax: Axes, truth: tuple[Any, Any]) -> None:
+    x, u = _line(truth[0], "truth[0]"), np.asarray(truth[1])
+    order = np.argsort(x)
+    for i, values in enumerate(u.reshape(len(u), -1)[order].T):
+        label = None if i else "truth"
+        ax.plot(x[order], values, color=INK, linestyle="--", linewidth=1.4, label=label)
+
+
+def _data_points(ax: Axes, data: tuple[Any, Any, Any], components: int | None) -> None:
+    """The values that are not missing, with their noise; of a system in the colour of the component."""
+    x, y, sigma = _line(data[0], "data[0]"), *map(np.asarray, data[1:])
+    wanted = (len(x),) if components is None else (len(x), components)
+    if y.shape != wanted:
+        raise ValueError(f"plot_solution_band: data[1] has shape {y.shape}; it must be {wanted}.")
+    if y.ndim == 2 and sigma.shape == (len(x),) != y.shape[1:]:
+        sigma = sigma[:, None]
+    columns, sigma = y.reshape(len(y), -1), np.broadcast_to(sigma, y.shape).reshape(len(y), -1)
+    style = {"fmt": "o", "markersize": 4, "capsize": 2.5, "linewidth": 1.1}
+    label: str | None = "data, 1 sd"
+    for i, values in enumerate(columns.T):
+        there = ~np.isnan(values)
+        if there.any():
+            style["color"] = _colour(1 if components is None else i)
+            bars = sigma[there, i]
+            ax.errorbar(x[there], values[there], yerr=bars, label=label, zorder=3, **style)
+            label = None
