@@ -119,7 +119,7 @@ def adapt(
         report=AdaptReport(
             fraction_ready=fraction,
             worst_loss=float(max(losses.max() for losses in found)),
-            rounds=rounds,
+            rounds=len(fits) // len(operators),
             thetas=sum(count_of(part) for part in chosen),
             fresh=sum(len(losses) for losses in found),
             fits=fits,

@@ -132,10 +132,11 @@ class LocalOperator(eqx.Module):
 
     def raw(self, x: Point, theta: Theta) -> Float[Array, " components"]:
         """What the network gives at a point, before the lift."""
-        inputs, e = self.problem.inputs(x, theta), self.embedding(x, theta)
-        if isinstance(self.network, MLP):
-            return self.network(inputs, e, self.embedding.normalised(x, theta))
-        return self.network(inputs, e)
+        inputs, t = self.problem.inputs(x, theta), self.embedding.normalised(x, theta)
+        e = self.embedding.matrix @ t
+        return (
+            self.network(inputs, e, t) if isinstance(self.network, MLP) else self.network(inputs, e)
+        )
 
     def about(self, thetas: Theta) -> "LocalOperator":
         """The operator for a fit to ``thetas`` (leading axes), its units of theta those of the region.

@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution
 
 from bilo_ppl.fields.weights import field_weights
+from bilo_ppl.ppl.data_sites import innermost
 
 __all__ = ["as_site_value", "site_values"]
-
-_WRAPPERS = (ExpandedDistribution, Independent, MaskedDistribution)
 
 
 def as_site_value(value: Any, fn: Any) -> Any:
@@ -23,12 +21,9 @@ def as_site_value(value: Any, fn: Any) -> Any:
     shape = fn.shape()
     if value.shape == shape:
         return value
-    inner = fn
-    while isinstance(inner, _WRAPPERS):
-        inner = inner.base_dist
     missing = len(shape) - value.ndim
     # A simplex, say, is no repetition of numbers: only independent values are.
-    if value.ndim < len(inner.event_shape) or missing < 1 or shape[missing:] != value.shape:
+    if value.ndim < len(innermost(fn).event_shape) or missing < 1 or shape[missing:] != value.shape:
         return None
     return jnp.broadcast_to(value, shape)
 

@@ -129,27 +129,21 @@ def _solution(plan: Plan, estimate: Estimate, numerical: Any, site: str) -> Figu
         for i in range(count):
             _lines(ax, s, u[..., i], "--", INK, "" if i else "numerical, same theta")
     if shown and line and problem.domain.contains(x).all():
-        for i, column in enumerate(_columns(y).T):
+        for i, column in enumerate(_by_component(y, count).T):
             # A number that is NaN is not drawn.
             style = {"color": _colour(i if count > 1 else 1), "label": None if i else "data"}
             ax.plot(x[:, 0], column, "o", ms=4, **style)
     ax.set(xlabel=along, ylabel=site, title=where)
     ax.legend(frameon=False, fontsize="small")
     if shown and not line:
-        fitted = _columns(estimate.solution(x, site))
-        for i, column in enumerate(_columns(y).T):
+        fitted = _by_component(estimate.solution(x, site), count)
+        for i, column in enumerate(_by_component(y, count).T):
             colour = _colour(i if count > 1 else 1)
             axes[1].plot(column, fitted[:, i], "o", color=colour, ms=3)
         ends = [float(np.nanmin(y)), float(np.nanmax(y))]
         axes[1].plot(ends, ends, color=INK, linewidth=1)
         axes[1].set(xlabel="observed", ylabel="fitted")
     return figure
-
-
-def _columns(values: Any) -> np.ndarray:
-    """Values at points as ``(n, components)``, also where there is but one."""
-    values = np.asarray(values)
-    return values.reshape(len(values), -1)
 
 
 def _colour(component: int) -> str:
