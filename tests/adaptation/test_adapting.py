@@ -10,6 +10,7 @@ import pytest
 
 import bilo_ppl as bilo
 from bilo_ppl.adaptation.batches import farthest_points, losses
+from bilo_ppl.adaptation.sources import FromPosterior
 from models import poisson
 
 X = np.linspace(0.1, 0.9, 9)[:, None]
@@ -136,6 +137,16 @@ def test_arguments_that_cannot_be_meant(fine, options, message):
 def test_an_operator_without_weights_cannot_be_adapted():
     with pytest.raises(ValueError, match="is a FiniteDifferences, which has no weights to adapt"):
         adapted_to(poisson.reference())
+
+
+def test_where_only_the_chains_do_not_agree_they_go_on_without_another_fit(fine, monkeypatch):
+    monkeypatch.setattr(FromPosterior, "settled", property(lambda self: False))
+    found = adapted_to(fine, draws=40, max_rounds=3)
+    assert found.report.fraction_ready >= 0.95
+    assert not found.report.ready
+    assert found.report.rounds == len(found.report.fits) == 1
+    # Three times the half of 40 transitions of eight chains: warm-up is left out.
+    assert found.positions.shape == (8 * 3 * 20, 1)
 
 
 def test_a_tolerance_that_is_out_of_reach_is_an_error_that_says_so(fine):
