@@ -25,6 +25,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 install_import_hook("bilo_ppl", "beartype.beartype")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_code_ends_with_its_file():
+    """Every compiled function holds maps of memory, of which Linux allows a process some 65 000."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def small_problem():
     """D u'' = -pi^2 sin(pi x) at 21 collocation points; u = sin(pi x) / D."""
