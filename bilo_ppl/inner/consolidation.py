@@ -19,7 +19,7 @@ MARGIN = 100
 """How far below the tolerance a consolidation aims: what is left of the loss is what the posterior is
 wrong by, and it is nearly free here."""
 
-LARGE_MARGIN = 10
+LARGE_MARGIN = 4
 """The same for a large problem, where it is not free."""
 
 STAGES = (0.25, 0.5, 0.75, 1.0)
@@ -43,7 +43,7 @@ def consolidate(
 
     Rank 0 is for all weights, which are taken too where the network is so small that they are fewer.
 
-    The fit aims at a hundredth of ``tolerance``, at a tenth where the rows are many.
+    The fit aims at a hundredth of ``tolerance``, at a quarter where the rows are many.
 
     A nonlinear PDE may have several solutions, and one leap to distant thetas may land on another
     branch than the operator was on. So the thetas set out from the first of them, which should be near to

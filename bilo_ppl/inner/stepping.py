@@ -87,6 +87,8 @@ class PartOfRows(_Steps):
         stage: Any,
         count: int,
     ):
+        solver = solver.for_parts()
+
         def part(problem, step):
             return problem.part(jax.random.fold_in(jax.random.key(0), step), count)
 

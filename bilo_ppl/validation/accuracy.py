@@ -46,7 +46,7 @@ class Accuracy(NamedTuple):
     noise: float
     """Change of the predictions, in standard deviations of the noise."""
     size: float
-    """Root mean square of the change of u, relative to that of u."""
+    """Root mean square of the change of u, relative to that of u and of the noise."""
 
     @property
     def worst(self) -> float:
@@ -111,7 +111,10 @@ class PredictionError:
                 for site, change in zip(sites, changes, strict=True)
             ]
             noise = jnp.sqrt(sum(squares, jnp.zeros(())))
-            return noise, jnp.sqrt(jnp.mean(du**2) / jnp.mean(u**2))
+            # At a first guess u may be nothing at all: what is below the noise has no size of its own.
+            least = jnp.min(jnp.array([jnp.min(site.variance) for site in sites]), initial=jnp.inf)
+            scale = jnp.mean(u**2) + jnp.where(jnp.isfinite(least), least, 0)
+            return noise, jnp.sqrt(jnp.mean(du**2) / scale)
 
         self._error = error
 

@@ -96,6 +96,10 @@ class AbstractInnerSolver(eqx.Module):
         """
         return self.step(problem, self.init(problem, state.weights))
 
+    def for_parts(self) -> "AbstractInnerSolver":
+        """The solver for steps of which each follows on another random part of the rows."""
+        return self
+
     def stuck(self, state: Any) -> Flag:
         """Whether further steps are of no use; by default the solver never knows."""
         return jnp.array(False)

@@ -3,13 +3,19 @@
 One linearisation a step (`bilo_ppl.inner.linearised`: QR, or conjugate gradients for large systems); the
 damping is then searched with forward passes and solves only. Nielsen's rule (Madsen, Nielsen,
 Tingleff, *Methods for Non-Linear Least Squares Problems*, 2004) sets it from the gain ratio.
+
+Where every step sees other rows, the one before is taken again in part, and only what it leaves of the
+new rows is solved for (SPRING: Goldshlager, Abrahamsen, Lin, *A Kaczmarz-inspired approach to accelerate
+the optimization of neural network wavefunctions*, 2024). What other rows have asked for is then kept.
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
 
 from bilo_ppl._types import Count, Flag, Rows, Scalar, Weights
 from bilo_ppl.inner.least_squares import LeastSquares
@@ -26,6 +32,8 @@ class _State(NamedTuple):
     rows: Rows
     damping: Scalar
     stuck: Flag
+    last: Float[Array, " p"]
+    """The step that led here; of no entries without momentum."""
 
 
 class _Trial(NamedTuple):
@@ -36,7 +44,11 @@ class _Trial(NamedTuple):
     damping: Scalar
     growth: Scalar
     count: Count
+    step: Float[Array, " p"]
 
+
+MOMENTUM = 0.95
+"""Part of the last step that is taken again where every step sees other rows."""
 
 SUFFICIENT = 1e-4
 """Least gain ratio of an accepted step."""
@@ -45,8 +57,8 @@ SUFFICIENT = 1e-4
 def _untried(state: _State) -> _Trial:
     """Where the search for a damping starts: nothing gained, the damping not yet raised."""
     gain, growth = -jnp.ones_like(state.loss), jnp.ones_like(state.damping)
-    count = jnp.array(0)
-    return _Trial(state.weights, state.rows, state.loss, gain, state.damping, growth, count)
+    count, none = jnp.array(0), jnp.zeros_like(state.last)
+    return _Trial(state.weights, state.rows, state.loss, gain, state.damping, growth, count, none)
 
 
 class LevenbergMarquardt(AbstractInnerSolver):
@@ -54,22 +66,28 @@ class LevenbergMarquardt(AbstractInnerSolver):
 
     ``damping`` is the first damping, in units of the mean eigenvalue of the normal matrix;
     ``max_trials`` bounds the dampings tried in one step. A step for which none of them lowers the
-    loss ends the solve (not converged, unless the tolerance was reached before).
+    loss ends the solve (not converged, unless the tolerance was reached before). ``momentum`` is for
+    `follow` alone: the part of the last step that is taken again.
     """
 
     tolerance: float
     max_steps: int
     damping: float = 1e-4
     max_trials: int = 8
+    momentum: float = 0.0
 
     def __check_init__(self):
         check_limits(self)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"LevenbergMarquardt: momentum={self.momentum}, not in [0, 1).")
 
     def init(self, problem: LeastSquares, weights: Weights) -> _State:
         """Rows and loss at the start."""
         rows = problem.rows(weights)
         damping = jnp.asarray(self.damping, rows.dtype)
-        return _State(weights, jnp.sum(rows**2), jnp.array(0), rows, damping, jnp.array(False))
+        count, stuck = jnp.array(0), jnp.array(False)
+        last = jnp.zeros_like(ravel_pytree(weights)[0]) if self.momentum else jnp.zeros(0)
+        return _State(weights, jnp.sum(rows**2), count, rows, damping, stuck, last)
 
     def step(self, problem: LeastSquares, state: _State) -> _State:
         """Factor the Jacobian, then raise the damping until the loss falls."""
@@ -95,6 +113,7 @@ class LevenbergMarquardt(AbstractInnerSolver):
             keep(trial.rows, state.rows),
             jnp.where(accepted, jnp.maximum(trial.damping * shrink, floor), self._again(state)),
             ~accepted,
+            keep(trial.step, jnp.zeros_like(state.last)),
         )
 
     def _again(self, state: _State) -> Scalar:
@@ -110,19 +129,31 @@ class LevenbergMarquardt(AbstractInnerSolver):
         """One damping: a step, its loss, and the ratio of actual to predicted decrease."""
         flat, unravel = ravel_pytree(state.weights)
         damping = last.damping * last.growth
-        step = -system.solve(damping, state.rows)
+        step = self._step(system, damping, state)
         weights = unravel(flat + step)
         rows = problem.rows(weights)
         loss = jnp.sum(rows**2)
         predicted = state.loss - jnp.sum((state.rows + system.apply(step)) ** 2)
         gain = (state.loss - loss) / jnp.maximum(predicted, jnp.finfo(loss.dtype).tiny)
         growth = jnp.where(last.count == 0, 2, 2 * last.growth)
-        return _Trial(weights, rows, loss, gain, damping, growth, last.count + 1)
+        taken = step if self.momentum else last.step
+        return _Trial(weights, rows, loss, gain, damping, growth, last.count + 1, taken)
+
+    def _step(self, system: AbstractLinearised, damping: Scalar, state: _State) -> Any:
+        """The damped step, from where a part of the last one leads."""
+        if not self.momentum:
+            return -system.solve(damping, state.rows)
+        again = self.momentum * state.last
+        return again - system.solve(damping, state.rows + system.apply(again))
 
     def follow(self, problem: LeastSquares, state: _State) -> _State:
         """One step on another problem, with the damping that served the former one."""
         start = self.init(problem, state.weights)
-        return self.step(problem, start._replace(damping=state.damping))
+        return self.step(problem, start._replace(damping=state.damping, last=state.last))
+
+    def for_parts(self) -> "LevenbergMarquardt":
+        """With momentum."""
+        return dataclasses.replace(self, momentum=MOMENTUM)
 
     def stuck(self, state: _State) -> Flag:
         """No damping lowered the loss in the last step."""
