@@ -20,7 +20,15 @@ from jaxtyping import Array, Float
 from bilo_ppl._types import Rows, Scalar, Weights
 from bilo_ppl.inner.least_squares import LeastSquares
 
-__all__ = ["AbstractLinearised", "Dense", "Gram", "MatrixFree", "is_large", "linearise"]
+__all__ = [
+    "AbstractLinearised",
+    "Dense",
+    "Gram",
+    "MatrixFree",
+    "is_large",
+    "linearise",
+    "solve_factored",
+]
 
 DENSE_UP_TO = 5e10
 """Largest k^2 m at which a k x m Jacobian (k <= m) is factored; above it, conjugate gradients.
@@ -106,17 +114,28 @@ class Gram(_Formed):
     def __init__(self, jacobian: Float[Array, "rows p"]):
         """The normal matrix of a Jacobian; its derivative is not needed and is stopped."""
         self.J = jax.lax.stop_gradient(jacobian)
-        wide = self.J.astype(jnp.float64)
+        wide = self.J.astype(jnp.result_type(float))
         self.normal = wide @ wide.T if self.dual else wide.T @ wide
 
     def solve(self, damping: Scalar | float, rows: Rows) -> Float[Array, " p"]:
         """See `AbstractLinearised`."""
+        return solve_factored(self.J, self.factor(damping), rows)
+
+    def factor(self, damping: Scalar | float) -> Float[Array, "k k"]:
+        """Lower Cholesky factor of the damped normal matrix."""
         size = self.normal.shape[0]
         shift = damping * jnp.trace(self.normal) / size
-        factor = cho_factor(self.normal + shift * jnp.eye(size), lower=True)
-        right_side = rows if self.dual else self.J.T @ rows
-        found = cho_solve(factor, right_side.astype(jnp.float64)).astype(rows.dtype)
-        return self.J.T @ found if self.dual else found
+        return cho_factor(self.normal + shift * jnp.eye(size), lower=True)[0]
+
+
+def solve_factored(
+    J: Float[Array, "rows p"], factor: Float[Array, "k k"], rows: Rows
+) -> Float[Array, " p"]:
+    """The damped minimiser, from the lower factor of the smaller normal matrix of J."""
+    dual = J.shape[0] <= J.shape[1]
+    right_side = rows if dual else J.T @ rows
+    found = cho_solve((factor, True), right_side.astype(factor.dtype)).astype(rows.dtype)
+    return J.T @ found if dual else found
 
 
 def _normal_solve(R, b):

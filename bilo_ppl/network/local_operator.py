@@ -1,6 +1,7 @@
 """The local operator u(x, theta; W): network, frozen embedding of theta, and lift."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -15,6 +16,7 @@ from bilo_ppl.network.embedding import ThetaEmbedding
 from bilo_ppl.network.lora import add_lora, merge_lora, rank_of
 from bilo_ppl.network.mlp import MLP
 from bilo_ppl.network.modulation import close_modulations, is_modulated, open_modulations
+from bilo_ppl.network.tangent import Tangent
 from bilo_ppl.network.trainable import cast_arrays, trainable
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.theta import admit, theta_as
@@ -132,11 +134,14 @@ class LocalOperator(eqx.Module):
 
     def raw(self, x: Point, theta: Theta) -> Float[Array, " components"]:
         """What the network gives at a point, before the lift."""
+        if isinstance(self.network, Tangent):
+            return self.network.corrected(partial(self._value, x), theta)
+        return self._value(x, self.network, theta)
+
+    def _value(self, x: Point, network: Any, theta: Theta) -> Float[Array, " components"]:
         inputs, t = self.problem.inputs(x, theta), self.embedding.normalised(x, theta)
         e = self.embedding.matrix @ t
-        return (
-            self.network(inputs, e, t) if isinstance(self.network, MLP) else self.network(inputs, e)
-        )
+        return network(inputs, e, t) if isinstance(network, MLP) else network(inputs, e)
 
     def about(self, thetas: Theta) -> "LocalOperator":
         """The operator for a fit to ``thetas`` (leading axes), its units of theta those of the region.
@@ -184,6 +189,10 @@ class LocalOperator(eqx.Module):
         if rank:
             network = add_lora(network, rank, key=key)
         return eqx.tree_at(lambda o: o.network, self, network)
+
+    def tangent(self, theta: Theta) -> "LocalOperator":
+        """The same function, to be corrected linearly, by what the weights can change at ``theta``."""
+        return eqx.tree_at(lambda o: o.network, self, Tangent(self.network, theta))
 
 
 def _check_names(problem: Problem, embedded: tuple[str, ...], scales: Mapping[str, Any]) -> None:

@@ -4,7 +4,6 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
-from jaxtyping import Array
 
 __all__ = ["Frozen", "cast_arrays", "count_parameters", "trainable"]
 
@@ -12,9 +11,9 @@ M = TypeVar("M")
 
 
 class Frozen(eqx.Module):
-    """An array that is no weight: random Fourier frequencies, the matrix below a low-rank increment."""
+    """What is no weight: random Fourier frequencies, the matrix below a low-rank increment, a module."""
 
-    value: Array
+    value: Any
 
 
 def _is_frozen(node: Any) -> bool:

@@ -100,6 +100,12 @@ class AbstractSolutionOperator(eqx.Module):
         """The operator with a tolerance ``factor`` times smaller, reached in ``max_steps`` steps."""
         self._cannot("solve more tightly than it does")
 
+    def corrected_near(
+        self, theta: Theta, factor: float, max_steps: int
+    ) -> "AbstractSolutionOperator | None":
+        """The same for many thetas near ``theta``, by cheaper steps; None if there is no such way."""
+        return None
+
     def relaxed(self) -> "AbstractSolutionOperator":
         """The operator for finding a region of thetas: cheaper solves, to a looser tolerance."""
         return self

@@ -11,9 +11,10 @@ from jaxtyping import Array
 from bilo_ppl._types import Field, Key, Scalar, Theta, Weights
 from bilo_ppl.inner.consolidation import consolidate
 from bilo_ppl.inner.fitting import FitReport
+from bilo_ppl.inner.linearised import is_large
 from bilo_ppl.inner.lower_level import AbstractSensitivity, LowerLevel
 from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative
-from bilo_ppl.inner.solvers import AbstractInnerSolver, LevenbergMarquardt, solve
+from bilo_ppl.inner.solvers import AbstractInnerSolver, Chord, LevenbergMarquardt, solve
 from bilo_ppl.network.local_operator import LocalOperator, LocalSolution
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.operators.one_step import OneStep
@@ -28,6 +29,9 @@ LOOSEST = 1e-4
 
 SEARCHING_STEPS = 30
 """Most inner steps of a solve in a descent."""
+
+CORRECTED_RANK = 8
+"""Rank of the increments by which a solution is corrected where all weights are too many."""
 
 EXPLORING_POINTS = 256
 """Most collocation points of an exploring solve."""
@@ -100,15 +104,33 @@ class FineTuned(AbstractSolutionOperator):
         """On the residual rows alone, by Levenberg-Marquardt, in default precision, at more points.
 
         Rounding in single precision stalls the loss near 1e-9, and is an error of its own. The points
-        are five times as many (`refined`): where all fits have been, a loss cannot tell of the gaps.
+        are five times as many (`bilo.refined`): where all fits have been, a loss cannot tell of the gaps.
         """
+        solver = LevenbergMarquardt(self.loss_tolerance / factor, max_steps)
+        return FineTuned(self._refined, solver, PartialDerivative(), self.row_weights)
+
+    def corrected_near(self, theta: Theta, factor: float, max_steps: int) -> "FineTuned":
+        """As `tightened`, by steps with one linearisation, at ``theta`` and the stored weights.
+
+        What corrects is linear, made of the network's derivatives in its weights at ``theta``; the only
+        nonlinearity is the PDE's. Where the rows are too many for all weights, those of increments and
+        the modulations are taken.
+        """
+        key, sensitivity = jax.random.key(0), PartialDerivative()
+        local = self._refined.with_lora(0, key=key)
+        fixed = theta_as(theta, local.dtype)
+        if is_large(LowerLevel(local, sensitivity, self.row_weights).at(fixed), local.weights):
+            local = local.with_lora(CORRECTED_RANK, key=key, many=True)
+        level = LowerLevel(local, sensitivity, self.row_weights)
+        tolerance = self.loss_tolerance / factor
+        solver = Chord(level.at(fixed), local.weights, tolerance=tolerance, max_steps=max_steps)
+        return FineTuned(local.tangent(fixed), solver, sensitivity, self.row_weights)
+
+    @property
+    def _refined(self) -> LocalOperator:
+        """In default precision, at five times as many points, most of which no fit has seen."""
         points = refined(np.asarray(self.operator.points, float), self.problem.domain)
-        return FineTuned(
-            self.operator.astype(jnp.result_type(float)).with_points(points),
-            LevenbergMarquardt(self.loss_tolerance / factor, max_steps),
-            PartialDerivative(),
-            self.row_weights,
-        )
+        return self.operator.astype(jnp.result_type(float)).with_points(points)
 
     def relaxed(self) -> "FineTuned":
         """On the residual rows alone, to a hundred times the tolerance, but at most 1e-4.

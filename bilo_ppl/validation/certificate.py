@@ -29,8 +29,6 @@ class Certificate:
     unsolved: int
     """Draws at which the better solve did not reach its tolerance. A network's energy is used all the
     same, since it is nearer to exact than the draw's; a numerical operator's is left out."""
-    unchanged: int
-    """Draws whose solution met the tighter tolerance already: the same solution, compared with itself."""
     left_out: int
     """Draws without a weight: not solved numerically, or an energy that is not finite."""
     achieved_loss: float
@@ -98,14 +96,8 @@ class Certificate:
         return (
             f"GOOD: {self.against} would move no posterior mean by more than "
             f"{max(self.largest_shift, 0.005):.2f} posterior sd (KL {self.kl_divergence:.1e})."
-            f"{self._unchanged_note}{self._unsolved_note}"
+            f"{self._unsolved_note}"
         )
-
-    @property
-    def _unchanged_note(self) -> str:
-        if not self.unchanged:
-            return ""
-        return f" {self.unchanged} of {self.draws} draws were as accurate already."
 
     @property
     def _unsolved_note(self) -> str:

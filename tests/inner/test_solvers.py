@@ -8,7 +8,7 @@ import pytest
 
 import bilo_ppl as bilo
 from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
-from bilo_ppl.inner.solvers import advance, solve
+from bilo_ppl.inner.solvers import Chord, advance, solve
 
 T = np.linspace(0.0, 2.0, 9)
 EXACT = {"a": 1.5, "b": 0.8}
@@ -219,3 +219,70 @@ def test_failed_steps_do_not_raise_the_damping_without_bound():
         state = solver.follow(stuck, state)
         assert solver.stuck(state)
     assert state.damping <= 1.0
+
+
+def linear(slope):
+    """Rows that are linear in the weights, with a solution."""
+    t = jnp.asarray(T)
+
+    def rows(weights, t):
+        return {"line": jnp.atleast_1d(weights["a"] + (slope + t) * weights["b"] - 1.0)}
+
+    return LeastSquares((RowFamily(rows, t, {}),))
+
+
+def test_a_chord_solves_a_linear_problem_at_once_and_goes_on_below_its_tolerance():
+    chord = Chord(linear(0.0), at(FAR), tolerance=1e-2, max_steps=20)
+    found = solve(chord, linear(0.0), at(FAR))
+    assert found.converged
+    assert found.loss < 1e-6
+    assert found.steps <= 2
+
+
+def test_a_chord_converges_for_problems_near_that_of_its_linearisation():
+    chord = Chord(linear(0.0), at(FAR), tolerance=1e-12, max_steps=60)
+    found = solve(chord, linear(0.3), at(FAR))
+    assert found.converged
+    far = solve(chord, linear(-30.0), at(FAR))
+    assert not far.converged
+    assert far.loss <= linear(-30.0).loss(at(FAR)), "a step that raises the loss is undone"
+    assert far.steps == 1
+
+
+def test_a_chord_is_usable_in_single_precision():
+    start = at(FAR, np.float32)
+    chord = Chord(problem(np.float32), start, tolerance=1e-6, max_steps=20)
+    assert solve(chord, problem(np.float32), start).converged
+
+
+def test_momentum_takes_a_part_of_the_last_step_again_in_follow():
+    plain, heavy = levenberg_marquardt(), levenberg_marquardt(momentum=0.5)
+    target = linear(0.0)
+    first = plain.init(target, at(FAR)), heavy.init(target, at(FAR))
+    once = plain.follow(target, first[0]), heavy.follow(target, first[1])
+    np.testing.assert_allclose(once[0].weights["a"], once[1].weights["a"], rtol=1e-12)
+    assert once[0].last.size == 0
+    # The linear problem is solved: without momentum nothing is left to do, with it the step goes on and
+    # what it spoils is mended at the same time.
+    other = free_along(once[1])
+    moved = heavy.follow(other, once[1]).weights["b"] - once[1].weights["b"]
+    np.testing.assert_allclose(moved, 0.5 * once[1].last[1], rtol=1e-6)
+
+
+def free_along(state):
+    """Rows that ask for ``a`` alone: b is free."""
+    target = state.weights["a"] + 1.0
+
+    def rows(weights, t):
+        return {"a": jnp.atleast_1d(weights["a"] - target)}
+
+    return LeastSquares((RowFamily(rows, jnp.zeros(1), {}),))
+
+
+def test_steps_on_parts_of_the_rows_have_momentum():
+    assert levenberg_marquardt().momentum == 0
+    assert levenberg_marquardt().for_parts().momentum > 0.5
+    optimiser = adam()
+    assert optimiser.for_parts() is optimiser, "it has a memory of its own"
+    with pytest.raises(ValueError, match=r"momentum=1\.0, not in \[0, 1\)"):
+        levenberg_marquardt(momentum=1.0)
