@@ -8,7 +8,7 @@ inner step. Short chains from dispersed starts then confirm the region, or move 
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -39,6 +39,7 @@ def adapt(
     spread: float = 2.0,
     count: int | None = None,
     fit_steps: int = 80,
+    tolerance_at: Callable[[Any, Mapping[str, Any]], float] | None = None,
     progress: bool = True,
     **model_kwargs: Any,
 ) -> Adapted:
@@ -70,6 +71,9 @@ def adapt(
     they do not, a round makes them longer. Or they end with the budget:
     ``max_rounds``, or ``max_cpu_seconds``, looked at between rounds.
 
+    ``tolerance_at(operator, values)`` may give each operator, settled at the mode where the latent sites
+    have these values, the tolerance that the posterior asks for; by default it keeps its own.
+
     The increments are merged, so the result has the rank that the operator had before, starting from
     zero. Use it by `replace_operator`, or as the model's argument, also with other data of the same
     problem; `save_operator` keeps it.
@@ -86,6 +90,8 @@ def adapt(
     else:
         source = FromBatch(_given(sites, operators, thetas, key_source, draws))
     operators = source.begin(operators)
+    if tolerance_at is not None:
+        operators = [op.to_tolerance(tolerance_at(op, source.mode)) for op in operators]
     chosen: list[Any] = [None] * len(operators)
     fits: list[FitReport] = []
     found = [np.array([np.inf])]
@@ -127,6 +133,7 @@ def adapt(
             ready=fraction >= ready and source.settled and source.elsewhere is None,
             notes=source.notes,
             cpu_seconds=time.process_time() - start,
+            other_mode=None if source.elsewhere is None else str(source.elsewhere),
         ),
         inverse_mass_matrix=source.variances,
         positions=source.positions,

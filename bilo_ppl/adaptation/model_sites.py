@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
-from numpyro.infer.util import constrain_fn
+from numpyro.infer.util import constrain_fn, unconstrain_fn
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Theta
@@ -62,6 +62,12 @@ class ModelSites:
         with without_solving():
             found = constrain_fn(self.model, self.args, dict(self.kwargs), self.unravel(position))
         return {name: found[name] for name in self.unravel(position)}
+
+    def position(self, values: Mapping[str, Any]) -> Float[Array, " dim"]:
+        """The flat position of values of the latent sites in the space of the model."""
+        with without_solving():
+            z = unconstrain_fn(self.model, self.args, dict(self.kwargs), dict(values))
+        return ravel_pytree(z)[0]
 
     def thetas(self, positions: Any, group: int) -> Theta:
         """What the sites of a group are asked at positions ``(n, dim)``: a batch of all of them.

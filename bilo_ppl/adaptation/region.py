@@ -6,7 +6,7 @@ point, and where the operator cannot follow, it is settled at the best point so 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,21 +19,14 @@ from bilo_ppl.adaptation.model_sites import ModelSites
 from bilo_ppl.estimate import Estimate, find_map, gauss_newton, laplace
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.experiments import first_of, first_theta
-from bilo_ppl.ppl.look import look_at
 
-__all__ = ["Region", "find_region", "other_mode"]
+__all__ = ["Region", "find_region", "point_estimate", "shown"]
 
 DESCENT_STEPS = 200
 """Most steps of a descent before the operator is settled anew."""
 
 SETTLINGS = 6
 """Most descents, each from where the one before could not go on."""
-
-PRIOR_DESCENTS, PRIOR_STEPS = 2, 60
-"""Descents from prior draws that look for other modes, and the most steps of each."""
-
-APART, COUNTS = 8.0, 5.0
-"""A mode is another one so many standard deviations away, and counts up to so many nats above."""
 
 GAIN = 0.1
 """A descent that lowers U by less, in nats, is the last."""
@@ -71,16 +64,17 @@ def find_region(
     operators: Sequence[AbstractSolutionOperator],
     key: Key,
     progress: bool,
+    init: Mapping[str, Any] | None = None,
 ) -> tuple[Region, list[AbstractSolutionOperator]]:
     """The region about the mode of the posterior, and the operators settled there.
 
-    Raises a ``ValueError`` where not even the first guess can be solved.
+    The descent starts at values ``init``, by default at the theta of pretraining. Raises a
+    ``ValueError`` where not even the first guess can be solved.
     """
     operators = list(operators)
-    init: Any = None
     last = np.inf
     for round_ in range(SETTLINGS):
-        estimate = _estimate(sites, operators, jax.random.fold_in(key, round_), init, progress)
+        estimate = point_estimate(sites, operators, jax.random.fold_in(key, round_), init, progress)
         operators = _settled(sites, operators, estimate, jax.random.fold_in(key, 100 + round_))
         region, is_mode = _region(estimate)
         # A descent may stop short of the mode, where the operator follows badly: settled, it goes on.
@@ -90,34 +84,7 @@ def find_region(
     return region, operators
 
 
-def other_mode(
-    sites: ModelSites,
-    operators: Sequence[AbstractSolutionOperator],
-    region: Region,
-    key: Key,
-    progress: bool,
-) -> str | None:
-    """Another mode that counts, found by descents from prior draws, in words; None if none is found."""
-    for attempt in range(PRIOR_DESCENTS):
-        key_draw, key_descent = jax.random.split(jax.random.fold_in(key, attempt))
-        try:
-            drawn = look_at(sites.model, sites.args, sites.kwargs, key=key_draw).values
-            found = _estimate(sites, operators, key_descent, drawn, progress, PRIOR_STEPS)
-        except ValueError:
-            continue
-        away = np.asarray(ravel_pytree(found.z)[0]) - region.mean
-        distance = float(np.sqrt(away @ np.linalg.solve(region.covariance, away)))
-        if found.inner.converged and distance > APART and found.energy < region.energy + COUNTS:
-            values = ", ".join(_shown(n, v) for n, v in found.values.items())
-            return (
-                f"A descent from a prior draw ends elsewhere: {values}, U = {found.energy:.5g}, "
-                f"{distance:.0f} standard deviations away. The posterior has more than one mode, and "
-                "chains about one of them do not find the others"
-            )
-    return None
-
-
-def _estimate(
+def point_estimate(
     sites: ModelSites,
     operators,
     key: Key,
@@ -125,6 +92,7 @@ def _estimate(
     progress: bool,
     steps: int = DESCENT_STEPS,
 ) -> Estimate:
+    """`find_map` with operators that have far to go; a ``ValueError`` says why there is no estimate."""
     searching = [operator.searching() for operator in operators]
     try:
         return find_map(
@@ -161,7 +129,7 @@ def _settled(sites: ModelSites, operators, estimate: Estimate, key: Key):
 def _region(estimate: Estimate) -> tuple[Region, bool]:
     """The Gaussian about an estimate, and whether that is a mode."""
     flat = np.asarray(ravel_pytree(estimate.z)[0])
-    where = ", ".join(_shown(n, v) for n, v in estimate.values.items())
+    where = ", ".join(shown(n, v) for n, v in estimate.values.items())
     at = f"point estimate {where}, U = {estimate.energy:.5g} ({estimate.status})"
     try:
         found = laplace(estimate)
@@ -173,6 +141,7 @@ def _region(estimate: Estimate) -> tuple[Region, bool]:
     return Region(found.mean, found.covariance, found.energy, at), True
 
 
-def _shown(name: str, value: Any) -> str:
+def shown(name: str, value: Any) -> str:
+    """A site and its value, in a few words."""
     value = np.asarray(value)
     return f"{name} = {value:.5g}" if value.ndim == 0 else f"{name} of shape {value.shape}"

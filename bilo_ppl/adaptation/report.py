@@ -34,6 +34,8 @@ class AdaptReport(NamedTuple):
     notes: tuple[str, ...]
     """What exploration found: the point estimate, and whether the chains agree."""
     cpu_seconds: float
+    other_mode: str | None = None
+    """Another mode that the chains have not been near, in words."""
 
     @property
     def unseen_loss(self) -> float | None:

@@ -1,9 +1,12 @@
 """Where an adaptation takes its thetas from: those to fit, and fresh ones to check."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -18,7 +21,8 @@ from bilo_ppl.adaptation.batches import (
 )
 from bilo_ppl.adaptation.exploration import AGREEMENT, CANDIDATES, CHAINS, Explorer, Visited
 from bilo_ppl.adaptation.model_sites import ModelSites
-from bilo_ppl.adaptation.region import Region, find_region, other_mode
+from bilo_ppl.adaptation.other_modes import COUNTS, OtherMode, other_mode
+from bilo_ppl.adaptation.region import Region, find_region
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.look import look_at
 
@@ -61,19 +65,37 @@ class FromPosterior:
         self.seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
         self.region: Region | None = None
         self.visited: Visited | None = None
-        self.elsewhere: str | None = None
-        """Another mode, in words."""
+        self.other: OtherMode | None = None
         self.explorer: Explorer | None = None
         self.rounds = 0
         self.fitted = False
         """Whether thetas to fit were asked for since the chains ran."""
 
     def begin(self, operators: Sequence[AbstractSolutionOperator]) -> list[Any]:
-        """The operators, settled at the mode of the posterior."""
-        self.region, settled = find_region(self.sites, operators, self.key_region, self.progress)
+        """The operators, settled at the mode of the posterior: the lowest that is found."""
+        search = partial(find_region, self.sites, key=self.key_region, progress=self.progress)
+        self.region, settled = search(operators)
         key = jax.random.fold_in(self.key_region, 1)
-        self.elsewhere = other_mode(self.sites, settled, self.region, key, self.progress)
+        self.other = other_mode(self.sites, settled, self.region, key, self.progress)
+        if self.other is not None and self.other.energy < self.region.energy - COUNTS:
+            self.region, settled = search(settled, init=self.other.values)
+            self.other = None
         return settled
+
+    @property
+    def mode(self) -> dict[str, Any]:
+        """Values of the latent sites at the mode."""
+        assert self.region is not None
+        return self.sites.values(jnp.asarray(self.region.mean))
+
+    @property
+    def elsewhere(self) -> OtherMode | None:
+        """Another mode, which the chains have not been near."""
+        if self.other is None or self.visited is None:
+            return self.other
+        seen = self.visited.of(slice(None))
+        covariance = _covariance(seen, np.diag(np.maximum(seen.var(axis=0), 1e-300)))
+        return self.other if self.other.is_far_from(seen.mean(axis=0), covariance) else None
 
     def to_fit(
         self, operators: Sequence[AbstractSolutionOperator], count: int | None
@@ -153,7 +175,7 @@ class FromPosterior:
             f"({self.sites.names[worst]}; limit {AGREEMENT}).",
         ]
         if self.elsewhere is not None:
-            notes.append(f"{self.elsewhere}.")
+            notes.append(str(self.elsewhere))
         if self.visited.unsolved > 0.01:
             notes.append(
                 f"{100 * self.visited.unsolved:.0f} % of the transitions met a theta at which the PDE "
@@ -168,8 +190,9 @@ class FromBatch:
     variances: Any = None
     positions: Any = None
     settled = True
-    elsewhere: str | None = None
+    elsewhere: OtherMode | None = None
     notes: tuple[str, ...] = ()
+    mode: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, thetas: Sequence[Theta]):
         self.thetas = list(thetas)

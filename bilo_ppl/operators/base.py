@@ -110,6 +110,10 @@ class AbstractSolutionOperator(eqx.Module):
         """The operator for finding a region of thetas: cheaper solves, to a looser tolerance."""
         return self
 
+    def to_tolerance(self, tolerance: float) -> "AbstractSolutionOperator":
+        """The operator with another tolerance."""
+        self._cannot("be given a tolerance")
+
     def searching(self) -> "AbstractSolutionOperator":
         """The operator for a descent in theta: its own tolerance, and the true derivative."""
         return self

@@ -146,6 +146,10 @@ class FineTuned(AbstractSolutionOperator):
             local = local.with_points(local.points[np.sort(order[:EXPLORING_POINTS])])
         return FineTuned(local, solver, PartialDerivative(), self.row_weights)
 
+    def to_tolerance(self, tolerance: float) -> "FineTuned":
+        """The inner solver's is another."""
+        return eqx.tree_at(lambda f: f.solver.tolerance, self, tolerance)
+
     def searching(self) -> "FineTuned":
         """On the residual rows alone, with room for many steps: a descent may have far to go."""
         solver = LevenbergMarquardt(tolerance=self.loss_tolerance, max_steps=SEARCHING_STEPS)

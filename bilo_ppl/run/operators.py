@@ -1,9 +1,9 @@
 """The stages that make the solution operator: pretraining and adaptation."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, cast
 
-import equinox as eqx
 import jax
 
 from bilo_ppl._blocks import Interrupts
@@ -21,7 +21,7 @@ from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
-from bilo_ppl.run.tolerance import HEADROOM, prediction_error, tolerance_of
+from bilo_ppl.run.tolerance import HEADROOM, prediction_error, tolerance_at_mode, tolerance_of
 from bilo_ppl.validation.accuracy import Accuracy
 
 __all__ = ["Prepared", "adapt_again", "make_operator"]
@@ -35,6 +35,8 @@ class Prepared(NamedTuple):
     """Variances of the unconstrained sites where adaptation has found them, else None."""
     starts: Callable[[int], Any]
     """From a number of chains to their unconstrained starts by site, where adaptation has ended."""
+    other_mode: str | None = None
+    """A mode of the posterior that no chain would find, in words."""
 
 
 PRETRAIN_STEPS = 300
@@ -64,9 +66,12 @@ def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepare
         fine = _loaded(plan, record, plan.loaded)
     else:
         fine = _pretrained(plan, record, interrupts)
-    if plan.settings.adapts:
-        return _adapted(plan, record, interrupts, fine)
-    return Prepared(fine, None, _nowhere)
+    if not plan.settings.adapts:
+        return Prepared(fine, None, _nowhere)
+    at_mode = None
+    if plan.finds_tolerance:
+        at_mode = partial(tolerance_at_mode, record, prediction_error(plan))
+    return _adapted(plan, record, interrupts, fine, tolerance_at=at_mode)
 
 
 def _pretrained(plan: Plan, record: Record, interrupts: Interrupts) -> FineTuned:
@@ -77,7 +82,7 @@ def _pretrained(plan: Plan, record: Record, interrupts: Interrupts) -> FineTuned
 
     def enough(operator: LocalOperator, loss: float) -> bool:
         assert error is not None
-        found.append(error(operator, start))
+        found.append(error(operator, start, plan.first_guess))
         return found[-1].worst <= ENOUGH
 
     with record.stage("pretrain", f"Pretraining the operator at {_text(start)}."):
@@ -118,7 +123,7 @@ def _loaded(plan: Plan, record: Record, operator: LocalOperator) -> FineTuned:
         home = operator.home if len(operator.home) == len(operator.problem.parameters) else None
         theta = home or plan.file.start
         loss = jit_once(lambda: plan.fine_tuned(operator).loss_of_home_state(theta))()
-        found = prediction_error(plan)(operator, theta)
+        found = prediction_error(plan)(operator, theta, plan.first_guess)
         plan = plan.with_tolerance(tolerance_of(record, found, float(loss)))
     return plan.fine_tuned(operator)
 
@@ -163,7 +168,7 @@ def adapt_again(
 ) -> Prepared:
     """The operator adapted once more from where it is, to a tolerance times ``factor``, more widely."""
     fine = cast(FineTuned, prepared.operator)
-    fine = eqx.tree_at(lambda f: f.solver.tolerance, fine, factor * fine.loss_tolerance)
+    fine = fine.to_tolerance(factor * fine.loss_tolerance)
     return _adapted(plan, record, interrupts, fine, stage="adapt again", spread=WIDER)
 
 
@@ -205,7 +210,7 @@ def _adapted(
         )
     if not report.ready:
         record.alarm(_what_is_missing(report))
-    return Prepared(fine, adapted.inverse_mass_matrix, adapted.starts)
+    return Prepared(fine, adapted.inverse_mass_matrix, adapted.starts, report.other_mode)
 
 
 def _what_is_missing(report: AdaptReport) -> str:

@@ -1,11 +1,17 @@
-"""The tolerance that the noise asks for, from how right the solution at the first guess is."""
+"""The tolerance that the noise asks for, from how right a solution is: at the first guess, then at the
+point estimate, since the same loss may mean another error there."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from bilo_ppl._compile import jit_once
+from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.run.checks import Plan, untrained
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.validation.accuracy import NOISE_LIMIT, SIZE_LIMIT, Accuracy, PredictionError
 
-__all__ = ["HEADROOM", "prediction_error", "tolerance_of"]
+__all__ = ["HEADROOM", "prediction_error", "tolerance_at_mode", "tolerance_of"]
 
 FAR_TOO_WRONG = 4.0
 """Where pretraining ends with u wrong by so many times what the noise allows for, the run ends too."""
@@ -15,10 +21,10 @@ HEADROOM = 0.5
 
 
 def prediction_error(plan: Plan) -> PredictionError:
-    """How right a solution at the first guess is, in units of the noise."""
+    """How right a solution is, in units of the noise."""
     model = plan.model(plan.fine_tuned(untrained(plan)))
     data = plan.observations
-    return PredictionError(model, data.model_args, data.model_kwargs, values=plan.first_guess)
+    return PredictionError(model, data.model_args, data.model_kwargs)
 
 
 def tolerance_of(record: Record, found: Accuracy, loss: float) -> float:
@@ -39,4 +45,26 @@ def tolerance_of(record: Record, found: Accuracy, loss: float) -> float:
             f"the noise asks for ({NOISE_LIMIT} sigma, {SIZE_LIMIT} of its size). A larger network, "
             "more points or a first guess at which the PDE is easier may help."
         )
+    return tolerance
+
+
+def tolerance_at_mode(
+    record: Record, error: PredictionError, operator: FineTuned, values: Mapping[str, Any]
+) -> float:
+    """The tolerance that the noise asks for at the point estimate, where the operator is settled.
+
+    As it was where theta has functions, of which the operator knows no home.
+    """
+    theta = operator.home
+    if len(theta) < len(operator.problem.parameters):
+        return operator.loss_tolerance
+    found = error(operator.operator, theta, values)
+    loss = float(jit_once(lambda: operator.loss_of_home_state(theta))())
+    tolerance = found.tolerance(loss)
+    record["tolerance_at_mode"] = {
+        "loss": tolerance,
+        "accuracy": found._asdict(),
+        "measured_at": loss,
+    }
+    record.say(f"Tolerance at the point estimate: loss {tolerance:.0e} (at {loss:.1e}, {found}).")
     return tolerance

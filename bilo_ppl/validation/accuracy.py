@@ -71,9 +71,8 @@ class Accuracy(NamedTuple):
 class PredictionError:
     """Error of a local operator's own solution in the predictions of ``model(*args, **kwargs)``.
 
-    Every solution of the model is taken for the one in question; ``values`` are those of latent sites,
-    such as a noise level, where they are known, else they are prior medians. Nothing is solved but one
-    Gauss-Newton step at points between those of the fit.
+    Every solution of the model is taken for the one in question. Nothing is solved but one Gauss-Newton
+    step at points between those of the fit.
     """
 
     def __init__(
@@ -81,28 +80,20 @@ class PredictionError:
         model: Callable,
         args: tuple,
         kwargs: Mapping[str, Any] | None = None,
-        *,
-        values: Mapping[str, Any] | None = None,
     ):
-        look = partial(
-            look_at,
-            model,
-            args,
-            dict(kwargs or {}),
-            values=dict(values or {}),
-            first=init_to_median,
-        )
-        names = look().solutions
+        look = partial(look_at, model, args, dict(kwargs or {}), first=init_to_median)
+        seen = look()
+        names, self._latent = seen.solutions, tuple(seen.latent)
 
         @jit_once
-        def error(operator: LocalOperator, theta: Theta, points: Any) -> tuple[Any, Any]:
+        def error(operator: LocalOperator, theta: Theta, points: Any, values: Any) -> Any:
             weights = operator.weights
             step = correction(LowerLevel(operator, PartialDerivative()), weights, theta, points)
 
             def predicted(weights):
                 field = operator.with_weights(weights).field(theta)
                 with given_solution(fields=dict.fromkeys(names, field)):
-                    observed = look().observed
+                    observed = look(values=values).observed
                 return jax.vmap(field)(points), [_prediction(site) for site in observed.values()]
 
             (u, sites), (du, changes) = jax.jvp(predicted, (weights,), (step,))
@@ -118,10 +109,17 @@ class PredictionError:
 
         self._error = error
 
-    def __call__(self, operator: LocalOperator, theta: Theta) -> Accuracy:
-        """The error of the solution at ``theta``."""
+    def __call__(
+        self, operator: LocalOperator, theta: Theta, values: Mapping[str, Any] | None = None
+    ) -> Accuracy:
+        """The error of the solution at ``theta``.
+
+        ``values`` are those of latent sites, such as a noise level, where they are known, else they are
+        prior medians.
+        """
         points = jnp.asarray(unseen_points(operator), operator.dtype)
-        noise, size = self._error(operator, theta_as(theta, operator.dtype), points)
+        known = {name: jnp.asarray(v) for name, v in (values or {}).items() if name in self._latent}
+        noise, size = self._error(operator, theta_as(theta, operator.dtype), points, known)
         return Accuracy(float(noise), float(size))
 
 

@@ -8,26 +8,19 @@ changed.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from numpyro.infer.util import potential_energy, unconstrain_fn
 
 from bilo_ppl.operators.base import AbstractSolutionOperator
-from bilo_ppl.ppl.experiments import first_theta
-from bilo_ppl.ppl.handlers import replace_operator, warm_start, without_solving
 from bilo_ppl.ppl.look import ModelLook, look_at
 from bilo_ppl.validation.certificate import Certificate
+from bilo_ppl.validation.energies import Energies, corrected_operators, energies_at
 from bilo_ppl.validation.importance import importance_weights
 
 __all__ = ["Certificate", "certify"]
-
-CHORD_STEPS = 20
-"""Most steps of a correction."""
 
 SHORT_OF_ALL = 0.5
 """Part of the draws up to which those where the correction fell short are solved again."""
@@ -69,7 +62,7 @@ def certify(
     look = _look(model, _central(flat), model_args, model_kwargs)
     latent, operators = list(look.latent), look.operators
     draws = {name: jnp.asarray(flat[name][picked]) for name in latent}
-    energies_by = partial(_energies, model, model_args, model_kwargs)
+    energies_by = partial(energies_at, model, model_args, model_kwargs)
     if energies is None:
         sampled = energies_by(draws, {}, accept=False).energy
     else:
@@ -86,16 +79,13 @@ def certify(
 
 def _better(
     energies_by: Callable, draws: Any, look: ModelLook, tight: Mapping[str, Any], factor: float
-) -> "_Energies":
+) -> Energies:
     """The energies of corrected solutions; of tighter ones at draws where the correction fell short.
 
     Where it fell short at most draws, but not of the sampler's tolerance, the network is at its best.
     """
-    near = {}
-    for name, site in look.solutions.items():
-        theta = site.theta if site.batch is None else first_theta(site.theta, site.batch)
-        near[name] = site.operator.corrected_near(theta, factor, CHORD_STEPS)
-    if any(operator is None for operator in near.values()):
+    near = corrected_operators(look, look.operators, factor)
+    if near is None:
         return energies_by(draws, tight)
     found = energies_by(draws, near)
     sampled = max(operator.loss_tolerance or 0.0 for operator in look.operators.values())
@@ -105,7 +95,7 @@ def _better(
     if not 0 < len(short) <= SHORT_OF_ALL * len(found.loss):
         return found
     again = energies_by({name: values[short] for name, values in draws.items()}, tight)
-    return _Energies(*(_with(old, short, new) for old, new in zip(found, again, strict=True)))
+    return Energies(*(_with(old, short, new) for old, new in zip(found, again, strict=True)))
 
 
 def _with(values: np.ndarray, index: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -142,38 +132,6 @@ def _tightened(
         raise ValueError(f"certify: site {name!r}: {error} Give reference=.") from error
 
 
-class _Energies(NamedTuple):
-    """Potential energy at every draw, and what its solves report."""
-
-    energy: Any
-    converged: Any
-    loss: Any
-
-
-def _energies(model, args, kwargs, draws, operators, accept: bool) -> _Energies:
-    """Potential energies, all solves converged, their largest loss, the sum of their steps.
-
-    Where a solve did not converge the energy is NaN, unless ``accept``.
-    """
-
-    # As arguments, since the factor of a large system is no constant to be compiled in.
-    arrays, static = eqx.partition(operators, eqx.is_array)
-
-    def energy(arrays, draw):
-        with without_solving():
-            z = unconstrain_fn(model, args, kwargs, draw)
-        collector = warm_start(accept_unconverged=accept)
-        with collector, replace_operator(operators=eqx.combine(arrays, static)):
-            value = potential_energy(model, args, kwargs, z)
-        infos = list(collector.infos.values())
-        converged = jnp.all(jnp.stack([info.converged for info in infos]))
-        loss = jnp.max(jnp.stack([info.loss for info in infos]))
-        return _Energies(jnp.where(converged | accept, value, jnp.nan), converged, loss)
-
-    run = jax.jit(lambda arrays, draws: jax.lax.map(partial(energy, arrays), draws))
-    return jax.tree.map(np.asarray, run(arrays, draws))
-
-
 def _picked_energies(energies: Any, samples: Mapping[str, Any], picked: np.ndarray) -> np.ndarray:
     shape = np.shape(next(iter(samples.values())))[:2]
     if np.shape(energies) != shape:
@@ -188,7 +146,7 @@ def _certificate(
     flat: Mapping[str, np.ndarray],
     picked: np.ndarray,
     sampled: Float[np.ndarray, " n"],
-    better: _Energies,
+    better: Energies,
     against: str,
 ) -> Certificate:
     """What the weights exp(U - U_better) of the picked draws say."""

@@ -33,7 +33,7 @@ def error_of(operator, likelihood, **options):
         fine = bilo.FineTuned(operator, bilo.LevenbergMarquardt(1e-6, 5), bilo.PartialDerivative())
         likelihood(jax.vmap(bilo.solution("u", fine, {"D": D}))(x), y)
 
-    return PredictionError(model, (X, np.zeros(7)), **options)(operator, {"D": 1.0})
+    return PredictionError(model, (X, np.zeros(7)))(operator, {"D": 1.0}, **options)
 
 
 def normal(u, y):

@@ -106,7 +106,17 @@ def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) 
 def _attempt(
     plan: Plan[SampleSettings], record: Record, prepared: Prepared
 ) -> tuple[Results, bool]:
-    """Draws with an operator, and what can be said of them; whether they were interrupted."""
+    """Draws with an operator, and what can be said of them; whether they were interrupted.
+
+    Raises `RunFailedError` where the chains would start about one of several modes: they would say
+    nothing of how much the modes weigh.
+    """
+    if prepared.other_mode is not None and plan.settings.init == "adapted":
+        raise RunFailedError(
+            f"{prepared.other_mode} Restrict the prior to one of them, or give data that tell them "
+            "apart. --init prior samples all the same, from starts all over the prior; how many chains "
+            "end in which mode is then no measure of its weight."
+        )
     sampler = _sampler(plan, prepared)
     starts = prepared.starts(plan.settings.chains) if plan.settings.init == "adapted" else None
     _warm_up(plan, record, sampler, starts)

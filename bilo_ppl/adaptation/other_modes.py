@@ -1,0 +1,129 @@
+"""Whether the posterior has another mode: descents from those prior draws that have the least U.
+
+To be solved at many thetas from all over the prior, an operator must be corrected far from home: by
+linear combinations of the network's derivatives, which for a PDE that is linear in u is one step.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
+
+from bilo_ppl._compile import jit_once
+from bilo_ppl._types import Key
+from bilo_ppl.adaptation.model_sites import ModelSites
+from bilo_ppl.adaptation.region import Region, point_estimate, shown
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.ppl.look import look_at
+from bilo_ppl.validation.energies import corrected_operators, energies_at
+
+__all__ = ["OtherMode", "other_mode"]
+
+PRIOR_DRAWS = 64
+"""Prior draws whose U is looked at."""
+
+DESCENTS, STEPS = 3, 60
+"""Descents from the best of them, and the most steps of each."""
+
+DIFFERENT = 0.5
+"""Two starts differ by more than so much, root mean square over the entries, in prior standard
+deviations."""
+
+SOLVED = 1e-2
+"""Loss from which on U says little."""
+
+APART, COUNTS = 8.0, 5.0
+"""A mode is another one so many standard deviations away, and counts up to so many nats above."""
+
+
+class OtherMode(NamedTuple):
+    """Where a descent has ended far from the region, about as low or lower."""
+
+    position: Float[np.ndarray, " dim"]
+    values: dict[str, Any]
+    energy: float
+
+    def is_far_from(
+        self, mean: Float[np.ndarray, " dim"], covariance: Float[np.ndarray, "dim dim"]
+    ) -> bool:
+        """Whether it lies many standard deviations away."""
+        return _distance(self.position - mean, covariance) > APART
+
+    def __str__(self) -> str:
+        values = ", ".join(shown(name, value) for name, value in self.values.items())
+        return (
+            f"A descent from a prior draw ends elsewhere: {values}, U = {self.energy:.5g}. The "
+            "posterior has more than one mode, and chains about one of them do not find the others."
+        )
+
+
+def other_mode(
+    sites: ModelSites,
+    operators: Sequence[AbstractSolutionOperator],
+    region: Region,
+    key: Key,
+    progress: bool,
+) -> OtherMode | None:
+    """The lowest of the modes found elsewhere that count; None if there is none.
+
+    A descent that cannot be solved from its start on, or that ends nowhere, finds nothing.
+    """
+    found = []
+    for number, values in enumerate(_starts(sites, operators, region, key)):
+        try:
+            estimate = point_estimate(
+                sites, operators, jax.random.fold_in(key, number), values, progress, STEPS
+            )
+        except ValueError:
+            continue
+        position = np.asarray(ravel_pytree(estimate.z)[0])
+        mode = OtherMode(position, dict(estimate.values), estimate.energy)
+        counts = mode.energy < region.energy + COUNTS
+        if estimate.inner.converged and counts and mode.is_far_from(region.mean, region.covariance):
+            found.append(mode)
+    return min(found, key=lambda mode: mode.energy, default=None)
+
+
+def _starts(
+    sites: ModelSites, operators: Sequence[AbstractSolutionOperator], region: Region, key: Key
+) -> list[dict[str, Any]]:
+    """Values of the prior draws of least U that differ from each other and from the mode."""
+
+    def drawn(key):
+        values = look_at(sites.model, sites.args, sites.kwargs, key=key).values
+        return values, sites.position(values)
+
+    keys = jax.random.split(jax.random.fold_in(key, 1000), PRIOR_DRAWS)
+    values, positions = jax.device_get(jit_once(jax.vmap(drawn))(keys))
+    found = _energies(sites, operators, region, values)
+    # What is not solved comes last, whatever its U.
+    order = np.lexsort([np.nan_to_num(found.energy, nan=np.inf), ~(found.loss <= SOLVED)])
+    sd = np.maximum(positions.std(axis=0), 1e-12)
+    chosen = [region.mean]
+    picked: list[int] = []
+    for index in order:
+        away = np.sqrt(np.mean(((positions[index] - np.array(chosen)) / sd) ** 2, axis=1))
+        if away.min() > DIFFERENT and np.isfinite(found.energy[index]):
+            chosen.append(positions[index])
+            picked.append(index)
+        if len(picked) == DESCENTS:
+            break
+    return [{name: value[index] for name, value in values.items()} for index in picked]
+
+
+def _energies(sites: ModelSites, operators: Sequence[AbstractSolutionOperator], region, values):
+    """U at many values, by whatever the operators can do from the mode."""
+    centre = sites.values(jnp.asarray(region.mean))
+    look = look_at(sites.model, sites.args, sites.kwargs, values=centre)
+    relaxed = sites.by_name([operator.relaxed() for operator in operators])
+    adapted = {name: relaxed.get(name, own) for name, own in look.operators.items()}
+    near = corrected_operators(look, adapted, 1.0) or adapted
+    return energies_at(sites.model, sites.args, sites.kwargs, values, near, accept=True)
+
+
+def _distance(away: Any, covariance: Any) -> float:
+    return float(np.sqrt(away @ np.linalg.solve(covariance, away)))
