@@ -131,6 +131,8 @@ def _step(
     state, trouble = _noted(state, here, found, slope, stopping)
     good = trouble == Status.RUNNING
     counts = good if stopping.max_misses is None else good & found.info.converged
+    # Optax's line searches refuse arguments that they do not know.
+    extra = {"jacobian": jacobian} if stopping.least_squares else {}
     updates, moments = optimiser.update(
         gradient,
         state.optimiser,
@@ -138,8 +140,8 @@ def _step(
         # A line search must not be drawn to where the PDE could not be solved.
         value=jnp.where(counts, energy, jnp.inf) if stopping.trials else energy,
         grad=gradient,
-        jacobian=jacobian,
         value_fn=lambda z: _solved_only(objective, z, operator_states, stopping),
+        **extra,
     )
     status = verdict(state, found, trouble, slope, _largest(updates), stopping)
     moves = status == Status.RUNNING
