@@ -329,6 +329,30 @@ def test_unsolved_points_do_not_count_and_too_many_end_the_descent():
     assert not found.converged
 
 
+@pytest.mark.parametrize("optimizer", [ADAM, None], ids=["adam", "backtracking"])
+def test_the_best_point_is_one_that_is_solved_though_u_is_less_beyond(optimizer):
+    """The mode, near 0.97, lies where the PDE is not solved."""
+    found = estimate(ClosedForm(bound=0.8), init={"D": 0.5}, optimizer=optimizer, steps=40)
+    assert found.values["D"] <= 0.8
+    assert found.inner.converged
+    solved = found.history.inner_converged
+    np.testing.assert_allclose(found.energy, found.history.energy[solved].min())
+    assert not solved.all()
+    if optimizer is None:
+        # Trials come back from there, up to the edge.
+        assert found.values["D"] > 0.79
+        assert solved[np.argmin(solved) :].any()
+
+
+def test_a_line_search_of_optax_knows_where_the_pde_is_not_solved():
+    """It tries its steps itself, where there are no more than the value and its gradient."""
+    found = estimate(
+        ClosedForm(bound=0.8), init={"D": 0.5}, optimizer=optax.lbfgs(), steps=40, improvement=0.0
+    )
+    assert found.history.inner_converged.all()
+    assert 0.79 < found.values["D"] <= 0.8
+
+
 def test_ctrl_c_keeps_the_best_point(monkeypatch):
     blocks, descend = [], descent.descend
 
@@ -552,6 +576,21 @@ def test_laplace_finds_the_mode_by_shortened_steps_and_mean_and_covariance_belon
     np.testing.assert_allclose(found.energy, 100 * (a**4 / 4 + a), rtol=1e-12)
     slope, curvature = 100 * (a**3 + 1), 300 * a**2
     np.testing.assert_allclose(found.decrement, abs(slope) / curvature**0.5, rtol=1e-2, atol=1e-6)
+
+
+def test_laplace_shortens_a_step_that_leads_to_where_the_pde_is_not_solved():
+    """The first step that lowers U ends at a = -0.94, in a gap before the mode."""
+
+    def with_gap(operator):
+        a = numpyro.sample("a", dist.ImproperUniform(REAL, (), ()))
+        bilo.solution("u", operator, {"D": 2.0 + a})
+        numpyro.factor("well", -(a**4 / 4 + a) * 100)
+
+    gap = bilo.ClosedForm(
+        poisson.problem, lambda x, theta: x[0], valid=lambda theta: abs(theta["D"] - 1.065) > 0.035
+    )
+    found = laplace(short_of_the_mode(with_gap, {"a": 0.1}, operator=gap))
+    np.testing.assert_allclose(found.mean, [-1.0], atol=1e-3)
 
 
 def test_laplace_that_does_not_reach_the_mode_is_refused(monkeypatch):
