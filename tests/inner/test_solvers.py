@@ -1,5 +1,7 @@
 """The inner solvers on a small curve fit."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 import bilo_ppl as bilo
 from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
-from bilo_ppl.inner.solvers import Chord, advance, solve
+from bilo_ppl.inner.solvers import AbstractInnerSolver, Chord, advance, solve
 
 T = np.linspace(0.0, 2.0, 9)
 EXACT = {"a": 1.5, "b": 0.8}
@@ -149,6 +151,52 @@ def test_levenberg_marquardt_follows_another_problem_with_the_damping_that_serve
     assert 0 < moved < 0.1 * leapt
     assert followed.steps == 1
     np.testing.assert_allclose(followed.loss, first.loss(followed.weights), rtol=1e-12)
+
+
+def test_levenberg_marquardt_follows_by_the_rows_and_the_loss_of_the_other_problem():
+    """Of a former problem only weights and damping count: its rows point elsewhere."""
+    solver, lower_level = levenberg_marquardt(), problem()
+    here = solver.init(lower_level, at(FAR))
+    wanted = solver.follow(lower_level, here)
+    assert wanted.loss < here.loss
+    for former in ({"loss": 1e-12}, {"loss": 1e12}, {"rows": -here.rows}, {"steps": 7}):
+        stale = here._replace(**{name: jnp.asarray(value) for name, value in former.items()})
+        jax.tree.map(np.testing.assert_array_equal, solver.follow(lower_level, stale), wanted)
+
+
+class Careful(AbstractInnerSolver):
+    """Gradient steps that are taken back where the loss rises: it follows as solvers do by default."""
+
+    tolerance: float = 1e-8
+    max_steps: int = 100
+
+    class State(NamedTuple):
+        weights: Any
+        loss: Any
+        steps: Any
+
+    def init(self, problem, weights):
+        return self.State(weights, problem.loss(weights), jnp.array(0))
+
+    def step(self, problem, state):
+        slope = jax.grad(problem.loss)(state.weights)
+        weights = jax.tree.map(lambda w, g: w - 0.05 * g, state.weights, slope)
+        loss = problem.loss(weights)
+        kept = jax.tree.map(
+            lambda new, old: jnp.where(loss < state.loss, new, old),
+            (weights, loss),
+            (state.weights, state.loss),
+        )
+        return self.State(*kept, state.steps + 1)
+
+
+def test_by_default_a_solver_follows_from_the_loss_of_its_weights_in_the_other_problem():
+    solver, lower_level = Careful(), problem()
+    former = solver.init(lower_level, at(FAR))._replace(loss=jnp.array(0.0), steps=jnp.array(7))
+    after = solver.follow(lower_level, former)
+    assert after.steps == 1
+    assert after.loss < lower_level.loss(at(FAR))
+    np.testing.assert_allclose(after.loss, lower_level.loss(after.weights), rtol=1e-12)
 
 
 def test_levenberg_marquardt_stops_where_no_step_helps():
