@@ -10,6 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS
 
 from bilo_ppl import diagnostics
@@ -366,9 +367,13 @@ def test_chain_diagnostics_of_correlated_draws_and_of_edge_cases():
     for i in range(1, 4000):
         walk[:, i] = rho * walk[:, i - 1] + rng.normal(size=4)
     expected = 16000 * (1 - rho) / (1 + rho)
-    assert chain_diagnostics(walk).ess_bulk == pytest.approx(expected, rel=0.2)
+    found = chain_diagnostics(walk)
+    assert found.ess_bulk == pytest.approx(expected, rel=0.2)
+    assert found.mcse_mean == pytest.approx(walk.std() / expected**0.5, rel=0.15)
     apart = rng.normal(size=(2, 100)) + np.array([[0.0], [10.0]])
     assert chain_diagnostics(apart).r_hat > 1.5
+    in_turn = rng.normal(size=(4, 100)) + np.array([[0.0], [10.0], [0.0], [10.0]])
+    assert chain_diagnostics(in_turn).r_hat > 1.5, "the first two chains are as the last two"
     drifting = np.linspace(0, 10, 100)[None] + rng.normal(size=(1, 100))
     assert chain_diagnostics(drifting).r_hat > 1.5, "a single chain is judged by its halves"
     assert chain_diagnostics(rng.normal(size=(1, 1000))).r_hat < 1.02
@@ -376,6 +381,21 @@ def test_chain_diagnostics_of_correlated_draws_and_of_edge_cases():
         assert np.isnan(chain_diagnostics(useless)).all()
     with pytest.raises(ValueError, match="chains, draws"):
         chain_diagnostics(np.ones(5))
+
+
+def test_the_effective_draws_of_the_tails_are_those_of_the_5_and_95_percent_quantiles():
+    """Chains that stay in the tails for long, and mix well at the quartiles."""
+    rng = np.random.default_rng(5)
+    wild = np.repeat(rng.random((4, 100)) < 0.15, 20, axis=1)
+    draws = np.where(wild, 20.0, 1.0) * rng.normal(size=wild.shape)
+
+    def effective(low, high):
+        quantiles = np.quantile(draws, [low, high])
+        return min(effective_sample_size((draws <= q).astype(float)) for q in quantiles)
+
+    wanted = effective(0.05, 0.95)
+    assert wanted < 0.5 * effective(0.25, 0.75)
+    assert chain_diagnostics(draws).ess_tail == pytest.approx(wanted, rel=0.1)
 
 
 def test_report_of_a_sound_run():

@@ -195,7 +195,7 @@ FAST = ("nuts", "hmc-length")
 )
 def test_draws_are_numpyros_for_an_operator_without_memory(name):
     ours, theirs, f, options = PAIRS[name]
-    fields = ("num_steps", "accept_prob", "energy", "adapt_state.step_size")
+    fields = ("num_steps", "accept_prob", "mean_accept_prob", "energy", "adapt_state.step_size")
     # Only our first evaluation is compiled, and adaptation amplifies a rounding error.
     length = {"warmup": 160, "samples": 100} if name in FAST else {"warmup": 25, "samples": 10}
     mine = run(ours(f, **options), ClosedForm(), fields=fields, **length)
@@ -310,6 +310,26 @@ def test_unconverged_solves_diverge_and_are_never_kept(kind):
     np.testing.assert_array_equal(fields["diverging"], failed)
     assert np.isfinite(fields["potential_energy"]).all()
     assert np.asarray(mcmc.get_samples()["D"]).max() <= 1.05
+
+
+def test_a_trajectory_ends_where_a_solve_fails_though_it_would_come_out_beyond():
+    """Steps that may end in a narrow gap in the middle of the posterior, where nothing is solved."""
+
+    class Gap(ClosedForm):
+        def solve(self, theta, state):
+            u, state, info = super().solve(theta, state)
+            inside = jnp.abs(jnp.log(jax.lax.stop_gradient(theta["D"]))) < 0.02
+            return u, state, SolveInfo.of(info.steps, info.loss, ~inside)
+
+    options = {"step_size": 0.03, "adapt_step_size": False, "init_strategy": start_at(0.95)}
+    kernel = BiLOHMC(model, num_steps=4, trajectory_length=None, **options)
+    early = 0
+    for before, after in itertools.pairwise(transitions(kernel, Gap(), 300)):
+        if not after.inner_converged:
+            assert after.diverging
+            assert after.z["D"] == before.z["D"]
+            early += after.num_steps < 4
+    assert early > 20
 
 
 def test_a_trajectory_does_not_become_endless_where_the_step_size_shrinks():

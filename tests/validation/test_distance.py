@@ -61,6 +61,21 @@ def test_correlated_draws_have_a_wider_band(posterior):
     assert d.total_variation_ess95 > d.total_variation_iid95
 
 
+def test_standard_errors_of_correlated_draws_are_those_of_the_effective_ones(posterior):
+    """Draws of correlation 0.9 and their squares, of correlation 0.81, in closed form."""
+    rng, rho = np.random.default_rng(0), 0.9
+    z = np.zeros((4, 4000))
+    for i in range(1, 4000):
+        z[:, i] = rho * z[:, i - 1] + (1 - rho**2) ** 0.5 * rng.normal(size=4)
+    draws = MEAN + SD * z
+    d = distances(draws, posterior, "m")
+    effective = z.size * (1 - rho) / (1 + rho)
+    error = SD / effective**0.5
+    assert (draws.mean() - MEAN) / d.mean_error == pytest.approx(error, rel=0.15)
+    squares = z.size * (1 - rho**2) / (1 + rho**2)
+    assert d.sd_error_se == pytest.approx((2 * squares) ** -0.5, rel=0.15)
+
+
 def test_unsuitable_draws_are_refused(posterior):
     with pytest.raises(ValueError, match="finite"):
         distances(np.array([0.0, np.nan, 1.0, 2.0]), posterior, "m")
