@@ -9,8 +9,10 @@ import numpyro.distributions as dist
 import pytest
 
 import bilo_ppl as bilo
+from bilo_ppl.adaptation.adapting import _fraction_ready
 from bilo_ppl.adaptation.batches import farthest_points, losses
 from bilo_ppl.adaptation.sources import FromPosterior
+from bilo_ppl.inner import consolidation
 from models import poisson
 
 X = np.linspace(0.1, 0.9, 9)[:, None]
@@ -74,6 +76,25 @@ def test_the_variances_are_those_of_the_unconstrained_posterior(adapted):
     sd = exact_log_moments()[1]
     assert adapted.inverse_mass_matrix.shape == (1,)
     assert 0.5 * sd < adapted.inverse_mass_matrix[0] ** 0.5 < 2 * sd
+
+
+@pytest.mark.parametrize(("large", "part"), [(False, 100), (True, 10)])
+def test_a_consolidation_ends_far_below_the_tolerance(fine, monkeypatch, large, part):
+    """What is left of the loss is what the posterior is wrong by."""
+    monkeypatch.setattr(consolidation, "is_large_fit", lambda rows: large)
+    _, report = fine.fitted_to(
+        {"D": jnp.linspace(0.95, 1.05, 5)}, rank=0, steps=40, key=KEY, progress=False
+    )
+    assert report.tolerance == pytest.approx(TOLERANCE / part)
+    assert report.loss <= TOLERANCE / part
+
+
+def test_thetas_above_the_tolerance_are_not_ready(fine):
+    """However little; and the worst of the operators counts."""
+    mixed, good = TOLERANCE * np.array([0.5, 1.0, 1.01, 500.0]), np.full(9, 0.1 * TOLERANCE)
+    assert _fraction_ready([fine], [mixed]) == 0.5
+    assert _fraction_ready([fine, fine], [good, mixed]) == 0.5
+    assert _fraction_ready([fine, fine], [good, good]) == 1.0
 
 
 def test_saved_loaded_and_reused_for_other_data(adapted, small_problem, tmp_path):

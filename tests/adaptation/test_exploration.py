@@ -1,5 +1,9 @@
 """Regions, chains that agree or do not, and thetas of solution sites, with solutions written down."""
 
+import re
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,6 +91,22 @@ def test_the_region_of_a_normal_posterior_is_that_posterior():
     assert "D = 1.6" in region.note
 
 
+def test_the_point_estimate_is_the_mode_in_the_space_of_the_chains():
+    """A log-normal density has its mode at exp(-1), and the density of the logarithm at 0."""
+
+    def positive(operator):
+        D = numpyro.sample("D", dist.LogNormal(0.0, 1.0))
+        u = bilo.solution("u", operator, {"D": D})
+        numpyro.factor("nothing", 0.0 * u(MIDDLE))
+
+    sites = sites_of(positive, OPERATOR)
+    region, _ = find_region(sites, [OPERATOR], jax.random.key(0), progress=False)
+    found = re.search(r"D = (\S+), U = (\S+) ", region.note)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(1.0, rel=1e-2)
+    assert float(found[2]) == pytest.approx(region.energy, abs=1e-2)
+
+
 def explored(model, candidates, draws=400, ceiling=1e3, variances=(SD**2,)):
     explorer = Explorer(sites_of(model, OPERATOR), [OPERATOR], draws)
     return explorer([OPERATOR], candidates, ceiling, np.diag(variances), jax.random.key(1))
@@ -104,6 +124,32 @@ def test_chains_have_the_law_of_the_posterior_and_agree():
     energy = 0.5 * (visited.positions[..., 0] - MEAN) ** 2 / SD**2
     difference = visited.energies - energy
     np.testing.assert_allclose(difference, difference[0, 0], atol=1e-9)
+
+
+class Raised(eqx.Module):
+    height: Any
+
+    def __call__(self, x, theta):
+        return theta["D"] * jnp.sin(jnp.pi * x[0]) + self.height
+
+
+def test_later_chains_have_the_energies_of_the_operators_of_their_own_call():
+    """The second operator has its posterior elsewhere, and higher: no energy of the first is left."""
+
+    def raised(height):
+        return bilo.ClosedForm(poisson.problem, Raised(jnp.array(height)))
+
+    explorer = Explorer(sites_of(linear, raised(0.0)), [raised(0.0)], 40)
+    for height in (0.0, 30.0):
+        mean = (2.0 - height) * 4 / 5
+        candidates = mean + SD * np.linspace(-1, 1, 32)[:, None]
+        visited = explorer([raised(height)], candidates, 1e3, np.diag([SD**2]), jax.random.key(1))
+        energies = [
+            [_energy(linear, D, raised(height)) for D in chain[:5, 0]]
+            for chain in visited.positions[:2]
+        ]
+        np.testing.assert_allclose(visited.energies[:2, :5], energies, rtol=1e-9)
+        assert abs(visited.of(slice(None)).mean() - mean) < SD
 
 
 def test_chains_in_two_modes_do_not_agree():
@@ -159,8 +205,8 @@ def test_another_mode_is_found_if_it_counts(depth, counts):
                 assert "more than one mode" in str(found)
 
 
-def _energy(model, D):
-    return float(potential_energy(model, (OPERATOR,), {}, {"D": jnp.array(D)}))
+def _energy(model, D, operator=OPERATOR):
+    return float(potential_energy(model, (operator,), {}, {"D": jnp.array(D)}))
 
 
 def test_starts_above_the_ceiling_are_left_out():
