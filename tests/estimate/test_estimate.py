@@ -579,7 +579,7 @@ def test_laplace_finds_the_mode_by_shortened_steps_and_mean_and_covariance_belon
 
 
 def test_laplace_shortens_a_step_that_leads_to_where_the_pde_is_not_solved():
-    """The first step that lowers U ends at a = -0.94, in a gap before the mode."""
+    """The first step that lowers U ends at a = -0.84, in a gap before the mode."""
 
     def with_gap(operator):
         a = numpyro.sample("a", dist.ImproperUniform(REAL, (), ()))
@@ -587,7 +587,7 @@ def test_laplace_shortens_a_step_that_leads_to_where_the_pde_is_not_solved():
         numpyro.factor("well", -(a**4 / 4 + a) * 100)
 
     gap = bilo.ClosedForm(
-        poisson.problem, lambda x, theta: x[0], valid=lambda theta: abs(theta["D"] - 1.065) > 0.035
+        poisson.problem, lambda x, theta: x[0], valid=lambda theta: abs(theta["D"] - 1.16) > 0.06
     )
     found = laplace(short_of_the_mode(with_gap, {"a": 0.1}, operator=gap))
     np.testing.assert_allclose(found.mean, [-1.0], atol=1e-3)

@@ -61,6 +61,15 @@ def test_a_large_fit_is_right_on_all_rows():
     np.testing.assert_array_equal(weights, again)
 
 
+def test_after_steps_on_parts_the_loss_is_that_of_all_rows():
+    whole = problem(noise=0.3)
+    steps = PartOfRows(SOLVER, lambda _: whole, START, jnp.array(0), 100)
+    reached = steps(START, None, jnp.array(0), 5)
+    assert reached.loss == pytest.approx(float(whole.loss(reached.weights)), rel=1e-10)
+    assert reached.loss == pytest.approx(float(sum(reached.terms.values())), rel=1e-10)
+    assert abs(reached.state.loss / reached.loss - 1) > 0.01
+
+
 def test_large_and_small_fits_take_different_steps(monkeypatch):
     used = []
     monkeypatch.setattr(fitting, "PartOfRows", lambda *a: used.append("part") or PartOfRows(*a))
