@@ -78,15 +78,16 @@ def test_the_variances_are_those_of_the_unconstrained_posterior(adapted):
     assert 0.5 * sd < adapted.inverse_mass_matrix[0] ** 0.5 < 2 * sd
 
 
-@pytest.mark.parametrize(("large", "part"), [(False, 100), (True, 10)])
+@pytest.mark.parametrize(("large", "part"), [(False, 100), (True, 4)])
 def test_a_consolidation_ends_far_below_the_tolerance(fine, monkeypatch, large, part):
     """What is left of the loss is what the posterior is wrong by."""
     monkeypatch.setattr(consolidation, "is_large_fit", lambda rows: large)
     _, report = fine.fitted_to(
         {"D": jnp.linspace(0.95, 1.05, 5)}, rank=0, steps=40, key=KEY, progress=False
     )
-    assert report.tolerance == pytest.approx(TOLERANCE / part)
+    assert report.converged
     assert report.loss <= TOLERANCE / part
+    assert report.tolerance <= 1.01 * TOLERANCE / part
 
 
 def test_thetas_above_the_tolerance_are_not_ready(fine):

@@ -1,0 +1,76 @@
+"""What a command line asks of the inner solves, as the stages of a run are given it."""
+
+import pytest
+
+import bilo_ppl as bilo
+from bilo_ppl.cli import main
+from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
+from bilo_ppl.run.checks import untrained
+from bilo_ppl.run.map import pipeline as map_pipeline
+from bilo_ppl.run.sample import pipeline as sample_pipeline
+from bilo_ppl.run.settings import RunFailedError
+
+COMMANDS = pytest.mark.parametrize("command", ["run", "map"])
+
+
+@pytest.fixture
+def planned(folder, monkeypatch):
+    """``planned("run", "--tol", "1e-4")``: the plan of a command line, which ends with it."""
+    plans = []
+
+    def end(plan, record, interrupts):
+        plans.append(plan)
+        raise RunFailedError("this is all")
+
+    for pipeline in (sample_pipeline, map_pipeline):
+        monkeypatch.setattr(pipeline, "make_operator", end)
+
+    def plan(command, *arguments):
+        assert main([command, "closed.py", "--quiet", "--overwrite", *arguments]) == 1
+        return plans.pop()
+
+    return plan
+
+
+def fine_tuned(plan):
+    return plan.fine_tuned(untrained(plan))
+
+
+@COMMANDS
+def test_the_tolerance_of_the_command_line_is_that_of_the_solves(planned, command):
+    plan = planned(command, "--tol", "3e-5")
+    assert not plan.finds_tolerance
+    assert plan.tolerance == fine_tuned(plan).loss_tolerance == 3e-5
+    assert planned(command).finds_tolerance
+    assert not planned(command, "--inner", "adam").finds_tolerance
+
+
+@COMMANDS
+def test_the_rank_of_the_command_line_is_that_of_the_increments(planned, command):
+    for rank in (0, 3):
+        assert fine_tuned(planned(command, "--rank", str(rank))).operator.rank == rank
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "kind"),
+    [
+        ("run", "partial", PartialDerivative),
+        ("run", "implicit", ImplicitDifferentiation),
+        ("run", "residual-gradient", ResidualGradient),
+        ("map", "implicit", ImplicitDifferentiation),
+        ("map", "residual-gradient", ResidualGradient),
+    ],
+)
+def test_the_sensitivity_of_the_command_line_is_that_of_the_solves(planned, command, given, kind):
+    plan = planned(command, "--sensitivity", given)
+    assert type(plan.sensitivity()) is type(fine_tuned(plan).sensitivity) is kind
+
+
+@COMMANDS
+def test_solver_and_limit_of_the_command_line_are_those_of_the_solves(planned, command):
+    solver = fine_tuned(planned(command, "--max-inner-steps", "17")).solver
+    assert isinstance(solver, bilo.LevenbergMarquardt)
+    assert solver.max_steps == 17
+    solver = fine_tuned(planned(command, "--inner", "adam", "--max-inner-steps", "18")).solver
+    assert isinstance(solver, bilo.OptaxSolver)
+    assert solver.max_steps == 18
