@@ -1,7 +1,10 @@
 import json
+import os
 import pathlib
 import re
 import signal
+import subprocess
+import sys
 import textwrap
 import types
 
@@ -271,6 +274,8 @@ def test_a_small_fine_tuned_run_that_is_contradicted_adapts_again(folder, capsys
     assert found["adapt"]["fraction_ready"] > 0.9
     assert found["certificates"]["tighter"]["good"]
     assert found["certificates"]["numerical"]["good"]
+    assert found["certificates"]["numerical"]["against"] == "the numerical operator"
+    assert found["certificates"]["tighter"]["against"].startswith("solving to a loss of")
     distance = found["distances"]["D"]
     assert abs(distance["mean_error"]) < 4
     assert abs(distance["sd_error"]) < 4 * distance["sd_error_se"]
@@ -356,3 +361,30 @@ def test_the_example_of_the_readme_runs(folder):
     assert main(["run", "my_problem.py", *tiny]) == 0
     posterior = load(folder / "runs" / "my_problem-nuts" / "posterior.nc")["posterior"]
     assert len(posterior.data_vars) >= 1
+
+
+@pytest.mark.slow
+def test_the_python_blocks_of_the_readme_run_as_they_stand(tmp_path):
+    """One after the other, by a Python of its own; the first is the file that the others import."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    first, *others = (textwrap.dedent(block) for block in blocks)
+    (tmp_path / "my_problem.py").write_text(first)
+    shown = """
+import json
+r = idata["posterior"]["r"].values
+print(json.dumps([r.mean(), r.std(), float(draws.samples["r"].mean())]))
+"""
+    (tmp_path / "blocks.py").write_text("\n".join([*others, shown]))
+    done = subprocess.run(
+        [sys.executable, "blocks.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    mean, sd, by_laplace = json.loads(done.stdout.splitlines()[-1])
+    # The data are of r = 9.
+    assert abs(mean - 9) < 4 * sd
+    assert abs(by_laplace - mean) < sd

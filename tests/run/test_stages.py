@@ -1,0 +1,79 @@
+"""What one stage of a run hands to the next: variances to the chains, energies to the certificate."""
+
+import jax
+import numpy as np
+import pytest
+
+from bilo_ppl.mcmc import Draws
+from bilo_ppl.run.checks import prepare
+from bilo_ppl.run.model_file import load_model
+from bilo_ppl.run.operators import Prepared
+from bilo_ppl.run.record import Record
+from bilo_ppl.run.sample.pipeline import _sampler
+from bilo_ppl.run.sample.results import Results
+from bilo_ppl.run.sample.settings import SampleSettings
+
+
+@pytest.fixture
+def plan(folder):
+    def make(**options):
+        options = {"chains": 2, "warmup": 0, "samples": 100, "quiet": True, **options}
+        return prepare(
+            SampleSettings("closed.py", operator="numerical", **options), load_model("closed.py")
+        )
+
+    return make
+
+
+def sampler_of(plan, variances=None):
+    return _sampler(plan, Prepared(plan.numerical, variances, lambda chains: None))
+
+
+@pytest.mark.parametrize("kind", ["nuts", "bilo-hmc"])
+def test_chains_begin_with_the_variances_that_adaptation_has_found(plan, kind):
+    sampler = sampler_of(plan(sampler=kind), np.array([0.04]))
+    sampler.start(jax.random.key(0))
+    (matrix,) = jax.tree.leaves(sampler.state.adapt_state.inverse_mass_matrix)
+    np.testing.assert_allclose(matrix, np.full((2, 1), 0.04), rtol=1e-6)
+    # A step is in their units.
+    assert (sampler.state.adapt_state.step_size > 0.5).all()
+
+
+def test_without_an_adaptation_chains_begin_carefully(plan):
+    sampler = sampler_of(plan(sampler="hmc"))
+    sampler.start(jax.random.key(0))
+    (matrix,) = jax.tree.leaves(sampler.state.adapt_state.inverse_mass_matrix)
+    np.testing.assert_array_equal(matrix, np.ones((2, 1)))
+    assert (sampler.state.adapt_state.step_size < 0.2).all()
+
+
+def results_of(plan):
+    """Results of 200 draws with a closed form."""
+    asked = plan(sampler="hmc")
+    sampler = sampler_of(asked)
+    sampler.start(jax.random.key(0))
+    sampler.run(100, keep=True, progress=False, label="")
+    return Results(asked, object.__new__(Record), asked.numerical, sampler)
+
+
+def test_a_certificate_is_of_the_energies_of_the_chain_and_by_the_operator_that_is_given(plan):
+    results = results_of(plan)
+    exact = results.plan.numerical
+    same = results._certificate(exact)
+    assert same.against == "the numerical operator"
+    assert same.energy_error_sd < 1e-6
+    energies = results.draws.statistics["potential_energy"]
+    noise = 0.3 * np.random.default_rng(0).normal(size=energies.shape)
+    draws = results.draws
+    results.draws = Draws(
+        draws.model,
+        draws.args,
+        draws.kwargs,
+        draws.samples,
+        {**draws.statistics, "potential_energy": energies + noise},
+    )
+    found = results._certificate(exact)
+    assert found.draws == 200
+    assert found.energy_error_sd == pytest.approx(noise.std(), rel=1e-3)
+    with pytest.raises(ValueError, match="Give reference="):
+        results._certificate(None)
