@@ -127,29 +127,32 @@ def test_chains_have_the_law_of_the_posterior_and_agree():
 
 
 class Raised(eqx.Module):
+    """u of the operator above, but for u(0) = height."""
+
     height: Any
 
     def __call__(self, x, theta):
-        return theta["D"] * jnp.sin(jnp.pi * x[0]) + self.height
+        return theta["D"] * jnp.sin(jnp.pi * x[0]) + self.height * jnp.cos(jnp.pi * x[0])
 
 
 def test_later_chains_have_the_energies_of_the_operators_of_their_own_call():
-    """The second operator has its posterior elsewhere, and higher: no energy of the first is left."""
+    """Those of the second are higher by 30: from an energy of the first, no chain would move."""
 
-    def raised(height):
-        return bilo.ClosedForm(poisson.problem, Raised(jnp.array(height)))
+    def higher(operator):
+        D = numpyro.sample("D", dist.Normal(0.0, 1.0))
+        u = bilo.solution("u", operator, {"D": D})
+        numpyro.sample("y", dist.Normal(u(MIDDLE), 0.5), obs=2.0)
+        numpyro.factor("height", -u(jnp.array([0.0])))
 
-    explorer = Explorer(sites_of(linear, raised(0.0)), [raised(0.0)], 40)
-    for height in (0.0, 30.0):
-        mean = (2.0 - height) * 4 / 5
-        candidates = mean + SD * np.linspace(-1, 1, 32)[:, None]
-        visited = explorer([raised(height)], candidates, 1e3, np.diag([SD**2]), jax.random.key(1))
-        energies = [
-            [_energy(linear, D, raised(height)) for D in chain[:5, 0]]
-            for chain in visited.positions[:2]
-        ]
-        np.testing.assert_allclose(visited.energies[:2, :5], energies, rtol=1e-9)
-        assert abs(visited.of(slice(None)).mean() - mean) < SD
+    low, high = (bilo.ClosedForm(poisson.problem, Raised(jnp.array(h))) for h in (0.0, 30.0))
+    explorer = Explorer(sites_of(higher, low), [low], 40)
+    candidates = MEAN + SD * np.linspace(-2, 2, 32)[:, None]
+    for operator in (low, high):
+        visited = explorer([operator], candidates, 1e3, np.diag([SD**2]), jax.random.key(1))
+        some = visited.positions[:, -1, 0]
+        energies = [_energy(higher, D, operator) for D in some]
+        np.testing.assert_allclose(visited.energies[:, -1], energies, rtol=1e-9)
+        assert abs(visited.of(slice(None)).mean() - MEAN) < SD
 
 
 def test_chains_in_two_modes_do_not_agree():

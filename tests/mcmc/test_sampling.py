@@ -142,10 +142,12 @@ def test_ctrl_c_in_warmup_leaves_nothing_to_keep(monkeypatch):
 
 
 def test_progress_is_a_line_for_each_stage(capsys):
-    sample(HMC(model, init_strategy=START, step_size=0.1), num_warmup=20, progress=True)
+    draws = sample(HMC(model, init_strategy=START, step_size=0.1), num_warmup=20, progress=True)
     warmup, sampling = capsys.readouterr().err.splitlines()
     assert warmup.startswith("warm-up: 20 transitions, acceptance ")
-    assert sampling.startswith("sampling: 60 draws, acceptance ")
+    # Warm-up does not count in it.
+    accepted = draws.statistics["accept_prob"].mean()
+    assert sampling.startswith(f"sampling: 60 draws, acceptance {accepted:.2f}, ")
 
 
 @pytest.mark.parametrize(
