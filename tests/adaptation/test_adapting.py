@@ -9,9 +9,10 @@ import numpyro.distributions as dist
 import pytest
 
 import bilo_ppl as bilo
+from bilo_ppl.adaptation import adapting, sources
 from bilo_ppl.adaptation.adapting import _fraction_ready
 from bilo_ppl.adaptation.batches import farthest_points, losses
-from bilo_ppl.adaptation.sources import FromPosterior
+from bilo_ppl.adaptation.sources import FromBatch, FromPosterior
 from bilo_ppl.inner import consolidation
 from models import poisson
 
@@ -96,6 +97,18 @@ def test_thetas_above_the_tolerance_are_not_ready(fine):
     assert _fraction_ready([fine], [mixed]) == 0.5
     assert _fraction_ready([fine, fine], [good, mixed]) == 0.5
     assert _fraction_ready([fine, fine], [good, good]) == 1.0
+
+
+def test_an_operator_is_not_ready_where_there_is_another_mode(fine, monkeypatch):
+    """However well it solves about the one that was found."""
+    monkeypatch.setattr(adapting, "losses", lambda operator, thetas: np.zeros(3))
+    monkeypatch.setattr(sources, "solvable", lambda operator, thetas: thetas)
+    monkeypatch.setattr(FromBatch, "elsewhere", "There is another mode.")
+    thetas = {"D": np.linspace(0.95, 1.05, 24)}
+    report = adapted_to(fine, thetas=thetas, count=4, fit_steps=1).report
+    assert report.fraction_ready == 1
+    assert not report.ready
+    assert report.thetas == 4 + 1  # and the theta of pretraining
 
 
 def test_saved_loaded_and_reused_for_other_data(adapted, small_problem, tmp_path):
