@@ -282,6 +282,19 @@ def test_lbfgs_comes_back_from_where_there_is_no_value_and_keeps_its_steps_short
         backtracking_lbfgs().update(1.0, backtracking_lbfgs().init(jnp.array(1.0)))
 
 
+@pytest.mark.parametrize("value", [jnp.inf, -jnp.inf, jnp.nan])
+def test_a_value_that_is_not_finite_is_refused(value):
+    optimiser, z, slope = backtracking_lbfgs(), jnp.array(1.0), jnp.array(2.0)
+    ahead, state = optimiser.update(slope, optimiser.init(z), z, value=jnp.array(3.0))
+    back, after = optimiser.update(slope, state, z + ahead, value=jnp.array(value))
+    assert ahead < 0 < back < -ahead
+    assert after.anchor == z
+    assert after.value == 3.0
+    nowhere, first = optimiser.update(slope, optimiser.init(z), z, value=jnp.array(value))
+    assert nowhere == 0
+    assert first.value == jnp.inf
+
+
 # Stopping.
 
 
