@@ -228,6 +228,19 @@ def test_a_model_that_is_nowhere_solved_is_an_error():
         explorer([nowhere], np.zeros((32, 1)), 1e3, np.eye(1), jax.random.key(0))
 
 
+def test_what_is_not_solved_is_counted_and_never_visited():
+    half = bilo.ClosedForm(
+        poisson.problem,
+        lambda x, theta: theta["D"] * jnp.sin(jnp.pi * x[0]),
+        valid=lambda theta: theta["D"] < MEAN,
+    )
+    explorer = Explorer(sites_of(linear, half), [half], 40)
+    candidates = MEAN - SD * np.linspace(0.1, 2, 32)[:, None]
+    visited = explorer([half], candidates, 1e3, np.diag([SD**2]), jax.random.key(1))
+    assert visited.positions.max() < MEAN
+    assert 0.1 < visited.unsolved < 0.9
+
+
 def test_chains_that_never_move_have_no_r_hat():
     still = Visited(np.zeros((CHAINS, 10, 1)), np.zeros((CHAINS, 10)), 0.0)
     assert not still.agree
