@@ -299,7 +299,7 @@ def test_what_contradicts_an_adaptation(inner, diverging, error, expected):
     results.draws = types.SimpleNamespace(statistics={"diverging": flags})
     results.plan = types.SimpleNamespace(settings=types.SimpleNamespace(adapts=True))
     certificate = Certificate(
-        "solving", 40, 0, 0, 0, 1e-8, error, error**2 / 2, np.exp(-(error**2)), 0.1, {}, {}
+        "solving", 40, 0, 0, 1e-8, error, error**2 / 2, np.exp(-(error**2)), 0.1, {}, {}
     )
     results.certificates = {"tighter": certificate}
     found = results.contradictions()
