@@ -16,7 +16,7 @@ from jaxtyping import Float
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key
 from bilo_ppl.adaptation.model_sites import ModelSites
-from bilo_ppl.adaptation.region import Region, point_estimate, shown
+from bilo_ppl.adaptation.region import Region, point_estimate, scouting, shown
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.look import look_at
 from bilo_ppl.validation.energies import corrected_operators, energies_at
@@ -72,11 +72,12 @@ def other_mode(
 
     A descent that cannot be solved from its start on, or that ends nowhere, finds nothing.
     """
+    searching = scouting(operators) or [operator.searching() for operator in operators]
     found = []
     for number, values in enumerate(_starts(sites, operators, region, key)):
         try:
             estimate = point_estimate(
-                sites, operators, jax.random.fold_in(key, number), values, progress, STEPS
+                sites, searching, jax.random.fold_in(key, number), values, progress, STEPS
             )
         except ValueError:
             continue

@@ -7,6 +7,7 @@ point, and where the operator cannot follow, it is settled at the best point so 
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from bilo_ppl.estimate import Estimate, find_map, gauss_newton, laplace
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.experiments import first_of, first_theta
 
-__all__ = ["Region", "find_region", "point_estimate", "shown"]
+__all__ = ["Region", "find_region", "point_estimate", "scouting", "shown"]
 
 DESCENT_STEPS = 200
 """Most steps of a descent before the operator is settled anew."""
@@ -72,9 +73,17 @@ def find_region(
     ``ValueError`` where not even the first guess can be solved.
     """
     operators = list(operators)
+    scouts = scouting(operators)
+    if scouts is not None:
+        # Where a solve is dear, the way is found with few points, and its end with all of them.
+        with suppress(ValueError):
+            ahead = point_estimate(sites, scouts, jax.random.fold_in(key, 50), init, progress)
+            operators = _settled(sites, operators, ahead, jax.random.fold_in(key, 51))
+            init = ahead.values
     last = np.inf
     for round_ in range(SETTLINGS):
-        estimate = point_estimate(sites, operators, jax.random.fold_in(key, round_), init, progress)
+        searching = [operator.searching() for operator in operators]
+        estimate = point_estimate(sites, searching, jax.random.fold_in(key, round_), init, progress)
         operators = _settled(sites, operators, estimate, jax.random.fold_in(key, 100 + round_))
         region, is_mode = _region(estimate)
         # A descent may stop short of the mode, where the operator follows badly: settled, it goes on.
@@ -82,6 +91,17 @@ def find_region(
             break
         init, last = estimate.values, estimate.energy
     return region, operators
+
+
+def scouting(
+    operators: Sequence[AbstractSolutionOperator],
+) -> list[AbstractSolutionOperator] | None:
+    """Cheaper operators, if any of them can be had."""
+    scouts = [operator.scouting() for operator in operators]
+    if not any(scouts):
+        return None
+    pairs = zip(operators, scouts, strict=True)
+    return [operator.searching() if scout is None else scout for operator, scout in pairs]
 
 
 def point_estimate(
@@ -92,11 +112,10 @@ def point_estimate(
     progress: bool,
     steps: int = DESCENT_STEPS,
 ) -> Estimate:
-    """`find_map` with operators that have far to go; a ``ValueError`` says why there is no estimate."""
-    searching = [operator.searching() for operator in operators]
+    """`find_map` with the given operators; a ``ValueError`` says why there is no estimate."""
     try:
         return find_map(
-            sites.with_operators(searching),
+            sites.with_operators(operators),
             key,
             *sites.args,
             optimizer=_GAUSS_NEWTON if sites.least_squares else None,

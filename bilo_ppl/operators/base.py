@@ -118,6 +118,10 @@ class AbstractSolutionOperator(eqx.Module):
         """The operator for a descent in theta: its own tolerance, and the true derivative."""
         return self
 
+    def scouting(self) -> "AbstractSolutionOperator | None":
+        """A much cheaper operator for a descent that ends near the right place; None if there is none."""
+        return None
+
     def settled(self, theta: Theta, state: Any, *, key: Key) -> "AbstractSolutionOperator":
         """The operator with a state that solves at ``theta`` as its own: its home is there now."""
         return self

@@ -138,13 +138,21 @@ class FineTuned(AbstractSolutionOperator):
         The derivative is the partial one: cheap, and good enough where the operator was fitted. Of many
         collocation points, a few hundred have to do.
         """
-        tolerance = max(self.loss_tolerance, min(100 * self.loss_tolerance, LOOSEST))
-        solver = LevenbergMarquardt(tolerance=tolerance, max_steps=EXPLORING_STEPS)
+        solver = LevenbergMarquardt(self._loose_tolerance, max_steps=EXPLORING_STEPS)
+        return FineTuned(self._thinned, solver, PartialDerivative(), self.row_weights)
+
+    @property
+    def _loose_tolerance(self) -> float:
+        return max(self.loss_tolerance, min(100 * self.loss_tolerance, LOOSEST))
+
+    @property
+    def _thinned(self) -> LocalOperator:
+        """At a few hundred of the collocation points."""
         local = self.operator
-        if len(local.points) > EXPLORING_POINTS:
-            order = np.random.default_rng(0).permutation(len(local.points))
-            local = local.with_points(local.points[np.sort(order[:EXPLORING_POINTS])])
-        return FineTuned(local, solver, PartialDerivative(), self.row_weights)
+        if len(local.points) <= EXPLORING_POINTS:
+            return local
+        order = np.random.default_rng(0).permutation(len(local.points))
+        return local.with_points(local.points[np.sort(order[:EXPLORING_POINTS])])
 
     def to_tolerance(self, tolerance: float) -> "FineTuned":
         """The inner solver's is another."""
@@ -154,6 +162,13 @@ class FineTuned(AbstractSolutionOperator):
         """On the residual rows alone, with room for many steps: a descent may have far to go."""
         solver = LevenbergMarquardt(tolerance=self.loss_tolerance, max_steps=SEARCHING_STEPS)
         return FineTuned(self.operator, solver, ImplicitDifferentiation(), self.row_weights)
+
+    def scouting(self) -> "FineTuned | None":
+        """At a few hundred points and to a looser tolerance; None where all points are as few."""
+        if len(self.operator.points) <= EXPLORING_POINTS:
+            return None
+        solver = LevenbergMarquardt(self._loose_tolerance, max_steps=SEARCHING_STEPS)
+        return FineTuned(self._thinned, solver, ImplicitDifferentiation(), self.row_weights)
 
     def settled(self, theta: Theta, state: Weights, *, key: Key) -> "FineTuned":
         """The weights merged, with new increments of the same rank."""

@@ -36,7 +36,7 @@ SIZE_LIMIT = 1e-2
 SAFE = 0.4
 """Part of what is allowed: where it counts the error may be larger than where it was measured."""
 
-LARGEST_STEP = 100.0
+LARGEST_STEP = 1e4
 """A tolerance is at most so many times the loss at which the error was measured."""
 
 

@@ -95,6 +95,6 @@ def test_a_tolerance_follows_from_the_error():
     assert Accuracy(10 * SAFE * NOISE_LIMIT, 0.0).tolerance(3.2e-6) == pytest.approx(3e-8)
     assert Accuracy(0.0, 10 * SAFE * SIZE_LIMIT).tolerance(3.2e-6) == pytest.approx(3e-8)
     # Not further than the square root of the loss can be trusted.
-    assert Accuracy(0.0, 0.0).tolerance(3.2e-9) == pytest.approx(3e-7)
+    assert Accuracy(0.0, 0.0).tolerance(3.2e-9) == pytest.approx(3e-5)
     assert Accuracy(np.nan, 0.0).worst == np.inf
     assert "sigma" in str(exact)

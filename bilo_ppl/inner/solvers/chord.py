@@ -24,11 +24,11 @@ __all__ = ["Chord"]
 DAMPING = 1e-9
 """Of the factor, in units of the mean eigenvalue of the normal matrix."""
 
-BEYOND = 1e-4
+BEYOND = 1e-2
 """Part of the tolerance below which nothing more is asked for."""
 
-LEAST_GAIN = 0.1
-"""A step that lowers the loss by a smaller part is the last."""
+LEAST_GAIN = 0.5
+"""A step that lowers the loss by a smaller part is the last: what is left is slow."""
 
 
 class _State(NamedTuple):
@@ -43,7 +43,7 @@ class Chord(AbstractInnerSolver):
     """Steps by the linearisation of ``problem`` at ``weights``, for problems of the same rows near it.
 
     It goes on below the tolerance, as far as it comes: one cannot tell how right a solution is without
-    a much better one. The solve ends where a step no longer lowers the loss by a tenth; one that raises
+    a much better one. The solve ends where a step no longer halves the loss; one that raises
     it is undone.
     """
 
