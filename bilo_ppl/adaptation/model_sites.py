@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
@@ -20,6 +21,17 @@ from bilo_ppl.ppl.handlers import replace_operator, without_solving
 from bilo_ppl.ppl.look import ModelLook, look_at
 
 __all__ = ["ModelSites", "find_sites"]
+
+
+class _WithOperators(eqx.Module):
+    """A model with operators by solution site: a pytree, so that other weights compile nothing anew."""
+
+    model: Callable
+    operators: dict[str, AbstractSolutionOperator]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with replace_operator(operators=self.operators):
+            return self.model(*args, **kwargs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +61,7 @@ class ModelSites:
 
     def with_operators(self, operators: Sequence[AbstractSolutionOperator]) -> Callable:
         """The model with an operator for each group."""
-        by_site = self.by_name(operators)
-
-        def model(*args, **kwargs):
-            with replace_operator(operators=by_site):
-                return self.model(*args, **kwargs)
-
-        return model
+        return _WithOperators(self.model, self.by_name(operators))
 
     def values(self, position: Float[Array, " dim"]) -> dict[str, Any]:
         """Values of the latent sites, in the space of the model; nothing is solved."""

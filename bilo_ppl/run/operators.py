@@ -22,7 +22,7 @@ from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.tolerance import HEADROOM, prediction_error, tolerance_at_mode, tolerance_of
-from bilo_ppl.validation.accuracy import Accuracy
+from bilo_ppl.validation.accuracy import Accuracy, PredictionError
 
 __all__ = ["Prepared", "adapt_again", "make_operator"]
 
@@ -61,22 +61,22 @@ def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepare
     if plan.numerical is not None:
         record.say("\nThe PDE is solved numerically: nothing to pretrain, adapt or certify.")
         return Prepared(plan.numerical, None, _nowhere)
+    error = prediction_error(plan) if plan.finds_tolerance else None
     if plan.loaded is not None:
         record.say(f"\nOperator loaded from {plan.settings.operator_file}.")
-        fine = _loaded(plan, record, plan.loaded)
+        fine = _loaded(plan, record, plan.loaded, error)
     else:
-        fine = _pretrained(plan, record, interrupts)
+        fine = _pretrained(plan, record, interrupts, error)
     if not plan.settings.adapts:
         return Prepared(fine, None, _nowhere)
-    at_mode = None
-    if plan.finds_tolerance:
-        at_mode = partial(tolerance_at_mode, record, prediction_error(plan))
+    at_mode = partial(tolerance_at_mode, record, error) if error else None
     return _adapted(plan, record, interrupts, fine, tolerance_at=at_mode)
 
 
-def _pretrained(plan: Plan, record: Record, interrupts: Interrupts) -> FineTuned:
+def _pretrained(
+    plan: Plan, record: Record, interrupts: Interrupts, error: PredictionError | None
+) -> FineTuned:
     settings, start = plan.settings, plan.file.start
-    error = prediction_error(plan) if plan.finds_tolerance else None
     tolerance = PRECISION if error else HEADROOM * plan.tolerance
     found: list[Accuracy] = []
 
@@ -118,12 +118,14 @@ def _pretrained(plan: Plan, record: Record, interrupts: Interrupts) -> FineTuned
     return fine
 
 
-def _loaded(plan: Plan, record: Record, operator: LocalOperator) -> FineTuned:
-    if plan.finds_tolerance:
+def _loaded(
+    plan: Plan, record: Record, operator: LocalOperator, error: PredictionError | None
+) -> FineTuned:
+    if error:
         home = operator.home if len(operator.home) == len(operator.problem.parameters) else None
         theta = home or plan.file.start
         loss = jit_once(lambda: plan.fine_tuned(operator).loss_of_home_state(theta))()
-        found = prediction_error(plan)(operator, theta, plan.first_guess)
+        found = error(operator, theta, plan.first_guess)
         plan = plan.with_tolerance(tolerance_of(record, found, float(loss)))
     return plan.fine_tuned(operator)
 
