@@ -31,8 +31,8 @@ MOST_TIMES, MOST_OF_FEW = 4, 200
 MOST_UNSEEN = 512
 """Points at which a step shows what the solution lacks."""
 
-DAMPING = 1e-6
-"""Of that step: what single precision can tell apart."""
+DAMPING = 1e-9
+"""Of that step, in double precision."""
 
 
 class Adequacy(NamedTuple):
@@ -85,7 +85,9 @@ def correction(lower_level: LowerLevel, weights: Weights, theta: Theta, points: 
     """
     problem = lower_level.with_points(points).at(theta)
     _, unravel = ravel_pytree(weights)
-    return unravel(-linearise(problem, weights).solve(DAMPING, problem.rows(weights)))
+    rows = problem.rows(weights)
+    damping = max(DAMPING, 10 * float(jnp.finfo(rows.dtype).eps))
+    return unravel(-linearise(problem, weights).solve(damping, rows))
 
 
 @jit_once

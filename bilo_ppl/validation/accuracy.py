@@ -117,6 +117,8 @@ class PredictionError:
         ``values`` are those of latent sites, such as a noise level, where they are known, else they are
         prior medians.
         """
+        # Rounding in the residual would be taken for an error, where derivatives are large.
+        operator = operator.astype(jnp.result_type(float))
         points = jnp.asarray(unseen_points(operator), operator.dtype)
         known = {name: jnp.asarray(v) for name, v in (values or {}).items() if name in self._latent}
         noise, size = self._error(operator, theta_as(theta, operator.dtype), points, known)
