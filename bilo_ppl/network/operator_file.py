@@ -22,13 +22,18 @@ FORMAT = "bilo_ppl operator 3"
 
 
 def save_operator(
-    path: str | Path, operator: LocalOperator, metadata: Mapping[str, Any] | None = None
+    path: str | Path, operator: Any, metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Write an operator to ``path``; LoRA increments are merged into the matrices first.
+    """Write a `LocalOperator` to ``path``; LoRA increments are merged into the matrices first.
 
     ``metadata`` (JSON values, such as the arguments of a run) is kept in the header. The file appears
-    whole or not at all.
+    whole or not at all. Raises a ``TypeError`` for anything but a local operator.
     """
+    if not isinstance(operator, LocalOperator):
+        raise TypeError(
+            f"save_operator: a {type(operator).__name__} is no LocalOperator, whose weights are what is "
+            "saved; of a FineTuned give its .operator."
+        )
     network = close_modulations(merge_lora(operator.network))
     header = {"format": FORMAT, **_describe(operator), "metadata": dict(metadata or {})}
     write_leaves(path, header, (network, operator.embedding, operator.home))

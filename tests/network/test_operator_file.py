@@ -146,3 +146,12 @@ def test_not_an_operator_file(path, content):
 def test_no_file(path):
     with pytest.raises(FileNotFoundError):
         bilo.load_operator(path, poisson.problem)
+
+
+def test_only_a_local_operator_is_saved(path):
+    fine = bilo.FineTuned(
+        operator_for(), bilo.LevenbergMarquardt(1e-6, 5), bilo.PartialDerivative()
+    )
+    with pytest.raises(TypeError, match=r"a FineTuned is no LocalOperator.*give its \.operator"):
+        bilo.save_operator(path, fine)
+    assert not path.exists()

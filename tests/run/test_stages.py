@@ -1,17 +1,22 @@
 """What one stage of a run hands to the next: variances to the chains, energies to the certificate."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
+from bilo_ppl._blocks import Interrupts
 from bilo_ppl.mcmc import Draws
 from bilo_ppl.run.checks import prepare
 from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.operators import Prepared
 from bilo_ppl.run.record import Record
+from bilo_ppl.run.sample import pipeline
 from bilo_ppl.run.sample.pipeline import _sampler
 from bilo_ppl.run.sample.results import Results
 from bilo_ppl.run.sample.settings import SampleSettings
+from bilo_ppl.run.settings import RunFailedError
 
 
 @pytest.fixture
@@ -77,3 +82,74 @@ def test_a_certificate_is_of_the_energies_of_the_chain_and_by_the_operator_that_
     assert found.energy_error_sd == pytest.approx(noise.std(), rel=1e-3)
     with pytest.raises(ValueError, match="Give reference="):
         results._certificate(None)
+
+
+def test_chains_are_not_run_about_one_of_several_modes(plan):
+    prepared = Prepared(plan().numerical, None, lambda chains: None, "There is another mode.")
+    with pytest.raises(RunFailedError, match=r"There is another mode\. .*--init prior samples all"):
+        pipeline._attempt(plan(), object.__new__(Record), prepared)
+
+
+class _Doubtful:
+    """Results that contradict the adaptation; it notes what is done with them."""
+
+    tolerance = 1e-6
+
+    def __init__(self):
+        self.done = []
+
+    def contradictions(self):
+        return ["Half of the draws need inner steps."]
+
+    def tightening(self):
+        return 0.1
+
+    def draw_figures(self):
+        self.done.append("figures")
+
+    def report(self):
+        self.done.append("report")
+
+
+class _Record(Record):
+    """It keeps in memory what a record writes."""
+
+    def __init__(self):
+        self.alarms, self.last = [], ""
+
+    def __setitem__(self, name, value):
+        pass
+
+    def alarm(self, text):
+        self.alarms.append(text)
+
+    def say(self, *texts):
+        pass
+
+    def status(self, text):
+        self.last = text
+
+
+def test_the_first_draws_are_kept_where_a_second_adaptation_fails(plan, monkeypatch):
+    asked = plan()
+    asked = dataclasses.replace(
+        asked, settings=dataclasses.replace(asked.settings, operator="fine-tuned")
+    )
+    assert asked.settings.adapts
+    prepared, results, record = (
+        Prepared(asked.numerical, None, lambda n: None),
+        _Doubtful(),
+        _Record(),
+    )
+
+    def fails(*args):
+        raise RunFailedError("nothing could be solved")
+
+    monkeypatch.setattr(pipeline, "make_operator", lambda *args: prepared)
+    monkeypatch.setattr(pipeline, "_attempt", lambda *args: (results, False))
+    monkeypatch.setattr(pipeline, "adapt_again", fails)
+    assert pipeline._stages(asked, record, Interrupts()) == 0
+    assert results.done == ["figures", "report"]
+    assert record.last == "finished"
+    assert any("Half of the draws" in text for text in record.alarms)
+    assert any("A second adaptation failed: nothing could be solved" in t for t in record.alarms)

@@ -89,9 +89,13 @@ def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) 
         )
         record["first_attempt"] = {"contradictions": found, "tolerance": results.tolerance}
         factor = 1.0 if plan.settings.tol else results.tightening()
-        prepared = adapt_again(plan, record, interrupts, prepared, factor)
-        results, interrupted = _attempt(plan, record, prepared)
-        found = [] if interrupted else results.contradictions()
+        try:
+            prepared = adapt_again(plan, record, interrupts, prepared, factor)
+            results, interrupted = _attempt(plan, record, prepared)
+            found = [] if interrupted else results.contradictions()
+        except RunFailedError as error:
+            # What was drawn with the first operator is kept, with what speaks against it.
+            found.append(f"A second adaptation failed: {error}")
     for text in found:
         record.alarm(f"{text} Part of the posterior may be missing or misplaced.")
     results.draw_figures()
