@@ -16,13 +16,17 @@ import numpy as np
 
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.adaptation.batches import batch_of, count_of, home_like, joined, losses
+from bilo_ppl.adaptation.given import FromBatch, prior_thetas
 from bilo_ppl.adaptation.model_sites import ModelSites, find_sites
 from bilo_ppl.adaptation.report import Adapted, AdaptReport
-from bilo_ppl.adaptation.sources import FromBatch, FromPosterior, prior_thetas
+from bilo_ppl.adaptation.sources import FromPosterior
 from bilo_ppl.inner.fitting import FitReport
 from bilo_ppl.operators.base import AbstractSolutionOperator
 
 __all__ = ["adapt"]
+
+MUCH = 0.1
+"""Part of the tolerance of a descent below which its mode is looked for again."""
 
 
 def adapt(
@@ -91,7 +95,12 @@ def adapt(
         source = FromBatch(_given(sites, operators, thetas, key_source, draws))
     operators = source.begin(operators)
     if tolerance_at is not None:
+        before = [operator.loss_tolerance or 0.0 for operator in operators]
         operators = [op.to_tolerance(tolerance_at(op, source.mode)) for op in operators]
+        now = [operator.loss_tolerance or 0.0 for operator in operators]
+        if any(new < MUCH * old for new, old in zip(now, before, strict=True)):
+            # The mode was one of solutions that were far too wrong.
+            operators = source.search_on(operators)
     chosen: list[Any] = [None] * len(operators)
     fits: list[FitReport] = []
     found = [np.array([np.inf])]

@@ -24,7 +24,15 @@ __all__ = [
     "rows_of",
     "solvable",
     "spread_out",
+    "wanted_count",
 ]
+
+PER_COEFFICIENT = 6
+"""Thetas to fit for each coefficient of a quadratic function of theta: with one for each, what is right
+at all of them is often wrong between them."""
+
+MOST_THETAS = 400
+"""Most thetas of a round, unless more are asked for."""
 
 
 def batch_of(names: tuple[str, ...], thetas: Theta) -> Theta:
@@ -118,3 +126,9 @@ def described(operator: AbstractSolutionOperator) -> str:
     """The tolerance of an operator, in words."""
     tolerance = operator.loss_tolerance
     return "a solution" if tolerance is None else f"a loss of {tolerance:.0e}"
+
+
+def wanted_count(dimension: int, count: int | None) -> int:
+    """How many thetas to fit in a round."""
+    coefficients = max(6 + 4 * dimension, 2 * dimension * (dimension + 1))
+    return count or min(PER_COEFFICIENT * coefficients, MOST_THETAS)

@@ -1,8 +1,7 @@
 """Where an adaptation takes its thetas from: those to fit, and fresh ones to check."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -12,28 +11,19 @@ from jaxtyping import Float
 
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.adaptation.batches import (
-    count_of,
     dimension_of,
     farthest_points,
     rows_of,
-    solvable,
     spread_out,
+    wanted_count,
 )
 from bilo_ppl.adaptation.exploration import AGREEMENT, CANDIDATES, CHAINS, Explorer, Visited
 from bilo_ppl.adaptation.model_sites import ModelSites
 from bilo_ppl.adaptation.other_modes import COUNTS, OtherMode, other_mode
 from bilo_ppl.adaptation.region import Region, find_region
 from bilo_ppl.operators.base import AbstractSolutionOperator
-from bilo_ppl.ppl.look import look_at
 
-__all__ = ["FromBatch", "FromPosterior", "prior_thetas"]
-
-PER_COEFFICIENT = 6
-"""Thetas to fit for each coefficient of a quadratic function of theta: with one for each, what is right
-at all of them is often wrong between them."""
-
-MOST_THETAS = 400
-"""Most thetas of a round, unless more are asked for."""
+__all__ = ["FromPosterior"]
 
 KNOWN = 5.0
 """What was known of a covariance counts for so many positions an entry."""
@@ -48,12 +38,6 @@ def _covariance(
     """Of positions, drawn a little towards what was known before: where nothing moved, that stays."""
     weight = KNOWN * known.shape[0] / (len(positions) + KNOWN * known.shape[0])
     return (1 - weight) * np.atleast_2d(np.cov(positions.T)) + weight * known
-
-
-def _wanted(dimension: int, count: int | None) -> int:
-    """How many thetas to fit in a round."""
-    coefficients = max(6 + 4 * dimension, 2 * dimension * (dimension + 1))
-    return count or min(PER_COEFFICIENT * coefficients, MOST_THETAS)
 
 
 class FromPosterior:
@@ -82,6 +66,14 @@ class FromPosterior:
             self.other = None
         return settled
 
+    def search_on(self, operators: Sequence[AbstractSolutionOperator]) -> list[Any]:
+        """The operators, settled at the mode that they find from the present one on."""
+        key = jax.random.fold_in(self.key_region, 2)
+        self.region, settled = find_region(
+            self.sites, operators, key, self.progress, init=self.mode
+        )
+        return settled
+
     @property
     def mode(self) -> dict[str, Any]:
         """Values of the latent sites at the mode."""
@@ -102,7 +94,7 @@ class FromPosterior:
     ) -> list[Theta]:
         """For each operator, spread-out thetas of the widened region."""
         self.fitted = True
-        wanted = _wanted(len(self.sites.names), count)
+        wanted = wanted_count(len(self.sites.names), count)
         if self.visited is None:
             assert self.region is not None
             drawn = self.region.draw(self.seed, 4 * wanted, self.spread)
@@ -118,7 +110,7 @@ class FromPosterior:
         thetas = self.sites.thetas(positions, group)
         if all(self.sites.batches.get(name) is None for name in self.sites.groups[group]):
             return thetas
-        wanted = max(_wanted(dimension_of(thetas), count), len(positions))
+        wanted = max(wanted_count(dimension_of(thetas), count), len(positions))
         return rows_of(thetas, spread_out(thetas, wanted))
 
     def to_check(self, operators: Sequence[AbstractSolutionOperator]) -> list[Theta]:
@@ -182,64 +174,3 @@ class FromPosterior:
                 "was not solved."
             )
         return tuple(notes)
-
-
-class FromBatch:
-    """Given thetas: a part is fitted, the rest is for the check."""
-
-    variances: Any = None
-    positions: Any = None
-    settled = True
-    elsewhere: OtherMode | None = None
-    notes: tuple[str, ...] = ()
-    mode: Mapping[str, Any] = MappingProxyType({})
-
-    def __init__(self, thetas: Sequence[Theta]):
-        self.thetas = list(thetas)
-        self.left = [np.arange(count_of(part)) for part in thetas]
-
-    def begin(self, operators: Sequence[AbstractSolutionOperator]) -> list[Any]:
-        """The operators as they are."""
-        return list(operators)
-
-    def to_fit(
-        self, operators: Sequence[AbstractSolutionOperator], count: int | None
-    ) -> list[Theta]:
-        """A spread-out part of those that are left, where the PDE could be solved."""
-        return [self._part(group, operator, count) for group, operator in enumerate(operators)]
-
-    def _part(self, group: int, operator: AbstractSolutionOperator, count: int | None) -> Theta:
-        rest, left = rows_of(self.thetas[group], self.left[group]), self.left[group]
-        wanted = _wanted(dimension_of(rest), count)
-        picked = spread_out(rest, min(wanted, max(len(left) // 2, 1)))
-        self.left[group] = np.delete(left, picked)
-        if not len(self.left[group]):
-            raise ValueError(
-                "adapt: all given thetas are used up for the fit and none is left for the check; "
-                "give more thetas, or a smaller count."
-            )
-        return solvable(operator.relaxed(), rows_of(rest, picked))
-
-    def to_check(self, operators: Sequence[AbstractSolutionOperator]) -> list[Theta]:
-        """Those that are left."""
-        pairs = zip(self.thetas, self.left, strict=True)
-        return [rows_of(thetas, left) for thetas, left in pairs]
-
-
-def prior_thetas(sites: ModelSites, group: int, key: Key, count: int) -> Theta:
-    """``count`` thetas from the prior for each site of a group; nothing is solved."""
-
-    def look(key):
-        return look_at(sites.model, sites.args, sites.kwargs, key=key, first=_from_prior)
-
-    return sites.asked(look, jax.random.split(key, count), group)
-
-
-def _from_prior(site: Any) -> Any:
-    try:
-        return site["fn"](*site["args"], **site["kwargs"])
-    except NotImplementedError as error:
-        raise ValueError(
-            f"adapt: nothing can be drawn from the prior of {site['name']!r}, an improper "
-            f"{type(site['fn']).__name__}; leave thetas='prior' out, or give thetas."
-        ) from error

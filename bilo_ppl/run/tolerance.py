@@ -16,6 +16,9 @@ __all__ = ["HEADROOM", "prediction_error", "tolerance_at_mode", "tolerance_of"]
 FAR_TOO_WRONG = 4.0
 """Where pretraining ends with u wrong by so many times what the noise allows for, the run ends too."""
 
+FINEST = 1e-9
+"""Loss below which single precision seldom leads."""
+
 HEADROOM = 0.5
 """Pretraining aims at this part of the tolerance, so that the start does not lie on its edge."""
 
@@ -53,15 +56,24 @@ def tolerance_at_mode(
 ) -> float:
     """The tolerance that the noise asks for at the point estimate, where the operator is settled.
 
-    As it was where theta has functions, of which the operator knows no home.
+    As it was where theta has functions, of which the operator knows no home. Raises `RunFailedError`
+    where it is out of reach.
     """
     theta = operator.home
     if len(theta) < len(operator.problem.parameters):
         return operator.loss_tolerance
     found = error(operator.operator, theta, values)
     loss = float(jit_once(lambda: operator.loss_of_home_state(theta))())
+    tolerance = found.tolerance(loss)
+    if found.worst > FAR_TOO_WRONG and tolerance < FINEST:
+        raise RunFailedError(
+            f"at the point estimate the PDE is not solved as well as the noise asks for: {found}, at a "
+            f"loss of {loss:.1e}. The loss that it asks for, {tolerance:.0e}, is out of reach in single "
+            "precision: small residuals grow to large errors here, and the estimate may be none. Give "
+            "shorter times or more data, or use the numerical operator; --tol sets the tolerance by hand."
+        )
     # Tightened only as far as the error there asks for: the certificate will say whether that suffices.
-    tolerance = max(found.tolerance(loss), min(operator.loss_tolerance, loss / found.worst**2))
+    tolerance = max(tolerance, min(operator.loss_tolerance, loss / found.worst**2))
     record["tolerance_at_mode"] = {
         "loss": tolerance,
         "accuracy": found._asdict(),

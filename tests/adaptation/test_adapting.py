@@ -9,10 +9,11 @@ import numpyro.distributions as dist
 import pytest
 
 import bilo_ppl as bilo
-from bilo_ppl.adaptation import adapting, sources
+from bilo_ppl.adaptation import adapting, given
 from bilo_ppl.adaptation.adapting import _fraction_ready
 from bilo_ppl.adaptation.batches import farthest_points, losses
-from bilo_ppl.adaptation.sources import FromBatch, FromPosterior
+from bilo_ppl.adaptation.given import FromBatch
+from bilo_ppl.adaptation.sources import FromPosterior
 from bilo_ppl.inner import consolidation
 from models import poisson
 
@@ -102,7 +103,7 @@ def test_thetas_above_the_tolerance_are_not_ready(fine):
 def test_an_operator_is_not_ready_where_there_is_another_mode(fine, monkeypatch):
     """However well it solves about the one that was found."""
     monkeypatch.setattr(adapting, "losses", lambda operator, thetas: np.zeros(3))
-    monkeypatch.setattr(sources, "solvable", lambda operator, thetas: thetas)
+    monkeypatch.setattr(given, "solvable", lambda operator, thetas: thetas)
     monkeypatch.setattr(FromBatch, "elsewhere", "There is another mode.")
     thetas = {"D": np.linspace(0.95, 1.05, 24)}
     report = adapted_to(fine, thetas=thetas, count=4, fit_steps=1).report
@@ -182,6 +183,22 @@ def test_where_only_the_chains_do_not_agree_they_go_on_without_another_fit(fine,
     assert found.report.rounds == len(found.report.fits) == 1
     # Three times the half of 40 transitions of eight chains: warm-up is left out.
     assert found.positions.shape == (8 * 3 * 20, 1)
+
+
+def test_the_tolerance_may_follow_from_the_solution_at_the_mode(fine):
+    """Far tighter than that of the descent, it makes the descent go on from there."""
+    asked = []
+
+    def tolerance_at(operator, values):
+        asked.append((float(operator.home["D"]), float(values["D"])))
+        return 0.05 * TOLERANCE
+
+    adapted = adapted_to(fine, tolerance_at=tolerance_at)
+    assert adapted.operator.loss_tolerance == pytest.approx(0.05 * TOLERANCE)
+    assert adapted.report.tolerance == pytest.approx(0.05 * TOLERANCE)
+    ((home, value),) = asked
+    assert home == pytest.approx(value, rel=1e-5)
+    assert np.log(value) == pytest.approx(exact_log_moments()[0], abs=0.02)
 
 
 def test_a_tolerance_that_is_out_of_reach_is_an_error_that_says_so(fine):

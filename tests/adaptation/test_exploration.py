@@ -16,10 +16,10 @@ from numpyro.infer.util import potential_energy
 
 import bilo_ppl as bilo
 from bilo_ppl.adaptation.exploration import CHAINS, Explorer, Visited
+from bilo_ppl.adaptation.given import prior_thetas
 from bilo_ppl.adaptation.model_sites import ModelSites, find_sites
 from bilo_ppl.adaptation.other_modes import other_mode
 from bilo_ppl.adaptation.region import Region, find_region
-from bilo_ppl.adaptation.sources import prior_thetas
 from models import poisson
 
 OPERATOR = bilo.ClosedForm(poisson.problem, lambda x, theta: theta["D"] * jnp.sin(jnp.pi * x[0]))

@@ -9,6 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import bilo_ppl as bilo
+from bilo_ppl.adaptation import sources
 from bilo_ppl.adaptation.exploration import CHAINS, Visited
 from bilo_ppl.adaptation.model_sites import ModelSites
 from bilo_ppl.adaptation.region import Region
@@ -88,3 +89,41 @@ def test_chains_go_on_until_there_is_a_fit_and_begin_anew_after_it():
     to_fit(made)
     assert len(to_check(made)) == 10 * HALF
     assert made.positions.shape == (CHAINS * 10, 1)
+
+
+def two_modes(operator, tilt):
+    """Modes at D = 2 and -2; the second lies ``4 tilt`` nats higher."""
+    D = numpyro.sample("D", dist.Normal(0.0, 2.0))
+    u = bilo.solution("u", operator, {"D": D})(jnp.array([0.5]))
+    numpyro.sample("y", dist.Normal(u**2, 0.2), obs=4.0)
+    numpyro.factor("tilt", tilt * u)
+
+
+@pytest.mark.parametrize(("tilt", "other"), [(-5.0, None), (0.0, -2.0)])
+def test_a_better_mode_is_moved_to_and_one_as_good_is_told(monkeypatch, tilt, other):
+    """The first descent starts at prior medians, and ends at D = 2 here."""
+    first = Region(np.array([2.0]), np.array([[2e-3]]), 4.5 - 2 * tilt, "")
+    starts = []
+
+    def found(sites, operators, *, key, progress, init=None):
+        starts.append(init)
+        there = None if init is None else np.array([float(init["D"])])
+        region = first if there is None else Region(there, first.covariance, 0.0, "")
+        return region, list(operators)
+
+    monkeypatch.setattr(sources, "find_region", found)
+    _, unravel = ravel_pytree({"D": jnp.zeros(())})
+    sites = ModelSites(two_modes, (OPERATOR, tilt), {}, (("u",),), unravel, ["D"], False)
+    made = FromPosterior(sites, 20, 1.0, jax.random.key(0), False)
+    made.begin([OPERATOR])
+    if other is None:
+        assert made.region.mean == pytest.approx(-2.0, abs=0.1), "the lower mode"
+        assert made.elsewhere is None
+    else:
+        assert starts == [None]
+        assert made.region is first
+        assert made.elsewhere.position == pytest.approx(other, abs=0.1)
+        # Chains that have been there have not missed it.
+        both = np.tile([[2.0], [-2.0]], (CHAINS // 2, 10))[..., None]
+        made.visited = Visited(both, 0 * both[..., 0], 0.0)
+        assert made.elsewhere is None
