@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Point, Points, Theta, Weights
+from bilo_ppl.network.architecture_checks import check_names, check_network
 from bilo_ppl.network.embedding import ThetaEmbedding
 from bilo_ppl.network.lora import add_lora, merge_lora, rank_of
 from bilo_ppl.network.mlp import MLP
@@ -83,7 +84,7 @@ class LocalOperator(eqx.Module):
         dtype: Any = np.float32,
     ):
         theta = admit(problem, theta, dtype)
-        _check_names(problem, embedded or (), scales or {})
+        check_names(problem, embedded or (), scales or {})
         shape = {"depth": depth, "fourier": fourier, "fourier_scale": fourier_scale}
         made, embedding = _initialised(
             problem,
@@ -101,7 +102,9 @@ class LocalOperator(eqx.Module):
         self.home = {name: v for name, v in theta.items() if not callable(v)}
         self.collocation = None
         if network is not None:
-            _check_network(self, theta)
+            x = self.points[0]
+            inputs, e = problem.inputs(x, theta), self.embedding(x, theta)
+            check_network(problem, self.network, inputs, e)
 
     @property
     def dtype(self) -> Any:
@@ -193,42 +196,6 @@ class LocalOperator(eqx.Module):
     def tangent(self, theta: Theta) -> "LocalOperator":
         """The same function, to be corrected linearly, by what the weights can change at ``theta``."""
         return eqx.tree_at(lambda o: o.network, self, Tangent(self.network, theta))
-
-
-def _check_names(problem: Problem, embedded: tuple[str, ...], scales: Mapping[str, Any]) -> None:
-    unknown = [n for n in (*embedded, *scales) if n not in problem.parameters]
-    if unknown:
-        raise ValueError(
-            f"LocalOperator: {unknown} in embedded or scales are not parameters of "
-            f"{type(problem).__name__}: {list(problem.parameters)}."
-        )
-    bad = {n: s for n, s in scales.items() if not np.all(np.asarray(s) > 0)}
-    if bad:
-        raise ValueError(f"LocalOperator: scales must be positive, but are {bad}.")
-
-
-def _check_network(operator: LocalOperator, theta: Theta) -> None:
-    """A network of the user's own: what it gives at a point, and whether it has weights."""
-    name, problem = type(operator.network).__name__, operator.problem
-    if not jax.tree.leaves(operator.weights):
-        raise ValueError(
-            f"LocalOperator: the network {name} has no floating-point arrays outside of Frozen, so "
-            "there is nothing to train; it must be an Equinox module that holds its weights."
-        )
-    x = operator.points[0]
-    inputs, e = problem.inputs(x, theta), operator.embedding(x, theta)
-    try:
-        shape = jax.eval_shape(operator.network, inputs, e).shape
-    except Exception as error:
-        raise ValueError(
-            f"LocalOperator: the network {name} fails for inputs of shape {inputs.shape} and an "
-            f"embedding of shape {e.shape} (the argument width): {type(error).__name__}: {error}"
-        ) from error
-    if shape != (problem.components,):
-        raise ValueError(
-            f"LocalOperator: the network {name} gives shape {shape}; "
-            f"{type(problem).__name__} needs ({problem.components},)."
-        )
 
 
 @jit_once
