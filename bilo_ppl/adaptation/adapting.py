@@ -57,7 +57,8 @@ def adapt(
 
     - by default from the posterior. `find_map` descends to its mode, in unconstrained space, from the
       theta of pretraining; where the operator cannot follow, it is settled at the best point so far.
-      Two descents from prior draws look for other modes.
+      Descents from the prior draws of least U look for other modes: a better one is moved to, another
+      one reported.
       Draws of the Gaussian about the mode, widened by ``spread``, are fitted. Then eight chains of
       ``draws`` transitions from dispersed starts explore it. Half of them give thetas to check, and,
       where another round is needed, the others thetas to fit, widened about their mean;
@@ -76,11 +77,12 @@ def adapt(
     ``max_rounds``, or ``max_cpu_seconds``, looked at between rounds.
 
     ``tolerance_at(operator, values)`` may give each operator, settled at the mode where the latent sites
-    have these values, the tolerance that the posterior asks for; by default it keeps its own.
+    have these values, the tolerance that the posterior asks for; by default, and where thetas are given,
+    it keeps its own. One that is far tighter makes the descent go on from there.
 
     The increments are merged, so the result has the rank that the operator had before, starting from
     zero. Use it by `replace_operator`, or as the model's argument, also with other data of the same
-    problem; `save_operator` keeps it.
+    problem; `save_operator` keeps its ``operator``.
     """
     start = time.process_time()
     _check(ready, max_rounds, draws, spread, fit_steps)
@@ -94,13 +96,16 @@ def adapt(
     else:
         source = FromBatch(_given(sites, operators, thetas, key_source, draws))
     operators = source.begin(operators)
-    if tolerance_at is not None:
+    if tolerance_at is not None and thetas is None:
         before = [operator.loss_tolerance or 0.0 for operator in operators]
         operators = [op.to_tolerance(tolerance_at(op, source.mode)) for op in operators]
         now = [operator.loss_tolerance or 0.0 for operator in operators]
         if any(new < MUCH * old for new, old in zip(now, before, strict=True)):
             # The mode was one of solutions that were far too wrong.
             operators = source.search_on(operators)
+            anew = [tolerance_at(operator, source.mode) for operator in operators]
+            pairs = zip(operators, now, anew, strict=True)
+            operators = [op.to_tolerance(min(old, new)) for op, old, new in pairs]
     chosen: list[Any] = [None] * len(operators)
     fits: list[FitReport] = []
     found = [np.array([np.inf])]

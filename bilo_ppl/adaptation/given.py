@@ -1,7 +1,6 @@
 """Thetas that are given, by the user or from the prior: a part is fitted, the rest is for the check."""
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -32,7 +31,6 @@ class FromBatch:
     settled = True
     elsewhere: OtherMode | None = None
     notes: tuple[str, ...] = ()
-    mode: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, thetas: Sequence[Theta]):
         self.thetas = list(thetas)
@@ -41,8 +39,6 @@ class FromBatch:
     def begin(self, operators: Sequence[AbstractSolutionOperator]) -> list[Any]:
         """The operators as they are."""
         return list(operators)
-
-    search_on = begin
 
     def to_fit(
         self, operators: Sequence[AbstractSolutionOperator], count: int | None

@@ -33,6 +33,9 @@ DIFFERENT = 0.5
 """Two starts differ by more than so much, root mean square over the entries, in prior standard
 deviations."""
 
+MOST_UNKNOWNS = 30
+"""Unknowns beyond which no other mode is looked for."""
+
 SOLVED = 1e-2
 """Loss from which on U says little."""
 
@@ -70,8 +73,11 @@ def other_mode(
 ) -> OtherMode | None:
     """The lowest of the modes found elsewhere that count; None if there is none.
 
-    A descent that cannot be solved from its start on, or that ends nowhere, finds nothing.
+    A descent that cannot be solved from its start on, or that ends nowhere, finds nothing. With many
+    unknowns nothing is looked for: prior draws say little there, and weights have copies by symmetry.
     """
+    if len(region.mean) > MOST_UNKNOWNS:
+        return None
     searching = scouting(operators) or [operator.searching() for operator in operators]
     found = []
     for number, values in enumerate(_starts(sites, operators, region, key)):
@@ -84,7 +90,7 @@ def other_mode(
         position = np.asarray(ravel_pytree(estimate.z)[0])
         mode = OtherMode(position, dict(estimate.values), estimate.energy)
         counts = mode.energy < region.energy + COUNTS
-        if estimate.inner.converged and counts and mode.is_far_from(region.mean, region.covariance):
+        if estimate.converged and counts and mode.is_far_from(region.mean, region.covariance):
             found.append(mode)
     return min(found, key=lambda mode: mode.energy, default=None)
 
@@ -103,17 +109,26 @@ def _starts(
     found = _energies(sites, operators, region, values)
     # What is not solved comes last, whatever its U.
     order = np.lexsort([np.nan_to_num(found.energy, nan=np.inf), ~(found.loss <= SOLVED)])
-    sd = np.maximum(positions.std(axis=0), 1e-12)
+    usable = np.isfinite(positions).all(axis=1) & np.isfinite(found.energy)
+    scale = _spread(positions[usable])
     chosen = [region.mean]
     picked: list[int] = []
-    for index in order:
-        away = np.sqrt(np.mean(((positions[index] - np.array(chosen)) / sd) ** 2, axis=1))
-        if away.min() > DIFFERENT and np.isfinite(found.energy[index]):
+    for index in order[usable[order]]:
+        away = (positions[index] - np.array(chosen)) * scale
+        if np.sqrt(np.mean(away**2, axis=1)).min() > DIFFERENT:
             chosen.append(positions[index])
             picked.append(index)
         if len(picked) == DESCENTS:
             break
     return [{name: value[index] for name, value in values.items()} for index in picked]
+
+
+def _spread(positions: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, " dim"]:
+    """One over the prior's standard deviations, whatever its tails; zero where nothing varies."""
+    if not len(positions):
+        return np.zeros(positions.shape[1])
+    low, high = np.quantile(positions, [0.16, 0.84], axis=0)
+    return np.where(high > low, 2 / np.where(high > low, high - low, 1), 0)
 
 
 def _energies(sites: ModelSites, operators: Sequence[AbstractSolutionOperator], region, values):
@@ -122,8 +137,8 @@ def _energies(sites: ModelSites, operators: Sequence[AbstractSolutionOperator], 
     look = look_at(sites.model, sites.args, sites.kwargs, values=centre)
     relaxed = sites.by_name([operator.relaxed() for operator in operators])
     adapted = {name: relaxed.get(name, own) for name, own in look.operators.items()}
-    near = corrected_operators(look, adapted, 1.0) or adapted
-    return energies_at(sites.model, sites.args, sites.kwargs, values, near, accept=True)
+    near = corrected_operators(look, adapted, 1.0)
+    return energies_at(sites.model, sites.args, sites.kwargs, values, adapted | near, accept=True)
 
 
 def _distance(away: Any, covariance: Any) -> float:

@@ -78,8 +78,19 @@ def find_region(
         # Where a solve is dear, the way is found with few points, and its end with all of them.
         with suppress(ValueError):
             ahead = point_estimate(sites, scouts, jax.random.fold_in(key, 50), init, progress)
-            operators = _settled(sites, operators, ahead, jax.random.fold_in(key, 51))
-            init = ahead.values
+            settled = _settled(sites, operators, ahead, jax.random.fold_in(key, 51))
+            return _descended(sites, settled, key, progress, ahead.values)
+    return _descended(sites, operators, key, progress, init)
+
+
+def _descended(
+    sites: ModelSites,
+    operators: list[AbstractSolutionOperator],
+    key: Key,
+    progress: bool,
+    init: Mapping[str, Any] | None,
+) -> tuple[Region, list[AbstractSolutionOperator]]:
+    """The region where descents end, each from where the one before could not go on."""
     last = np.inf
     for round_ in range(SETTLINGS):
         searching = [operator.searching() for operator in operators]

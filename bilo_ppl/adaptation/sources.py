@@ -59,12 +59,22 @@ class FromPosterior:
         """The operators, settled at the mode of the posterior: the lowest that is found."""
         search = partial(find_region, self.sites, key=self.key_region, progress=self.progress)
         self.region, settled = search(operators)
-        key = jax.random.fold_in(self.key_region, 1)
-        self.other = other_mode(self.sites, settled, self.region, key, self.progress)
-        if self.other is not None and self.other.energy < self.region.energy - COUNTS:
-            self.region, settled = search(settled, init=self.other.values)
-            self.other = None
+        self._look_elsewhere(settled)
+        if self.other is None or not self.other.energy < self.region.energy - COUNTS:
+            return settled
+        try:
+            region, moved = search(settled, init=self.other.values)
+        except ValueError:
+            return settled
+        # U there may have been that of a loose solution.
+        if region.energy < self.region.energy - COUNTS:
+            self.region, self.other, settled = region, None, moved
         return settled
+
+    def _look_elsewhere(self, operators: Sequence[AbstractSolutionOperator]) -> None:
+        assert self.region is not None
+        key = jax.random.fold_in(self.key_region, 1)
+        self.other = other_mode(self.sites, operators, self.region, key, self.progress)
 
     def search_on(self, operators: Sequence[AbstractSolutionOperator]) -> list[Any]:
         """The operators, settled at the mode that they find from the present one on."""
@@ -72,6 +82,7 @@ class FromPosterior:
         self.region, settled = find_region(
             self.sites, operators, key, self.progress, init=self.mode
         )
+        self._look_elsewhere(settled)
         return settled
 
     @property

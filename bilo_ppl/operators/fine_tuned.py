@@ -16,6 +16,7 @@ from bilo_ppl.inner.lower_level import AbstractSensitivity, LowerLevel
 from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative
 from bilo_ppl.inner.solvers import AbstractInnerSolver, Chord, LevenbergMarquardt, solve
 from bilo_ppl.network.local_operator import LocalOperator, LocalSolution
+from bilo_ppl.network.lora import saves
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.operators.one_step import OneStep
 from bilo_ppl.pde.points import refined
@@ -109,19 +110,24 @@ class FineTuned(AbstractSolutionOperator):
         solver = LevenbergMarquardt(self.loss_tolerance / factor, max_steps)
         return FineTuned(self._refined, solver, PartialDerivative(), self.row_weights)
 
-    def corrected_near(self, theta: Theta, factor: float, max_steps: int) -> "FineTuned":
+    def corrected_near(self, theta: Theta, factor: float, max_steps: int) -> "FineTuned | None":
         """As `tightened`, by steps with one linearisation, at ``theta`` and the stored weights.
 
         What corrects is linear, made of the network's derivatives in its weights at ``theta``; the only
         nonlinearity is the PDE's. Where the rows are too many for all weights, those of increments and
-        the modulations are taken.
+        the modulations are taken; None where these are too many too.
         """
         key, sensitivity = jax.random.key(0), PartialDerivative()
         local = self._refined.with_lora(0, key=key)
         fixed = theta_as(theta, local.dtype)
-        if is_large(LowerLevel(local, sensitivity, self.row_weights).at(fixed), local.weights):
-            local = local.with_lora(CORRECTED_RANK, key=key, many=True)
         level = LowerLevel(local, sensitivity, self.row_weights)
+        if is_large(level.at(fixed), local.weights):
+            if not saves(local.network, CORRECTED_RANK):
+                return None
+            local = local.with_lora(CORRECTED_RANK, key=key, many=True)
+            level = LowerLevel(local, sensitivity, self.row_weights)
+            if is_large(level.at(fixed), local.weights):
+                return None
         tolerance = self.loss_tolerance / factor
         solver = Chord(level.at(fixed), local.weights, tolerance=tolerance, max_steps=max_steps)
         return FineTuned(local.tangent(fixed), solver, sensitivity, self.row_weights)

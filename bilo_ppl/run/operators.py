@@ -24,7 +24,7 @@ from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.tolerance import HEADROOM, prediction_error, tolerance_at_mode, tolerance_of
 from bilo_ppl.validation.accuracy import Accuracy, PredictionError
 
-__all__ = ["Prepared", "adapt_again", "make_operator"]
+__all__ = ["Prepared", "adapt_again", "keep_adapted", "make_operator"]
 
 
 class Prepared(NamedTuple):
@@ -37,6 +37,8 @@ class Prepared(NamedTuple):
     """From a number of chains to their unconstrained starts by site, where adaptation has ended."""
     other_mode: str | None = None
     """A mode of the posterior that no chain would find, in words."""
+    report: AdaptReport | None = None
+    """How adaptation went; None without."""
 
 
 PRETRAIN_STEPS = 300
@@ -198,9 +200,10 @@ def _adapted(
         except ValueError as error:
             raise RunFailedError(f"the operator cannot be adapted: {error}") from error
         fine, report = cast(FineTuned, adapted.operator), adapted.report
-        done = plan.with_tolerance(fine.loss_tolerance)
-        _save(done, record, fine.operator, report, "operator-adapted.eqx")
-    record["adapt"] = {k: v for k, v in report._asdict().items() if k != "fits"}
+        prepared = Prepared(
+            fine, adapted.inverse_mass_matrix, adapted.starts, report.other_mode, report
+        )
+        keep_adapted(plan, record, prepared)
     record.say(str(report))
     interrupts.raise_if_any()
     if report.fraction_ready < LEAST_READY:
@@ -212,7 +215,16 @@ def _adapted(
         )
     if not report.ready:
         record.alarm(_what_is_missing(report))
-    return Prepared(fine, adapted.inverse_mass_matrix, adapted.starts, report.other_mode)
+    return prepared
+
+
+def keep_adapted(plan: Plan, record: Record, prepared: Prepared) -> None:
+    """Write the adapted operator and its report, in the place of an earlier one's."""
+    fine, report = cast(FineTuned, prepared.operator), prepared.report
+    assert report is not None
+    done = plan.with_tolerance(fine.loss_tolerance)
+    _save(done, record, fine.operator, report, "operator-adapted.eqx")
+    record["adapt"] = {k: v for k, v in report._asdict().items() if k != "fits"}
 
 
 def _what_is_missing(report: AdaptReport) -> str:

@@ -1,6 +1,7 @@
 """The tolerance that the noise asks for, from how right a solution is: at the first guess, then at the
 point estimate, since the same loss may mean another error there."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,6 +65,11 @@ def tolerance_at_mode(
         return operator.loss_tolerance
     found = error(operator.operator, theta, values)
     loss = float(jit_once(lambda: operator.loss_of_home_state(theta))())
+    if not math.isfinite(found.worst):
+        raise RunFailedError(
+            f"at the point estimate {dict(values)} the error of the solution is not finite: the residual "
+            "or the likelihood is not defined near it. Look at both, or restrict the prior."
+        )
     tolerance = found.tolerance(loss)
     if found.worst > FAR_TOO_WRONG and tolerance < FINEST:
         raise RunFailedError(
@@ -73,7 +79,7 @@ def tolerance_at_mode(
             "shorter times or more data, or use the numerical operator; --tol sets the tolerance by hand."
         )
     # Tightened only as far as the error there asks for: the certificate will say whether that suffices.
-    tolerance = max(tolerance, min(operator.loss_tolerance, loss / found.worst**2))
+    tolerance = max(tolerance, min(operator.loss_tolerance, loss / max(found.worst, 1e-15) ** 2))
     record["tolerance_at_mode"] = {
         "loss": tolerance,
         "accuracy": found._asdict(),

@@ -103,7 +103,8 @@ class PredictionError:
             ]
             noise = jnp.sqrt(sum(squares, jnp.zeros(())))
             # At a first guess u may be nothing at all: what is below the noise has no size of its own.
-            least = jnp.min(jnp.array([jnp.min(site.variance) for site in sites]), initial=jnp.inf)
+            noises = [jnp.min(site.noise, initial=jnp.inf) for site in sites]
+            least = jnp.min(jnp.array(noises), initial=jnp.inf)
             scale = jnp.mean(u**2) + jnp.where(jnp.isfinite(least), least, 0)
             return noise, jnp.sqrt(jnp.mean(du**2) / scale)
 
@@ -128,6 +129,8 @@ class PredictionError:
 class _Prediction(NamedTuple):
     mean: Any
     variance: Any
+    noise: Any
+    """The variances of what has data; none of a factor, which has no noise."""
 
 
 def _prediction(site: Any) -> _Prediction:
@@ -135,7 +138,10 @@ def _prediction(site: Any) -> _Prediction:
     fn = site["fn"]
     try:
         # What has no data does not change with the solution.
-        mean = jnp.where(data_mask(fn), fn.mean, 0)
-        return _Prediction(mean, jnp.broadcast_to(fn.variance, jnp.shape(fn.mean)))
+        mask = data_mask(fn)
+        variance = jnp.broadcast_to(fn.variance, jnp.shape(fn.mean))
+        return _Prediction(
+            jnp.where(mask, fn.mean, 0), variance, jnp.where(mask, variance, jnp.inf)
+        )
     except (NotImplementedError, AttributeError):
-        return _Prediction(jnp.sum(fn.log_prob(site["value"])), jnp.ones(()))
+        return _Prediction(jnp.sum(fn.log_prob(site["value"])), jnp.ones(()), jnp.zeros(0))

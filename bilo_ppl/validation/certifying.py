@@ -43,11 +43,11 @@ def certify(
     ``samples`` are constrained values by site, ``(chains, draws, ...)``; ``subset`` of them are
     recomputed. Without ``reference`` every `FineTuned` operator of the model is corrected on the
     residual rows (in double precision where JAX has it enabled) at five times as many collocation
-    points, most of which no fit has seen: by chord steps of all weights, until nothing is gained any
-    more, which should be ``factor`` times below the tolerance. Draws that are far from what the operator
-    was fitted to, where such steps lead nowhere, are solved by Levenberg-Marquardt of at most
-    ``max_steps`` steps. With ``reference`` (one operator for all solution sites, or one a
-    site) that operator is taken as exact.
+    points, most of which no fit has seen: by chord steps of all weights (of increments of rank 8,
+    where these are too many), until nothing is gained any more, which should be ``factor`` times below
+    the tolerance. Draws that are far from what the operator was fitted to, where such steps lead nowhere,
+    are solved by Levenberg-Marquardt of at most ``max_steps`` steps. With ``reference`` (one operator for
+    all solution sites, or one a site) that operator is taken as exact.
 
     ``energies``, ``(chains, draws)``, are the potential energies that the sampler had at the draws:
     NumPyro's field ``potential_energy``. A chain that carries the weights along needs them, since
@@ -82,17 +82,20 @@ def _better(
 ) -> Energies:
     """The energies of corrected solutions; of tighter ones at draws where the correction fell short.
 
-    Where it fell short at most draws, but not of the sampler's tolerance, the network is at its best.
+    Where it fell short at most draws, only those are solved again that it left above the sampler's
+    tolerance: it is as good as it gets at the others.
     """
     near = corrected_operators(look, look.operators, factor)
-    if near is None:
+    if len(near) < len(look.operators):
         return energies_by(draws, tight)
     found = energies_by(draws, near)
     sampled = max(operator.loss_tolerance or 0.0 for operator in look.operators.values())
     if not np.median(found.loss) <= sampled:
         return energies_by(draws, tight)
     short = np.flatnonzero(~found.converged)
-    if not 0 < len(short) <= SHORT_OF_ALL * len(found.loss):
+    if len(short) > SHORT_OF_ALL * len(found.loss):
+        short = np.flatnonzero(~(found.loss <= sampled))
+    if not len(short):
         return found
     again = energies_by({name: values[short] for name, values in draws.items()}, tight)
     return Energies(*(_with(old, short, new) for old, new in zip(found, again, strict=True)))

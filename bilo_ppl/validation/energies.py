@@ -64,16 +64,15 @@ def energies_at(
 
 def corrected_operators(
     look: ModelLook, operators: Mapping[str, AbstractSolutionOperator], factor: float
-) -> dict[str, AbstractSolutionOperator] | None:
+) -> dict[str, AbstractSolutionOperator]:
     """By solution site, operators that correct solutions near what the site is asked in ``look``.
 
-    To a loss ``factor`` times below their tolerance; None if one of them cannot.
+    To a loss ``factor`` times below their tolerance; without the sites whose operator cannot.
     """
     near = {}
     for name, site in look.solutions.items():
         theta = site.theta if site.batch is None else first_theta(site.theta, site.batch)
         corrected = operators[name].corrected_near(theta, factor, CHORD_STEPS)
-        if corrected is None:
-            return None
-        near[name] = corrected
+        if corrected is not None:
+            near[name] = corrected
     return near

@@ -104,6 +104,9 @@ class _Doubtful:
     def tightening(self):
         return 0.1
 
+    def write(self):
+        self.done.append("draws")
+
     def draw_figures(self):
         self.done.append("figures")
 
@@ -148,8 +151,9 @@ def test_the_first_draws_are_kept_where_a_second_adaptation_fails(plan, monkeypa
     monkeypatch.setattr(pipeline, "make_operator", lambda *args: prepared)
     monkeypatch.setattr(pipeline, "_attempt", lambda *args: (results, False))
     monkeypatch.setattr(pipeline, "adapt_again", fails)
+    monkeypatch.setattr(pipeline, "keep_adapted", lambda *args: results.done.append("operator"))
     assert pipeline._stages(asked, record, Interrupts()) == 0
-    assert results.done == ["figures", "report"]
+    assert results.done == ["operator", "draws", "figures", "report"]
     assert record.last == "finished"
     assert any("Half of the draws" in text for text in record.alarms)
     assert any("A second adaptation failed: nothing could be solved" in t for t in record.alarms)

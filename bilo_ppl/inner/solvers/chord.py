@@ -6,13 +6,14 @@ solutions that are nearly right already (Kelley, *Solving Nonlinear Equations wi
 section 1.5).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Count, Flag, Rows, Scalar, Weights
 from bilo_ppl.inner.least_squares import LeastSquares
 from bilo_ppl.inner.linearised import Gram, solve_factored
@@ -57,9 +58,7 @@ class Chord(AbstractInnerSolver):
         self, problem: LeastSquares, weights: Weights, *, tolerance: float, max_steps: int
     ):
         """Form and factor the Jacobian; double precision where JAX has it enabled."""
-        system = Gram(problem.jacobian(weights))
-        least = 10 * float(jnp.finfo(system.normal.dtype).eps)
-        self.J, self.factor = system.J, system.factor(max(DAMPING, least))
+        self.J, self.factor = _factored(problem, weights)
         self.tolerance, self.max_steps = tolerance, max_steps
         check_limits(self)
 
@@ -97,3 +96,11 @@ class Chord(AbstractInnerSolver):
     def stuck(self, state: _State) -> Flag:
         """The last step gained little."""
         return state.stuck
+
+
+@jit_once
+def _factored(problem: LeastSquares, weights: Weights) -> tuple[Any, Any]:
+    """The Jacobian and the factor of its normal matrix, which rounding must not make indefinite."""
+    system = Gram(problem.jacobian(weights))
+    least = len(system.normal) * float(jnp.finfo(system.normal.dtype).eps)
+    return system.J, system.factor(max(DAMPING, least))

@@ -66,8 +66,8 @@ class LevenbergMarquardt(AbstractInnerSolver):
 
     ``damping`` is the first damping, in units of the mean eigenvalue of the normal matrix;
     ``max_trials`` bounds the dampings tried in one step. A step for which none of them lowers the
-    loss ends the solve (not converged, unless the tolerance was reached before). ``momentum`` is for
-    `follow` alone: the part of the last step that is taken again.
+    loss ends the solve (not converged, unless the tolerance was reached before). ``momentum`` is the
+    part of the last step that is taken again, for steps of which each sees other rows (`for_parts`).
     """
 
     tolerance: float
@@ -129,7 +129,7 @@ class LevenbergMarquardt(AbstractInnerSolver):
         """One damping: a step, its loss, and the ratio of actual to predicted decrease."""
         flat, unravel = ravel_pytree(state.weights)
         damping = last.damping * last.growth
-        step = self._step(system, damping, state)
+        step = self._step(system, damping, state, last.growth)
         weights = unravel(flat + step)
         rows = problem.rows(weights)
         loss = jnp.sum(rows**2)
@@ -139,11 +139,11 @@ class LevenbergMarquardt(AbstractInnerSolver):
         taken = step if self.momentum else last.step
         return _Trial(weights, rows, loss, gain, damping, growth, last.count + 1, taken)
 
-    def _step(self, system: AbstractLinearised, damping: Scalar, state: _State) -> Any:
-        """The damped step, from where a part of the last one leads."""
+    def _step(self, system: AbstractLinearised, damping: Scalar, state: _State, growth: Any) -> Any:
+        """The damped step, from where a part of the last one leads: less of it, the more is damped."""
         if not self.momentum:
             return -system.solve(damping, state.rows)
-        again = self.momentum * state.last
+        again = self.momentum / growth * state.last
         return again - system.solve(damping, state.rows + system.apply(again))
 
     def follow(self, problem: LeastSquares, state: _State) -> _State:
@@ -152,8 +152,8 @@ class LevenbergMarquardt(AbstractInnerSolver):
         return self.step(problem, start._replace(damping=state.damping, last=state.last))
 
     def for_parts(self) -> "LevenbergMarquardt":
-        """With momentum."""
-        return dataclasses.replace(self, momentum=MOMENTUM)
+        """With momentum: its own, if it has any."""
+        return dataclasses.replace(self, momentum=self.momentum or MOMENTUM)
 
     def stuck(self, state: _State) -> Flag:
         """No damping lowered the loss in the last step."""

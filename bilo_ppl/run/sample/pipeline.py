@@ -9,7 +9,7 @@ from bilo_ppl.mcmc import BlockSampler
 from bilo_ppl.run.checks import Plan, prepare
 from bilo_ppl.run.ending import INTERRUPTED, to_the_end
 from bilo_ppl.run.model_file import load_model
-from bilo_ppl.run.operators import Prepared, adapt_again, make_operator
+from bilo_ppl.run.operators import Prepared, adapt_again, keep_adapted, make_operator
 from bilo_ppl.run.record import Clock, Record
 from bilo_ppl.run.sample.kernel import make_kernel
 from bilo_ppl.run.sample.results import Results
@@ -90,12 +90,14 @@ def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) 
         record["first_attempt"] = {"contradictions": found, "tolerance": results.tolerance}
         factor = 1.0 if plan.settings.tol else results.tightening()
         try:
-            prepared = adapt_again(plan, record, interrupts, prepared, factor)
-            results, interrupted = _attempt(plan, record, prepared)
+            again = adapt_again(plan, record, interrupts, prepared, factor)
+            results, interrupted = _attempt(plan, record, again)
             found = [] if interrupted else results.contradictions()
         except RunFailedError as error:
             # What was drawn with the first operator is kept, with what speaks against it.
             found.append(f"A second adaptation failed: {error}")
+            keep_adapted(plan, record, prepared)
+            results.write()
     for text in found:
         record.alarm(f"{text} Part of the posterior may be missing or misplaced.")
     results.draw_figures()
@@ -115,7 +117,7 @@ def _attempt(
     Raises `RunFailedError` where the chains would start about one of several modes: they would say
     nothing of how much the modes weigh.
     """
-    if prepared.other_mode is not None and plan.settings.init == "adapted":
+    if prepared.other_mode is not None and plan.settings.init != "prior":
         raise RunFailedError(
             f"{prepared.other_mode} Restrict the prior to one of them, or give data that tell them "
             "apart. --init prior samples all the same, from starts all over the prior; how many chains "

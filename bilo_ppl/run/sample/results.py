@@ -171,7 +171,7 @@ class Results:
         return float(np.clip((NOISE_LIMIT / tighter.energy_error_sd / 2) ** 2, *TIGHTENING))
 
     def _certificate(self, better: AbstractSolutionOperator | None) -> Certificate:
-        """By the same operator at a tighter tolerance, or by a better one."""
+        """By corrected solutions of the same operator, or by a better one."""
         return certify(
             self.plan.file.model,
             self.samples,

@@ -54,7 +54,7 @@ class SampleSettings(CommonSettings):
         help="do not adapt the operator to the posterior (bilo- samplers never do)",
     )
     certify: bool = option(
-        True, group=STAGES, help="do not check a subset of the draws at a tighter tolerance"
+        True, group=STAGES, help="do not check a subset of the draws by better solutions"
     )
     out: str | os.PathLike | None = changed(CommonSettings, "out", unset="runs/MODEL-SAMPLER")
 

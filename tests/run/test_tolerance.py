@@ -1,0 +1,75 @@
+"""The tolerance at the point estimate, from errors that are told."""
+
+import jax
+import pytest
+
+import bilo_ppl as bilo
+from bilo_ppl.run.record import Record
+from bilo_ppl.run.settings import RunFailedError
+from bilo_ppl.run.tolerance import tolerance_at_mode
+from bilo_ppl.validation.accuracy import NOISE_LIMIT, SAFE, Accuracy, PredictionError
+from models import poisson
+
+TOLERANCE = 1e-5
+
+
+class _Record(Record):
+    def __init__(self):
+        self.entries, self.lines = {}, []
+
+    def __setitem__(self, name, value):
+        self.entries[name] = value
+
+    def say(self, *lines):
+        self.lines.extend(lines)
+
+
+class _ToldError(PredictionError):
+    """An error that is known beforehand, of a solution at some theta and values."""
+
+    def __init__(self, worst):
+        self.worst, self.asked = worst, []
+
+    def __call__(self, operator, theta, values=None):
+        self.asked.append((dict(theta), dict(values or {})))
+        return Accuracy(self.worst * NOISE_LIMIT, 0.0)
+
+
+@pytest.fixture
+def fine():
+    """An operator that was never trained: its loss is large, and home is D = 2."""
+    local = bilo.LocalOperator(poisson.problem, {"D": 2.0}, key=jax.random.key(0), width=6)
+    return bilo.FineTuned(local, bilo.LevenbergMarquardt(TOLERANCE, 5), bilo.PartialDerivative())
+
+
+def tolerance(fine, worst):
+    record, error = _Record(), _ToldError(worst)
+    found = tolerance_at_mode(record, error, fine, {"D": 2.0})
+    ((theta, values),) = error.asked
+    assert float(theta["D"]) == values["D"] == 2.0
+    assert record.entries["tolerance_at_mode"]["loss"] == found
+    assert any("Tolerance at the point estimate" in line for line in record.lines)
+    return found
+
+
+def test_the_tolerance_is_loosened_to_what_the_noise_allows(fine):
+    loss = float(fine.loss_of_home_state({"D": 2.0}))
+    assert loss > 100 * TOLERANCE
+    assert tolerance(fine, SAFE) == pytest.approx(loss, rel=0.5)
+    assert tolerance(fine, 0.0) > 100 * loss
+
+
+def test_it_is_tightened_as_far_as_the_error_asks_for_and_no_further(fine):
+    loss = float(fine.loss_of_home_state({"D": 2.0}))
+    worst = (1e2 * loss / TOLERANCE) ** 0.5
+    assert tolerance(fine, worst) == pytest.approx(1e-2 * TOLERANCE, rel=1e-3)
+    # Within the limits it stays what it was.
+    assert tolerance(fine, (loss / TOLERANCE) ** 0.5 * SAFE) == pytest.approx(TOLERANCE, rel=0.5)
+
+
+def test_a_loss_that_no_network_reaches_ends_the_run(fine):
+    loss = float(fine.loss_of_home_state({"D": 2.0}))
+    with pytest.raises(RunFailedError, match="out of reach in single precision"):
+        tolerance(fine, (loss / 1e-14) ** 0.5)
+    with pytest.raises(RunFailedError, match="the error of the solution is not finite"):
+        tolerance(fine, float("nan"))
