@@ -1,0 +1,66 @@
+"""The operators that a fine-tuned one makes of itself: scouts, and corrections near a theta."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bilo_ppl as bilo
+from bilo_ppl.network.trainable import count_parameters
+from bilo_ppl.operators import fine_tuned
+from models import poisson
+
+TOLERANCE = 1e-7
+HOME = {"D": jnp.array(2.0)}
+
+
+def made(points=51, width=24):
+    key = jax.random.key(0)
+    local = bilo.LocalOperator(poisson.problem, {"D": 2.0}, key=key, width=width)
+    local = local.with_points(poisson.problem.domain.grid(points)).with_lora(2, key=key)
+    return bilo.FineTuned(local, bilo.LevenbergMarquardt(TOLERANCE, 5), bilo.PartialDerivative())
+
+
+def test_a_scout_is_made_where_the_points_are_many():
+    assert made(points=256).scouting() is None
+    fine = made(points=300)
+    scout = fine.scouting()
+    own = {float(x[0]) for x in fine.operator.points}
+    assert len(scout.operator.points) == 256
+    assert {float(x[0]) for x in scout.operator.points} <= own
+    assert scout.loss_tolerance == pytest.approx(100 * TOLERANCE)
+    assert scout.differentiates_exactly
+    assert jax.tree.structure(scout.init_state()) == jax.tree.structure(fine.init_state())
+
+
+def test_a_correction_solves_near_its_theta_by_passes_of_the_rows():
+    fine = made()
+    near = fine.corrected_near(HOME, 100.0, 20)
+    assert near.operator.dtype == jnp.float64
+    assert len(near.operator.points) >= 5 * 51
+    assert near.loss_tolerance == pytest.approx(TOLERANCE / 100)
+    theta = {"D": jnp.array(2.1)}
+    field, _, info = jax.jit(lambda: near.solve(theta, near.init_state()))()
+    assert info.converged
+    assert info.steps < 10
+    x = np.linspace(0, 1, 11)[:, None]
+    exact = np.sin(np.pi * x[:, 0]) / 2.1
+    np.testing.assert_allclose(jax.vmap(field)(x), exact, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("width", "large", "corrects"),
+    [(24, [True, False], True), (24, [True, True], False), (6, [True], False)],
+)
+def test_where_the_rows_are_too_many_increments_correct_or_nothing(
+    monkeypatch, width, large, corrects
+):
+    answers = list(large)
+    monkeypatch.setattr(fine_tuned, "is_large", lambda *_: answers.pop(0))
+    fine = made(width=width)
+    near = fine.corrected_near(HOME, 100.0, 20)
+    assert not answers
+    assert (near is not None) == corrects
+    if near is not None:
+        whole = fine.operator.with_lora(0, key=jax.random.key(0))
+        assert count_parameters(near.operator.network) < count_parameters(whole.network)
