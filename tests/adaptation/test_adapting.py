@@ -196,9 +196,10 @@ def test_the_tolerance_may_follow_from_the_solution_at_the_mode(fine):
     adapted = adapted_to(fine, tolerance_at=tolerance_at)
     assert adapted.operator.loss_tolerance == pytest.approx(0.05 * TOLERANCE)
     assert adapted.report.tolerance == pytest.approx(0.05 * TOLERANCE)
-    ((home, value),) = asked
-    assert home == pytest.approx(value, rel=1e-5)
-    assert np.log(value) == pytest.approx(exact_log_moments()[0], abs=0.02)
+    assert len(asked) == 2, "at the first mode, and at the one that is found from there"
+    for home, value in asked:
+        assert home == pytest.approx(value, rel=1e-5)
+        assert np.log(value) == pytest.approx(exact_log_moments()[0], abs=0.02)
 
 
 def test_a_tolerance_that_is_out_of_reach_is_an_error_that_says_so(fine):
