@@ -9,6 +9,8 @@ os.environ.setdefault(
     "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
 )
 os.environ.setdefault("MPLBACKEND", "Agg")
+# What the commands compile here is not for the user's cache folder.
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 # The matrices are small: threads of the linear algebra library would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")

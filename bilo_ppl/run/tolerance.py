@@ -10,7 +10,7 @@ from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.run.checks import Plan, untrained
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
-from bilo_ppl.validation.accuracy import NOISE_LIMIT, SIZE_LIMIT, Accuracy, PredictionError
+from bilo_ppl.validation.accuracy import NOISE_LIMIT, SIZE_LIMIT, Accuracy, PredictionError, rounded
 
 __all__ = ["HEADROOM", "prediction_error", "tolerance_at_mode", "tolerance_of"]
 
@@ -33,7 +33,7 @@ def prediction_error(plan: Plan) -> PredictionError:
 
 def tolerance_of(record: Record, found: Accuracy, loss: float) -> float:
     """The tolerance that the noise asks for; it is at least what pretraining has reached."""
-    tolerance = max(found.tolerance(loss), loss / HEADROOM)
+    tolerance = max(found.tolerance(loss), rounded(loss / HEADROOM, up=True))
     record["tolerance"] = {"loss": tolerance, "accuracy": found._asdict(), "measured_at": loss}
     record.say(f"Tolerance from the noise: loss {tolerance:.0e} (at {loss:.1e}, {found}).")
     if found.worst > FAR_TOO_WRONG:
@@ -79,7 +79,8 @@ def tolerance_at_mode(
             "shorter times or more data, or use the numerical operator; --tol sets the tolerance by hand."
         )
     # Tightened only as far as the error there asks for: the certificate will say whether that suffices.
-    tolerance = max(tolerance, min(operator.loss_tolerance, loss / max(found.worst, 1e-15) ** 2))
+    asked = rounded(loss / max(found.worst, 1e-15) ** 2)
+    tolerance = max(tolerance, min(operator.loss_tolerance, asked))
     record["tolerance_at_mode"] = {
         "loss": tolerance,
         "accuracy": found._asdict(),

@@ -25,7 +25,7 @@ from bilo_ppl.ppl.data_sites import data_mask
 from bilo_ppl.ppl.handlers import given_solution
 from bilo_ppl.ppl.look import look_at
 
-__all__ = ["NOISE_LIMIT", "Accuracy", "PredictionError"]
+__all__ = ["NOISE_LIMIT", "SIZE_LIMIT", "Accuracy", "PredictionError", "rounded"]
 
 NOISE_LIMIT = 0.05
 """Largest error of U (sd, in nats): KL of the posterior about 1e-3."""
@@ -38,6 +38,17 @@ SAFE = 0.4
 
 LARGEST_STEP = 1e4
 """A tolerance is at most so many times the loss at which the error was measured."""
+
+
+def rounded(loss: float, *, up: bool = False) -> float:
+    """A loss rounded down, or up, to 1, 2 or 5 times a power of ten.
+
+    A tolerance is a constant of compiled programs: one that recurs lets them be found in the cache.
+    """
+    unit = 10.0 ** math.floor(math.log10(loss))
+    steps = [step for step in (1, 2, 5, 10) if (step * unit >= loss if up else step * unit <= loss)]
+    # The number that is nearest to the decimal one, however it was come by.
+    return float(f"{(min(steps) if up else max(steps, default=1)) * unit:.0e}")
 
 
 class Accuracy(NamedTuple):
@@ -57,12 +68,10 @@ class Accuracy(NamedTuple):
     def tolerance(self, loss: float) -> float:
         """The loss at which the error is `SAFE` of what is allowed, given that at which it was measured.
 
-        An error is proportional to the square root of the loss; rounded down to one digit.
+        An error is proportional to the square root of the loss.
         """
         factor = min((SAFE / max(self.worst, 1e-30)) ** 2, LARGEST_STEP)
-        exact = max(factor * loss, np.finfo(np.float32).tiny)
-        unit = 10.0 ** math.floor(math.log10(exact))
-        return math.floor(exact / unit) * unit
+        return rounded(max(factor * loss, float(np.finfo(np.float32).tiny)))
 
     def __str__(self) -> str:
         return f"u right to {self.noise:.1g} sigma, {self.size:.1g} of its size"

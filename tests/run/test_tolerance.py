@@ -55,16 +55,16 @@ def tolerance(fine, worst):
 def test_the_tolerance_is_loosened_to_what_the_noise_allows(fine):
     loss = float(fine.loss_of_home_state({"D": 2.0}))
     assert loss > 100 * TOLERANCE
-    assert tolerance(fine, SAFE) == pytest.approx(loss, rel=0.5)
+    assert loss / 2.5 <= tolerance(fine, SAFE) <= loss
     assert tolerance(fine, 0.0) > 100 * loss
 
 
 def test_it_is_tightened_as_far_as_the_error_asks_for_and_no_further(fine):
     loss = float(fine.loss_of_home_state({"D": 2.0}))
     worst = (1e2 * loss / TOLERANCE) ** 0.5
-    assert tolerance(fine, worst) == pytest.approx(1e-2 * TOLERANCE, rel=1e-3)
+    assert 1e-2 * TOLERANCE / 2.5 <= tolerance(fine, worst) <= 1.001e-2 * TOLERANCE
     # Within the limits it stays what it was.
-    assert tolerance(fine, (loss / TOLERANCE) ** 0.5 * SAFE) == pytest.approx(TOLERANCE, rel=0.5)
+    assert TOLERANCE / 2.5 <= tolerance(fine, (loss / TOLERANCE) ** 0.5 * SAFE) <= TOLERANCE
 
 
 def test_a_loss_that_no_network_reaches_ends_the_run(fine):
