@@ -129,7 +129,7 @@ class Explorer:
         def energy(position):
             return potential(self.sites.unravel(position), states)[0]
 
-        return jax.lax.map(jax.value_and_grad(energy), positions, batch_size=CANDIDATES)
+        return jax.lax.map(jax.value_and_grad(energy), positions)
 
     def _explore(self, arrays: Any, starts: "_Starts", covariance: Any, keys: Any) -> Any:
         """Positions, energies, and whether all solves converged, of every transition."""
@@ -158,7 +158,8 @@ class Explorer:
             first = first._replace(z_grad=self.sites.unravel(start.gradient))
             return jax.lax.scan(step, first, None, self.draws)[1]
 
-        return jax.vmap(one)(starts, keys)
+        # One after the other: side by side, all would take the inner steps that one of them needs.
+        return jax.lax.map(lambda both: one(*both), (starts, keys))
 
     def _starts(
         self, operators: Sequence[AbstractSolutionOperator], candidates: Any, ceiling: float

@@ -19,7 +19,7 @@ from bilo_ppl.adaptation.model_sites import ModelSites
 from bilo_ppl.adaptation.region import Region, point_estimate, scouting, shown
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.look import look_at
-from bilo_ppl.validation.energies import corrected_operators, energies_at
+from bilo_ppl.validation.energies import Energies, corrected_operators, energies_at
 
 __all__ = ["OtherMode", "other_mode"]
 
@@ -36,8 +36,8 @@ deviations."""
 MOST_UNKNOWNS = 30
 """Unknowns beyond which no other mode is looked for."""
 
-SOLVED = 1e-2
-"""Loss from which on U says little."""
+SOLVED = 1e3
+"""Tolerances, from which loss on U says little."""
 
 APART, COUNTS = 8.0, 5.0
 """A mode is another one so many standard deviations away, and counts up to so many nats above."""
@@ -73,7 +73,8 @@ def other_mode(
 ) -> OtherMode | None:
     """The lowest of the modes found elsewhere that count; None if there is none.
 
-    A descent that cannot be solved from its start on, or that ends nowhere, finds nothing. With many
+    A descent that cannot be solved from its start on, or that ends nowhere, finds nothing; nor does one
+    to a solution that is wrong between the points, as a solve from other weights shows. With many
     unknowns nothing is looked for: prior draws say little there, and weights have copies by symmetry.
     """
     if len(region.mean) > MOST_UNKNOWNS:
@@ -90,9 +91,28 @@ def other_mode(
         position = np.asarray(ravel_pytree(estimate.z)[0])
         mode = OtherMode(position, dict(estimate.values), estimate.energy)
         counts = mode.energy < region.energy + COUNTS
-        if estimate.converged and counts and mode.is_far_from(region.mean, region.covariance):
+        far = mode.is_far_from(region.mean, region.covariance)
+        if estimate.converged and counts and far and _stands(sites, operators, region, mode):
             found.append(mode)
     return min(found, key=lambda mode: mode.energy, default=None)
+
+
+def _stands(
+    sites: ModelSites,
+    operators: Sequence[AbstractSolutionOperator],
+    region: Region,
+    mode: OtherMode,
+) -> bool:
+    """Whether a mode counts also where the operators' own solutions are corrected at more points."""
+    here = {name: np.asarray(value)[None] for name, value in mode.values.items()}
+    found = _energies(sites, operators, mode.position, here)
+    solved = _solved(operators, found.loss)[0]
+    return not (solved and found.energy[0] > region.energy + COUNTS)
+
+
+def _solved(operators: Sequence[AbstractSolutionOperator], loss: Any) -> np.ndarray:
+    tolerances = [operator.loss_tolerance for operator in operators]
+    return loss <= SOLVED * max(tolerance or 0.0 for tolerance in tolerances)
 
 
 def _starts(
@@ -106,9 +126,9 @@ def _starts(
 
     keys = jax.random.split(jax.random.fold_in(key, 1000), PRIOR_DRAWS)
     values, positions = jax.device_get(jit_once(jax.vmap(drawn))(keys))
-    found = _energies(sites, operators, region, values)
+    found = _energies(sites, operators, region.mean, values)
     # What is not solved comes last, whatever its U.
-    order = np.lexsort([np.nan_to_num(found.energy, nan=np.inf), ~(found.loss <= SOLVED)])
+    order = np.lexsort([np.nan_to_num(found.energy, nan=np.inf), ~_solved(operators, found.loss)])
     usable = np.isfinite(positions).all(axis=1) & np.isfinite(found.energy)
     scale = _spread(positions[usable])
     chosen = [region.mean]
@@ -131,14 +151,17 @@ def _spread(positions: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, " dim"]:
     return np.where(high > low, 2 / np.where(high > low, high - low, 1), 0)
 
 
-def _energies(sites: ModelSites, operators: Sequence[AbstractSolutionOperator], region, values):
-    """U at many values, by whatever the operators can do from the mode."""
-    centre = sites.values(jnp.asarray(region.mean))
+def _energies(
+    sites: ModelSites, operators: Sequence[AbstractSolutionOperator], near: Any, values: Any
+) -> Energies:
+    """U at many values, by whatever the operators can do from their weights, linearised at a position."""
+    centre = sites.values(jnp.asarray(near))
     look = look_at(sites.model, sites.args, sites.kwargs, values=centre)
     relaxed = sites.by_name([operator.relaxed() for operator in operators])
     adapted = {name: relaxed.get(name, own) for name, own in look.operators.items()}
-    near = corrected_operators(look, adapted, 1.0)
-    return energies_at(sites.model, sites.args, sites.kwargs, values, adapted | near, accept=True)
+    corrected = corrected_operators(look, adapted, 1.0)
+    used = adapted | corrected
+    return energies_at(sites.model, sites.args, sites.kwargs, values, used, accept=True)
 
 
 def _distance(away: Any, covariance: Any) -> float:

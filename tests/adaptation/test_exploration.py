@@ -208,6 +208,31 @@ def test_another_mode_is_found_if_it_counts(depth, counts):
                 assert "more than one mode" in str(found)
 
 
+EVEN = bilo.ClosedForm(
+    poisson.problem, lambda x, theta: jnp.abs(theta["D"]) * jnp.sin(jnp.pi * x[0])
+)
+
+
+class _Misled(bilo.ClosedForm):
+    """Descents take another solution than it is, as one that is wrong between the points."""
+
+    def searching(self):
+        return EVEN
+
+
+def test_a_mode_of_wrong_solutions_is_none():
+    def model(operator):
+        D = numpyro.sample("D", dist.Normal(0.0, 2.0))
+        u = bilo.solution("u", operator, {"D": D})(MIDDLE)
+        numpyro.sample("y", dist.Normal(u, 0.05), obs=1.0)
+
+    region = Region(np.array([1.0]), np.array([[1e-3]]), _energy(model, 1.0), "")
+    for operator, found in ((EVEN, True), (_Misled(OPERATOR.problem, OPERATOR.formula), False)):
+        sites = sites_of(model, operator)
+        mode = other_mode(sites, [operator], region, jax.random.key(0), progress=False)
+        assert (mode is not None) == found
+
+
 def _energy(model, D, operator=OPERATOR):
     return float(potential_energy(model, (operator,), {}, {"D": jnp.array(D)}))
 
