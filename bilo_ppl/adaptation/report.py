@@ -53,6 +53,10 @@ class AdaptReport(NamedTuple):
         return "\n".join([*self.notes, line])
 
 
+INDEPENDENT = 5.0
+"""Positions for each unknown that independence of the unknowns counts for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Adapted:
     """The adapted operators, the report, and where and in which units a sampler may start.
@@ -72,6 +76,21 @@ class Adapted:
     positions: Float[np.ndarray, "n dim"] | None
     """Flat unconstrained positions that the chains visited, one chain after the other; None without."""
     unravel: Callable
+
+    @property
+    def covariance(self) -> Float[np.ndarray, "dim dim"] | None:
+        """Covariance of the unconstrained sites, for a kernel with ``dense_mass=True``.
+
+        In the order of their names, and drawn a little towards independence, since short chains know
+        few directions well; None where there are no variances.
+        """
+        if self.inverse_mass_matrix is None or self.positions is None:
+            return None
+        count, dimension = self.positions.shape
+        known = count / (count + INDEPENDENT * dimension)
+        found = known * np.atleast_2d(np.cov(self.positions.T))
+        np.fill_diagonal(found, self.inverse_mass_matrix)
+        return found
 
     @property
     def operator(self) -> AbstractSolutionOperator:

@@ -10,7 +10,7 @@ from bilo_ppl._blocks import Interrupts
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Theta
 from bilo_ppl.adaptation.adapting import adapt
-from bilo_ppl.adaptation.report import AdaptReport
+from bilo_ppl.adaptation.report import Adapted, AdaptReport
 from bilo_ppl.inner.fitting import FitReport
 from bilo_ppl.inner.pretraining import pretrain
 from bilo_ppl.inner.solvers import LevenbergMarquardt
@@ -32,16 +32,19 @@ class Prepared(NamedTuple):
 
     operator: AbstractSolutionOperator
     inverse_mass_matrix: Any
-    """Variances of the unconstrained sites where adaptation has found them, else None."""
+    """Covariance of the unconstrained sites where adaptation has found it, else None; of many sites or
+    of one, the variances."""
     starts: Callable[[int], Any]
     """From a number of chains to their unconstrained starts by site, where adaptation has ended."""
-    other_mode: str | None = None
-    """A mode of the posterior that no chain would find, in words."""
     report: AdaptReport | None = None
     """How adaptation went; None without."""
 
 
 PRETRAIN_STEPS = 300
+
+DENSE_UP_TO = 50
+"""Unknowns up to which the mass matrix of the sampler is dense."""
+
 LEAST_READY = 0.5
 """Part of fresh thetas that must need no inner step: with less, sampling is slow and its law in doubt."""
 
@@ -200,9 +203,7 @@ def _adapted(
         except ValueError as error:
             raise RunFailedError(f"the operator cannot be adapted: {error}") from error
         fine, report = cast(FineTuned, adapted.operator), adapted.report
-        prepared = Prepared(
-            fine, adapted.inverse_mass_matrix, adapted.starts, report.other_mode, report
-        )
+        prepared = Prepared(fine, _scales(adapted), adapted.starts, report)
         keep_adapted(plan, record, prepared)
     record.say(str(report))
     interrupts.raise_if_any()
@@ -216,6 +217,12 @@ def _adapted(
     if not report.ready:
         record.alarm(_what_is_missing(report))
     return prepared
+
+
+def _scales(adapted: Adapted) -> Any:
+    variances = adapted.inverse_mass_matrix
+    dense = variances is not None and 1 < len(variances) <= DENSE_UP_TO
+    return adapted.covariance if dense else variances
 
 
 def keep_adapted(plan: Plan, record: Record, prepared: Prepared) -> None:

@@ -1,5 +1,7 @@
 """Adaptation of a small operator to the posterior of the Poisson problem."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from bilo_ppl.adaptation import adapting, given
 from bilo_ppl.adaptation.adapting import _fraction_ready
 from bilo_ppl.adaptation.batches import farthest_points, losses
 from bilo_ppl.adaptation.given import FromBatch
+from bilo_ppl.adaptation.report import Adapted
 from bilo_ppl.adaptation.sources import FromPosterior
 from bilo_ppl.inner import consolidation
 from models import poisson
@@ -78,6 +81,18 @@ def test_the_variances_are_those_of_the_unconstrained_posterior(adapted):
     sd = exact_log_moments()[1]
     assert adapted.inverse_mass_matrix.shape == (1,)
     assert 0.5 * sd < adapted.inverse_mass_matrix[0] ** 0.5 < 2 * sd
+
+
+def test_the_covariance_is_that_of_the_positions_with_little_taken_off():
+    positions = np.random.default_rng(0).multivariate_normal([0, 0], [[1, 0.9], [0.9, 1]], 500)
+    report: Any = None
+    found = Adapted({}, report, positions.var(axis=0), positions, dict).covariance
+    np.testing.assert_allclose(found, [[1, 0.88], [0.88, 1]], atol=0.1)
+    np.testing.assert_array_equal(np.diag(found), positions.var(axis=0))
+    # Two positions say nothing of a direction.
+    few = Adapted({}, report, np.ones(2), np.array([[0.0, 0.0], [2.0, 2.0]]), dict).covariance
+    assert np.linalg.eigvalsh(few).min() > 0.5
+    assert Adapted({}, report, None, positions, dict).covariance is None
 
 
 @pytest.mark.parametrize(("large", "part"), [(False, 100), (True, 4)])

@@ -1,6 +1,8 @@
 """What one stage of a run hands to the next: variances to the chains, energies to the certificate."""
 
 import dataclasses
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,6 +46,14 @@ def test_chains_begin_with_the_variances_that_adaptation_has_found(plan, kind):
     assert (sampler.state.adapt_state.step_size > 0.5).all()
 
 
+@pytest.mark.parametrize("kind", ["nuts", "hmc", "bilo-nuts"])
+def test_a_covariance_is_a_dense_mass_matrix(plan, kind):
+    sampler = sampler_of(plan(sampler=kind), np.array([[0.04]]))
+    sampler.start(jax.random.key(0))
+    (matrix,) = jax.tree.leaves(sampler.state.adapt_state.inverse_mass_matrix)
+    np.testing.assert_allclose(matrix, np.full((2, 1, 1), 0.04), rtol=1e-6)
+
+
 def test_without_an_adaptation_chains_begin_carefully(plan):
     sampler = sampler_of(plan(sampler="hmc"))
     sampler.start(jax.random.key(0))
@@ -85,7 +95,8 @@ def test_a_certificate_is_of_the_energies_of_the_chain_and_by_the_operator_that_
 
 
 def test_chains_are_not_run_about_one_of_several_modes(plan):
-    prepared = Prepared(plan().numerical, None, lambda chains: None, "There is another mode.")
+    report: Any = SimpleNamespace(other_mode="There is another mode.")
+    prepared = Prepared(plan().numerical, None, lambda chains: None, report)
     with pytest.raises(RunFailedError, match=r"There is another mode\. .*--init prior samples all"):
         pipeline._attempt(plan(), object.__new__(Record), prepared)
 

@@ -35,13 +35,14 @@ def make_kernel(
 ) -> Any:
     """The NumPyro kernel of a run, in the units that adaptation has found, if it has.
 
-    ``start`` are first values by latent site.
+    ``start`` are first values by latent site; ``inverse_mass_matrix`` variances, or a covariance.
     """
     init = init_to_sample if settings.init == "prior" else init_near(start)
     common: dict[str, Any] = {"step_size": FIRST_STEP, "init_strategy": init}
     if inverse_mass_matrix is not None:
         matrix = jnp.asarray(inverse_mass_matrix)
         common |= {"step_size": SCALED_STEP, "inverse_mass_matrix": matrix}
+        common |= {"dense_mass": matrix.ndim == 2}
     accept = settings.accept_unconverged
     if settings.sampler == "bilo-nuts":
         return BiLONUTS(model, max_tree_depth=TREE_DEPTH, accept_unconverged=accept, **common)

@@ -117,9 +117,10 @@ def _attempt(
     Raises `RunFailedError` where the chains would start about one of several modes: they would say
     nothing of how much the modes weigh.
     """
-    if prepared.other_mode is not None and plan.settings.init != "prior":
+    other_mode = None if prepared.report is None else prepared.report.other_mode
+    if other_mode is not None and plan.settings.init != "prior":
         raise RunFailedError(
-            f"{prepared.other_mode} Restrict the prior to one of them, or give data that tell them "
+            f"{other_mode} Restrict the prior to one of them, or give data that tell them "
             "apart. --init prior samples all the same, from starts all over the prior; how many chains "
             "end in which mode is then no measure of its weight."
         )
