@@ -1,7 +1,5 @@
 """Adaptation of a small operator to the posterior of the Poisson problem."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -15,7 +13,7 @@ from bilo_ppl.adaptation import adapting, given
 from bilo_ppl.adaptation.adapting import _fraction_ready
 from bilo_ppl.adaptation.batches import farthest_points, losses
 from bilo_ppl.adaptation.given import FromBatch
-from bilo_ppl.adaptation.report import Adapted
+from bilo_ppl.adaptation.report import Adapted, AdaptReport
 from bilo_ppl.adaptation.sources import FromPosterior
 from bilo_ppl.inner import consolidation
 from models import poisson
@@ -85,7 +83,7 @@ def test_the_variances_are_those_of_the_unconstrained_posterior(adapted):
 
 def test_the_covariance_is_that_of_the_positions_with_little_taken_off():
     positions = np.random.default_rng(0).multivariate_normal([0, 0], [[1, 0.9], [0.9, 1]], 500)
-    report: Any = None
+    report = object.__new__(AdaptReport)
     found = Adapted({}, report, positions.var(axis=0), positions, dict).covariance
     np.testing.assert_allclose(found, [[1, 0.88], [0.88, 1]], atol=0.1)
     np.testing.assert_array_equal(np.diag(found), positions.var(axis=0))
