@@ -83,7 +83,7 @@ def test_the_variances_are_those_of_the_unconstrained_posterior(adapted):
 
 def test_the_covariance_is_that_of_the_positions_with_little_taken_off():
     positions = np.random.default_rng(0).multivariate_normal([0, 0], [[1, 0.9], [0.9, 1]], 500)
-    report = object.__new__(AdaptReport)
+    report = tuple.__new__(AdaptReport, ())
     found = Adapted({}, report, positions.var(axis=0), positions, dict).covariance
     np.testing.assert_allclose(found, [[1, 0.88], [0.88, 1]], atol=0.1)
     np.testing.assert_array_equal(np.diag(found), positions.var(axis=0))
