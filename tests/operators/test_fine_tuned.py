@@ -8,7 +8,7 @@ import pytest
 import bilo_ppl as bilo
 from bilo_ppl.network.trainable import count_parameters
 from bilo_ppl.operators import fine_tuned
-from models import poisson
+from models import heat_initial, poisson
 
 TOLERANCE = 1e-7
 HOME = {"D": jnp.array(2.0)}
@@ -64,3 +64,27 @@ def test_where_the_rows_are_too_many_increments_correct_or_nothing(
     if near is not None:
         whole = fine.operator.with_lora(0, key=jax.random.key(0))
         assert count_parameters(near.operator.network) < count_parameters(whole.network)
+
+
+def test_a_correction_follows_a_function_in_theta():
+    """The heat equation is linear: from any weights, one step solves for any initial value."""
+
+    def initial(size):
+        return {"f": lambda x: size * jnp.sin(jnp.pi * x[0])}
+
+    key = jax.random.key(0)
+    problem = heat_initial.HeatInitial(nx=11, nt=9)
+    local = bilo.LocalOperator(problem, initial(1.0), key=key, width=16).with_lora(2, key=key)
+    solver = bilo.LevenbergMarquardt(TOLERANCE, 5)
+    fine = bilo.FineTuned(local, solver, bilo.PartialDerivative())
+    near = fine.corrected_near(initial(1.0), 1.0, 20)
+    x = np.array([[0.3, 0.5], [0.5, 1.0], [0.8, 0.7]])
+
+    def solved():
+        field, _, info = near.solve(initial(-3.0), near.init_state())
+        return jax.vmap(field)(x), info.converged
+
+    u, converged = jax.jit(solved)()
+    assert converged
+    decay = np.exp(-heat_initial.DIFFUSION * np.pi**2 * x[:, 1])
+    np.testing.assert_allclose(u, -3.0 * np.sin(np.pi * x[:, 0]) * decay, atol=1e-3)
