@@ -56,7 +56,7 @@ class ThetaEmbedding(eqx.Module):
     def _joined(self, values: Mapping[str, Any], dtype: Any) -> Float[Array, " inputs"]:
         """Values by name, each broadcast to its shape, as one vector."""
         parts = [
-            jnp.ravel(jnp.broadcast_to(jnp.asarray(values[name]), shape))
+            jnp.ravel(jnp.broadcast_to(jnp.asarray(values[name], dtype), shape))
             for name, shape in self.shapes
         ]
         return jnp.concatenate([jnp.zeros(0, dtype), *parts])
@@ -102,9 +102,9 @@ class ThetaEmbedding(eqx.Module):
             lambda e: (e.centre, e.scale, e.matrix),
             self,
             (
-                self._joined(centre, dtype).astype(dtype),
-                self._joined(scale, dtype).astype(dtype),
-                self.matrix * self._joined(reach, dtype)[None].astype(dtype),
+                self._joined(centre, dtype),
+                self._joined(scale, dtype),
+                self.matrix * self._joined(reach, dtype)[None],
             ),
         )
 
