@@ -100,12 +100,11 @@ class LowerLevel(eqx.Module):
     def at(self, theta: Theta) -> LeastSquares:
         """The least-squares problem for one theta, in the precision of the operator."""
         arrays, static = eqx.partition(theta, eqx.is_array)
-        batch = jax.tree.map(lambda leaf: leaf[None], arrays)
 
         def point_rows(weights, x):
-            one = jax.tree.map(lambda leaf: leaf[0], batch)
-            return self._point_rows(weights, (x, eqx.combine(one, static)))
+            return self._point_rows(weights, (x, theta))
 
+        batch = jax.tree.map(lambda leaf: leaf[None], arrays)
         return self._assembled(point_rows, self.operator.points, batch, static)
 
     def at_many(self, thetas: Theta) -> LeastSquares:

@@ -27,11 +27,10 @@ class ThetaEmbedding(eqx.Module):
     follow theta through its own weights, and the inner solver cannot blind it to theta.
     """
 
-    centre: Float[Array, " inputs"]
-    scale: Float[Array, " inputs"]
+    centre: dict[str, Array]
+    scale: dict[str, Array]
     matrix: Float[Array, "width inputs"]
-    shapes: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
-    """Names and shapes of the values, in the order in which they enter."""
+    names: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -45,41 +44,26 @@ class ThetaEmbedding(eqx.Module):
         dtype: Any,
     ):
         values = {name: _values(theta[name], points, dtype) for name in names}
-        self.shapes = tuple((name, v.shape[1:]) for name, v in values.items())
-        self.centre = self._joined({name: jnp.mean(v, axis=0) for name, v in values.items()}, dtype)
-        units = {name: scales.get(name, _default_scale(v)) for name, v in values.items()}
-        self.scale = self._joined(units, dtype)
-        size = self.centre.size
+        self.names = names
+        self.centre = {name: jnp.mean(v, axis=0) for name, v in values.items()}
+        self.scale = {
+            name: jnp.broadcast_to(
+                jnp.asarray(scales.get(name, _default_scale(v)), dtype), v.shape[1:]
+            )
+            for name, v in values.items()
+        }
+        size = sum(v.size for v in self.centre.values())
         limit = math.sqrt(3 / max(size, 1))
         self.matrix = jax.random.uniform(key, (width, size), dtype, -limit, limit)
 
-    def _joined(self, values: Mapping[str, Any], dtype: Any) -> Float[Array, " inputs"]:
-        """Values by name, each broadcast to its shape, as one vector."""
-        parts = [
-            jnp.ravel(jnp.broadcast_to(jnp.asarray(values[name], dtype), shape))
-            for name, shape in self.shapes
-        ]
-        return jnp.concatenate([jnp.zeros(0, dtype), *parts])
-
-    def by_name(self, vector: Float[Array, " inputs"]) -> dict[str, Array]:
-        """The entries of a vector such as `centre` and `scale`."""
-        found, start = {}, 0
-        for name, shape in self.shapes:
-            size = math.prod(shape)
-            found[name] = vector[start : start + size].reshape(shape)
-            start += size
-        return found
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The entries of theta that the network sees."""
-        return tuple(name for name, _ in self.shapes)
-
     def normalised(self, x: Point, theta: Theta) -> Float[Array, " inputs"]:
         """The values that enter the embedding at x, centred and scaled."""
-        entries = {name: theta[name] for name in self.names}
-        values = {name: v(x) if callable(v) else v for name, v in entries.items()}
-        return (self._joined(values, self.matrix.dtype) - self.centre) / self.scale
+        parts = []
+        for name in self.names:
+            value = theta[name](x) if callable(theta[name]) else theta[name]
+            centred = (jnp.asarray(value) - self.centre[name]) / self.scale[name]
+            parts.append(jnp.ravel(centred))
+        return jnp.concatenate(parts) if parts else jnp.zeros(0, self.matrix.dtype)
 
     def __call__(self, x: Point, theta: Theta) -> Float[Array, " width"]:
         """What is added to the first pre-activation at x."""
@@ -90,23 +74,18 @@ class ThetaEmbedding(eqx.Module):
 
         Only the entries in ``home`` change, and not the unit of one in which the thetas do not differ.
         """
-        dtype = self.matrix.dtype
-        centre, scale = self.by_name(self.centre), self.by_name(self.scale)
-        reach = {name: 1 / REGION if name in home else 1.0 for name in self.names}
+        centre, scale = dict(self.centre), dict(self.scale)
+        columns = []
         for name in self.names:
+            fixed = jnp.ones(self.centre[name].size, self.matrix.dtype)
             if name in home:
+                centre[name] = home[name].astype(self.matrix.dtype)
                 away = jnp.sqrt(jnp.mean((thetas[name] - home[name][None]) ** 2, axis=0))
-                centre[name] = home[name]
-                scale[name] = jnp.where(away > 0, away, scale[name])
-        return eqx.tree_at(
-            lambda e: (e.centre, e.scale, e.matrix),
-            self,
-            (
-                self._joined(centre, dtype),
-                self._joined(scale, dtype),
-                self.matrix * self._joined(reach, dtype)[None],
-            ),
-        )
+                scale[name] = jnp.where(away > 0, away, self.scale[name]).astype(self.matrix.dtype)
+                fixed = fixed / REGION
+            columns.append(fixed)
+        matrix = self.matrix * jnp.concatenate(columns)[None] if columns else self.matrix
+        return eqx.tree_at(lambda e: (e.centre, e.scale, e.matrix), self, (centre, scale, matrix))
 
 
 def _values(value: Any, points: Any, dtype: Any) -> Array:

@@ -114,7 +114,7 @@ class LocalOperator(eqx.Module):
     @property
     def scales(self) -> dict[str, Array]:
         """Magnitudes of the entries of theta that the network sees, in the order in which it does."""
-        return self.embedding.by_name(self.embedding.scale)
+        return {name: self.embedding.scale[name] for name in self.embedding.names}
 
     @property
     def rank(self) -> int:
@@ -155,8 +155,7 @@ class LocalOperator(eqx.Module):
         if not isinstance(self.network, MLP) or is_modulated(self.network):
             return self
         # Entries that are functions do not change: any value will do for what they add.
-        centre = self.embedding.by_name(self.embedding.centre)
-        known = {name: self.home.get(name, c) for name, c in centre.items()}
+        known = {name: self.home.get(name, c) for name, c in self.embedding.centre.items()}
         network = merge_lora(self.network).shifted(self.embedding(self.points[0], known))
         return eqx.tree_at(
             lambda o: (o.network, o.embedding),

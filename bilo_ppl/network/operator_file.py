@@ -18,7 +18,7 @@ from bilo_ppl.pde.problem import Problem
 
 __all__ = ["load_operator", "save_operator"]
 
-FORMAT = "bilo_ppl operator 4"
+FORMAT = "bilo_ppl operator 3"
 
 
 def save_operator(
@@ -74,7 +74,7 @@ def _describe(operator: LocalOperator) -> dict[str, Any]:
     embedding = operator.embedding
     return {
         **_of_problem(operator.problem),
-        "embedded": {name: list(shape) for name, shape in embedding.shapes},
+        "embedded": {name: list(embedding.centre[name].shape) for name in embedding.names},
         "home": {name: list(value.shape) for name, value in operator.home.items()},
         "width": embedding.matrix.shape[0],
         "dtype": np.dtype(operator.dtype).name,

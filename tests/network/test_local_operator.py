@@ -112,7 +112,7 @@ def test_the_scale_of_a_field_is_its_root_mean_square():
     operator = bilo.LocalOperator(Several(), {**THETA, "f": field}, key=KEY, width=8)
     values = np.cos(np.pi * np.asarray(Several().points)[:, 0])
     assert abs(values.mean()) < 1e-6
-    np.testing.assert_allclose(operator.scales["f"], np.std(values), rtol=1e-6)
+    np.testing.assert_allclose(operator.embedding.scale["f"], np.std(values), rtol=1e-6)
 
 
 def test_given_scales_take_the_place_of_the_first_guess():

@@ -89,8 +89,8 @@ def test_about_leaves_fields_and_what_does_not_vary_alone():
     operator = bilo.LocalOperator(Region(), theta, key=KEY, width=8, dtype=np.float64)
     moved = operator.about({"D": jnp.ones(3)})
     for name in ("D", "f"):
-        assert moved.scales[name] == operator.scales[name]
-    np.testing.assert_array_equal(moved.embedding.centre, operator.embedding.centre)
+        assert moved.embedding.scale[name] == operator.embedding.scale[name]
+        assert moved.embedding.centre[name] == operator.embedding.centre[name]
     np.testing.assert_array_equal(moved.embedding.matrix[:, 1], operator.embedding.matrix[:, 1])
     np.testing.assert_allclose(moved(POINT, theta), operator(POINT, theta), rtol=1e-12)
 
