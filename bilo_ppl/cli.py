@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"bilo-ppl {version('bilo-ppl')}")
     commands = parser.add_subparsers(dest="command", required=True)
+    folder = str(cache_folder()).replace("%", "%%")
     for name, command in COMMANDS.items():
         description = f"{command.help[0].upper()}{command.help[1:]}."
         added = commands.add_parser(name, help=command.help, description=description)
@@ -82,6 +83,6 @@ def _parser() -> argparse.ArgumentParser:
             "--no-cache",
             dest="cache",
             action="store_false",
-            help=f"keep no compiled programs for the next run (else in {cache_folder()})",
+            help=f"keep no compiled programs for the next run (else in {folder})",
         )
     return parser

@@ -15,6 +15,7 @@ from bilo_ppl.operators.base import AbstractSolutionOperator
 __all__ = [
     "batch_of",
     "count_of",
+    "covariance_of",
     "described",
     "dimension_of",
     "farthest_points",
@@ -30,6 +31,9 @@ __all__ = [
 PER_COEFFICIENT = 6
 """Thetas to fit for each coefficient of a quadratic function of theta: with one for each, what is right
 at all of them is often wrong between them."""
+
+KNOWN = 5.0
+"""What was known of a covariance counts for so many positions an entry."""
 
 MOST_THETAS = 400
 """Most thetas of a round, unless more are asked for."""
@@ -80,6 +84,14 @@ def rows_of(thetas: Theta, index: Any) -> Theta:
 def joined(first: Theta, second: Theta) -> Theta:
     """Two batches as one."""
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
+
+
+def covariance_of(
+    positions: Float[np.ndarray, "n dim"], known: Float[np.ndarray, "dim dim"]
+) -> Float[np.ndarray, "dim dim"]:
+    """Of positions, drawn a little towards what was known before: where nothing moved, that stays."""
+    weight = KNOWN * known.shape[0] / (len(positions) + KNOWN * known.shape[0])
+    return (1 - weight) * np.atleast_2d(np.cov(positions.T)) + weight * known
 
 
 def farthest_points(rows: Float[np.ndarray, "n dim"], count: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from bilo_ppl.adaptation.batches import covariance_of
 from bilo_ppl.inner.fitting import FitReport
 from bilo_ppl.operators.base import AbstractSolutionOperator
 
@@ -53,10 +54,6 @@ class AdaptReport(NamedTuple):
         return "\n".join([*self.notes, line])
 
 
-INDEPENDENT = 5.0
-"""Positions for each unknown that independence of the unknowns counts for."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Adapted:
     """The adapted operators, the report, and where and in which units a sampler may start.
@@ -86,9 +83,7 @@ class Adapted:
         """
         if self.inverse_mass_matrix is None or self.positions is None:
             return None
-        count, dimension = self.positions.shape
-        known = count / (count + INDEPENDENT * dimension)
-        found = known * np.atleast_2d(np.cov(self.positions.T))
+        found = covariance_of(self.positions, np.diag(self.inverse_mass_matrix))
         np.fill_diagonal(found, self.inverse_mass_matrix)
         return found
 

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.adaptation.batches import (
+    covariance_of,
     dimension_of,
     farthest_points,
     rows_of,
@@ -25,19 +25,8 @@ from bilo_ppl.operators.base import AbstractSolutionOperator
 
 __all__ = ["FromPosterior"]
 
-KNOWN = 5.0
-"""What was known of a covariance counts for so many positions an entry."""
-
 ABOVE_MODE = 30.0
 """Nats by which U at the start of a chain may lie above what the Gaussian has in the mean."""
-
-
-def _covariance(
-    positions: Float[np.ndarray, "n dim"], known: Float[np.ndarray, "dim dim"]
-) -> Float[np.ndarray, "dim dim"]:
-    """Of positions, drawn a little towards what was known before: where nothing moved, that stays."""
-    weight = KNOWN * known.shape[0] / (len(positions) + KNOWN * known.shape[0])
-    return (1 - weight) * np.atleast_2d(np.cov(positions.T)) + weight * known
 
 
 class FromPosterior:
@@ -97,7 +86,7 @@ class FromPosterior:
         if self.other is None or self.visited is None:
             return self.other
         seen = self.visited.of(slice(None))
-        covariance = _covariance(seen, np.diag(np.maximum(seen.var(axis=0), 1e-300)))
+        covariance = covariance_of(seen, np.diag(np.maximum(seen.var(axis=0), 1e-300)))
         return self.other if self.other.is_far_from(seen.mean(axis=0), covariance) else None
 
     def to_fit(
@@ -135,7 +124,7 @@ class FromPosterior:
         if self.visited is not None:
             # As many as before, so that nothing is compiled anew: the chains' ends come first.
             candidates[:CHAINS] = self.visited.positions[:, -1]
-            covariance = _covariance(self.visited.of(slice(None)), covariance)
+            covariance = covariance_of(self.visited.of(slice(None)), covariance)
             ceiling = max(ceiling, float(self.visited.energies[:, -1].max()))
         key = jax.random.fold_in(self.key_chains, self.rounds)
         self.rounds += 1

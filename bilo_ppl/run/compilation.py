@@ -23,7 +23,7 @@ XLA_FLAGS = {"xla_cpu_use_fusion_emitters": "false", "xla_backend_optimization_l
 def set_up_compilation(cache: bool) -> None:
     """Set JAX up for a command; what the environment or the caller has chosen stays.
 
-    With ``cache``, compiled programs are kept in `cache_folder`.
+    With ``cache``, compiled programs are kept in `cache_folder`, if it can be written.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     for name, value in XLA_FLAGS.items():
@@ -32,7 +32,7 @@ def set_up_compilation(cache: bool) -> None:
     os.environ["XLA_FLAGS"] = flags
     if not cache:
         jax.config.update("jax_enable_compilation_cache", False)
-    elif not jax.config.values["jax_compilation_cache_dir"]:
+    elif not jax.config.values["jax_compilation_cache_dir"] and _can_write(cache_folder()):
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
         jax.config.update("jax_compilation_cache_max_size", LARGEST_CACHE)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -42,3 +42,12 @@ def set_up_compilation(cache: bool) -> None:
 def cache_folder() -> pathlib.Path:
     """Where compiled programs are kept: for each machine its own, since processors differ."""
     return pathlib.Path(platformdirs.user_cache_dir("bilo_ppl")) / "compiled" / platform.node()
+
+
+def _can_write(folder: pathlib.Path) -> bool:
+    """Whether the folder is there, or can be made: JAX would warn for every program if not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)

@@ -43,12 +43,15 @@ LARGEST_STEP = 1e4
 def rounded(loss: float, *, up: bool = False) -> float:
     """A loss rounded down, or up, to 1, 2 or 5 times a power of ten.
 
-    A tolerance is a constant of compiled programs: one that recurs lets them be found in the cache.
+    It is at least the least positive number of single precision. A tolerance is a constant of compiled
+    programs: one that recurs lets them be found in the cache.
     """
-    unit = 10.0 ** math.floor(math.log10(loss))
-    steps = [step for step in (1, 2, 5, 10) if (step * unit >= loss if up else step * unit <= loss)]
-    # The number that is nearest to the decimal one, however it was come by.
-    return float(f"{(min(steps) if up else max(steps, default=1)) * unit:.0e}")
+    # In decimals: 1e-6 stays what it is, whatever rounding errors it was come by with.
+    digits, exponent = f"{max(loss, float(np.finfo(np.float32).tiny)):.9e}".split("e")
+    steps = [
+        step for step in (1, 2, 5, 10) if (step >= float(digits) if up else step <= float(digits))
+    ]
+    return float(f"{min(steps) if up else max(steps)}e{exponent}")
 
 
 class Accuracy(NamedTuple):
@@ -71,7 +74,7 @@ class Accuracy(NamedTuple):
         An error is proportional to the square root of the loss.
         """
         factor = min((SAFE / max(self.worst, 1e-30)) ** 2, LARGEST_STEP)
-        return rounded(max(factor * loss, float(np.finfo(np.float32).tiny)))
+        return rounded(factor * loss)
 
     def __str__(self) -> str:
         return f"u right to {self.noise:.1g} sigma, {self.size:.1g} of its size"

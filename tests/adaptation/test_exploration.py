@@ -18,7 +18,7 @@ import bilo_ppl as bilo
 from bilo_ppl.adaptation.exploration import CHAINS, Explorer, Visited
 from bilo_ppl.adaptation.given import prior_thetas
 from bilo_ppl.adaptation.model_sites import ModelSites, find_sites
-from bilo_ppl.adaptation.other_modes import other_mode
+from bilo_ppl.adaptation.other_modes import _solved, other_mode
 from bilo_ppl.adaptation.region import Region, find_region
 from models import poisson
 
@@ -231,6 +231,29 @@ def test_a_mode_of_wrong_solutions_is_none():
         sites = sites_of(model, operator)
         mode = other_mode(sites, [operator], region, jax.random.key(0), progress=False)
         assert (mode is not None) == found
+
+
+class _Tolerant(bilo.ClosedForm):
+    """With a tolerance, as an operator has that is not exact."""
+
+    tolerance: float
+
+    def __init__(self, problem, formula, tolerance):
+        super().__init__(problem, formula)
+        self.tolerance = tolerance
+
+    @property
+    def loss_tolerance(self):
+        return self.tolerance
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_whether_a_loss_says_something_does_not_depend_on_its_units(unit):
+    solved = _solved(
+        [_Tolerant(OPERATOR.problem, OPERATOR.formula, unit), OPERATOR],
+        unit * np.array([1.0, 500.0, 5000.0, np.nan]),
+    )
+    np.testing.assert_array_equal(solved, [True, True, False, False])
 
 
 def _energy(model, D, operator=OPERATOR):

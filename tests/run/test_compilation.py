@@ -19,7 +19,7 @@ def files_after(tmp_path, cache, **environment):
     given = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "user"), **environment}
     given["JAX_ENABLE_COMPILATION_CACHE"] = "true"
     script = SCRIPT.format(cache=cache)
-    subprocess.run([sys.executable, "-c", script], env=given, check=True, cwd=os.getcwd())
+    subprocess.run([sys.executable, "-W", "error", "-c", script], env=given, check=True)
     return [path for path in (tmp_path / "user").rglob("*-cache") if path.is_file()]
 
 
@@ -29,6 +29,11 @@ def test_compiled_programs_are_kept_unless_they_are_not_wanted(tmp_path):
     found = files_after(tmp_path, True)
     assert found
     assert all("bilo_ppl" in path.parts for path in found)
+
+
+def test_where_nothing_can_be_written_nothing_is_kept_without_a_word(tmp_path):
+    (tmp_path / "user").write_text("a file where the folder would be")
+    assert not files_after(tmp_path, True)
 
 
 def test_a_cache_that_the_environment_names_is_used(tmp_path):

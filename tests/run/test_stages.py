@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from bilo_ppl._blocks import Interrupts
+from bilo_ppl.adaptation.report import Adapted, AdaptReport
 from bilo_ppl.mcmc import Draws
 from bilo_ppl.run.checks import prepare
 from bilo_ppl.run.model_file import load_model
-from bilo_ppl.run.operators import Prepared
+from bilo_ppl.run.operators import Prepared, _scales
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.sample import pipeline
 from bilo_ppl.run.sample.pipeline import _sampler
@@ -52,6 +53,17 @@ def test_a_covariance_is_a_dense_mass_matrix(plan, kind):
     sampler.start(jax.random.key(0))
     (matrix,) = jax.tree.leaves(sampler.state.adapt_state.inverse_mass_matrix)
     np.testing.assert_allclose(matrix, np.full((2, 1, 1), 0.04), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("unknowns", "shape"), [(1, (1,)), (2, (2, 2)), (50, (50, 50)), (51, (51,))]
+)
+def test_few_unknowns_are_sampled_with_their_covariance(unknowns, shape):
+    positions = np.random.default_rng(0).normal(size=(200, unknowns))
+    report = tuple.__new__(AdaptReport, ())
+    adapted = Adapted({}, report, positions.var(axis=0), positions, dict)
+    assert _scales(adapted).shape == shape
+    assert _scales(dataclasses.replace(adapted, inverse_mass_matrix=None)) is None
 
 
 def test_without_an_adaptation_chains_begin_carefully(plan):

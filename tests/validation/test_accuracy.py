@@ -114,3 +114,12 @@ def test_a_tolerance_follows_from_the_error():
 def test_losses_are_rounded_to_few_different_ones(loss, down, up):
     assert rounded(loss) == down
     assert rounded(loss, up=True) == up
+
+
+def test_rounding_errors_make_no_other_tolerance():
+    for loss in (1e-6 * (1 - 1e-15), 1e-6 * (1 + 1e-15)):
+        assert rounded(loss) == rounded(loss, up=True) == 1e-6
+
+
+def test_a_loss_of_zero_has_a_tolerance():
+    assert 0 < rounded(0.0) <= rounded(0.0, up=True) < 1e-37

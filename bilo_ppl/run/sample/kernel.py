@@ -42,7 +42,7 @@ def make_kernel(
     if inverse_mass_matrix is not None:
         matrix = jnp.asarray(inverse_mass_matrix)
         common |= {"step_size": SCALED_STEP, "inverse_mass_matrix": matrix}
-        common |= {"dense_mass": matrix.ndim == 2}
+        common["dense_mass"] = matrix.ndim == 2
     accept = settings.accept_unconverged
     if settings.sampler == "bilo-nuts":
         return BiLONUTS(model, max_tree_depth=TREE_DEPTH, accept_unconverged=accept, **common)
