@@ -5,7 +5,7 @@ that needs it.
 """
 
 from bilo_ppl.diagnostics.faults import Faults
-from bilo_ppl.diagnostics.fit import Fit, goodness_of_fit
+from bilo_ppl.diagnostics.fit import Fit, goodness_of_fit, solves_and_fit
 from bilo_ppl.diagnostics.inner import inner_statistics, solution_draws
 from bilo_ppl.diagnostics.report import inner_report, run_faults, summary, write_summary_csv
 from bilo_ppl.diagnostics.results import add_certificates, load, save, to_arviz
@@ -21,6 +21,7 @@ __all__ = [
     "run_faults",
     "save",
     "solution_draws",
+    "solves_and_fit",
     "summary",
     "to_arviz",
     "write_summary_csv",

@@ -3,14 +3,19 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import LogNormal, Normal
 
-from bilo_ppl.diagnostics.inner import Replay, map_spaced
+from bilo_ppl.diagnostics.inner import Replay, map_draws, map_spaced
+from bilo_ppl.operators.base import SolveInfo
 from bilo_ppl.ppl.data_sites import data_mask, innermost
 
-__all__ = ["Fit", "goodness_of_fit"]
+__all__ = ["Fit", "goodness_of_fit", "solves_and_fit"]
+
+_SumsAndSizes = tuple[dict[str, Any], dict[str, Any]]
+"""Sums of squared standardised residuals, and numbers of data, by observed site."""
 
 UNLIKELY = 1e-3
 """A p-value nearer than this to 0 or 1 is a contradiction."""
@@ -65,17 +70,45 @@ def goodness_of_fit(
     left out. ``samples`` and the errors are those of `inner_statistics`, and ``max_draws`` below 1 is a
     ``ValueError``.
     """
-    from scipy.stats import chi2
-
     if max_draws < 1:
         raise ValueError(f"goodness_of_fit: max_draws must be at least 1, got {max_draws}.")
 
     def misfits(sample):
-        handler = _Misfits(samples)
-        handler.run(model, sample, model_args, model_kwargs)
-        return handler.sums, handler.sizes
+        return _replayed(samples, model, sample, model_args, model_kwargs).misfits
 
-    sums, sizes = map_spaced(misfits, samples, max_draws, batch_ndims, batch_size)
+    return _fits(map_spaced(misfits, samples, max_draws, batch_ndims, batch_size))
+
+
+def solves_and_fit(
+    model: Callable,
+    samples: Mapping[str, Any],
+    /,
+    *model_args: Any,
+    batch_ndims: int = 2,
+    batch_size: int = 16,
+    **model_kwargs: Any,
+) -> tuple[dict[str, SolveInfo], dict[str, Fit]]:
+    """`inner_statistics` and `goodness_of_fit` at every draw, in one pass and one compilation."""
+
+    def both(sample):
+        handler = _replayed(samples, model, sample, model_args, model_kwargs)
+        return handler.infos, handler.misfits
+
+    infos, misfits = map_draws(both, samples, batch_ndims, batch_size)
+    joined = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[batch_ndims:]), misfits)
+    return infos, _fits(joined)
+
+
+def _replayed(samples: Mapping[str, Any], *run: Any) -> "_Misfits":
+    handler = _Misfits(samples)
+    handler.run(*run)
+    return handler
+
+
+def _fits(misfits: "_SumsAndSizes") -> dict[str, Fit]:
+    from scipy.stats import chi2
+
+    sums, sizes = misfits
     fits = {}
     for name, values in sums.items():
         kept = np.isfinite(values) & (sizes[name] > 0)
@@ -92,8 +125,7 @@ class _Misfits(Replay):
 
     def __init__(self, samples: Mapping[str, Any]):
         super().__init__(samples, accept_unconverged=True)
-        self.sums: dict[str, Any] = {}
-        self.sizes: dict[str, Any] = {}
+        self.misfits: _SumsAndSizes = ({}, {})
 
     def postprocess_message(self, msg: Any) -> None:
         """Note the misfit of a site with data."""
@@ -103,8 +135,9 @@ class _Misfits(Replay):
         residuals = _standardised(msg["fn"], msg["value"])
         if residuals is not None:
             counts = jnp.broadcast_to(data_mask(msg["fn"]), residuals.shape)
-            self.sums[msg["name"]] = jnp.sum(jnp.where(counts, residuals**2, 0))
-            self.sizes[msg["name"]] = jnp.sum(counts)
+            sums, sizes = self.misfits
+            sums[msg["name"]] = jnp.sum(jnp.where(counts, residuals**2, 0))
+            sizes[msg["name"]] = jnp.sum(counts)
 
 
 def _standardised(fn: Any, value: Any) -> Any:

@@ -17,7 +17,7 @@ from bilo_ppl.ppl.effect import TYPE
 from bilo_ppl.ppl.experiments import values_at
 from bilo_ppl.ppl.handlers import warm_start
 
-__all__ = ["Replay", "inner_statistics", "map_spaced", "solution_draws"]
+__all__ = ["Replay", "inner_statistics", "map_draws", "map_spaced", "solution_draws"]
 
 
 def inner_statistics(
@@ -43,9 +43,7 @@ def inner_statistics(
         handler.run(model, sample, model_args, model_kwargs)
         return handler.infos
 
-    flat, shape = _flatten(samples, batch_ndims)
-    reports = _map(infos, flat, batch_size)
-    return jax.tree.map(lambda leaf: leaf.reshape(shape + leaf.shape[1:]), reports)
+    return map_draws(infos, samples, batch_ndims, batch_size)
 
 
 def solution_draws(
@@ -126,6 +124,15 @@ class Replay(warm_start):
         if msg["type"] == TYPE:
             domain = msg["args"][0].problem.domain
             self.solved[msg["name"]] = _Solution(msg["value"].field, domain)
+
+
+def map_draws(
+    function: Callable, samples: Mapping[str, Any], batch_ndims: int, batch_size: int
+) -> Any:
+    """The function of every draw: arrays with the leading axes of the samples."""
+    flat, shape = _flatten(samples, batch_ndims)
+    found = _map(function, flat, batch_size)
+    return jax.tree.map(lambda leaf: leaf.reshape(shape + leaf.shape[1:]), found)
 
 
 def map_spaced(

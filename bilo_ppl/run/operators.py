@@ -21,7 +21,13 @@ from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
-from bilo_ppl.run.tolerance import HEADROOM, prediction_error, tolerance_at_mode, tolerance_of
+from bilo_ppl.run.tolerance import (
+    HEADROOM,
+    prediction_error,
+    tolerance_at_mode,
+    tolerance_at_prior_draws,
+    tolerance_of,
+)
 from bilo_ppl.validation.accuracy import Accuracy, PredictionError
 
 __all__ = ["Prepared", "adapt_again", "keep_adapted", "make_operator"]
@@ -103,7 +109,8 @@ def _pretrained(
         )
         if error:
             # The last one is that of the operator as it is.
-            plan = plan.with_tolerance(tolerance_of(record, found[-1], report.loss))
+            at_draws = partial(tolerance_at_prior_draws, plan, error, operator)
+            plan = plan.with_tolerance(tolerance_of(record, found[-1], report.loss, at_draws))
             reached = report.loss <= plan.tolerance
             report = report._replace(tolerance=plan.tolerance, converged=reached)
         _save(plan, record, operator, report, "operator.eqx")
@@ -131,7 +138,8 @@ def _loaded(
         theta = home or plan.file.start
         loss = jit_once(lambda: plan.fine_tuned(operator).loss_of_home_state(theta))()
         found = error(operator, theta, plan.first_guess)
-        plan = plan.with_tolerance(tolerance_of(record, found, float(loss)))
+        at_draws = partial(tolerance_at_prior_draws, plan, error, operator)
+        plan = plan.with_tolerance(tolerance_of(record, found, float(loss), at_draws))
     return plan.fine_tuned(operator)
 
 

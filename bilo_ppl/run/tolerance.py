@@ -2,23 +2,37 @@
 point estimate, since the same loss may mean another error there."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+
 from bilo_ppl._compile import jit_once
+from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
+from bilo_ppl.ppl.experiments import first_theta
+from bilo_ppl.ppl.look import look_at
 from bilo_ppl.run.checks import Plan, untrained
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.validation.accuracy import NOISE_LIMIT, SIZE_LIMIT, Accuracy, PredictionError, rounded
 
-__all__ = ["HEADROOM", "prediction_error", "tolerance_at_mode", "tolerance_of"]
+__all__ = [
+    "HEADROOM",
+    "prediction_error",
+    "tolerance_at_mode",
+    "tolerance_at_prior_draws",
+    "tolerance_of",
+]
 
 FAR_TOO_WRONG = 4.0
 """Where pretraining ends with u wrong by so many times what the noise allows for, the run ends too."""
 
 FINEST = 1e-9
 """Loss below which single precision seldom leads."""
+
+PRIOR_DRAWS = 8
+"""Thetas of the prior at which the error is measured where it says little at the first guess."""
 
 HEADROOM = 0.5
 """Pretraining aims at this part of the tolerance, so that the start does not lie on its edge."""
@@ -31,9 +45,34 @@ def prediction_error(plan: Plan) -> PredictionError:
     return PredictionError(model, data.model_args, data.model_kwargs)
 
 
-def tolerance_of(record: Record, found: Accuracy, loss: float) -> float:
-    """The tolerance that the noise asks for; it is at least what pretraining has reached."""
+def tolerance_at_prior_draws(plan: Plan, error: PredictionError, operator: LocalOperator) -> float:
+    """The tightest tolerance that the noise asks for at thetas of the prior, from one step to each.
+
+    For where home says little: at u = 0, say, which solves many an equation exactly.
+    """
+    fine, data = plan.fine_tuned(operator), plan.observations
+    loss = jit_once(fine.loss_of_home_state)
+    found = [math.inf]
+    for key in jax.random.split(jax.random.key(plan.settings.seed), PRIOR_DRAWS):
+        look = look_at(plan.model(fine), data.model_args, data.model_kwargs, key=key)
+        site = look.solutions[plan.solutions[0]]
+        theta = site.theta if site.batch is None else first_theta(site.theta, site.batch)
+        accuracy = error(operator, theta, look.values)
+        if accuracy.worst > 0 and math.isfinite(accuracy.worst):
+            found.append(accuracy.tolerance(float(loss(theta))))
+    return min(found)
+
+
+def tolerance_of(
+    record: Record, found: Accuracy, loss: float, at_draws: Callable[[], float] | None = None
+) -> float:
+    """The tolerance that the noise asks for; it is at least what pretraining has reached.
+
+    ``at_draws()`` is asked where the solution at the first guess says little.
+    """
     tolerance = max(found.tolerance(loss), rounded(loss / HEADROOM, up=True))
+    if at_draws is not None and found.says_little and math.isfinite(other := at_draws()):
+        tolerance = max(tolerance, other)
     record["tolerance"] = {"loss": tolerance, "accuracy": found._asdict(), "measured_at": loss}
     record.say(f"Tolerance from the noise: loss {tolerance:.0e} (at {loss:.1e}, {found}).")
     if found.worst > FAR_TOO_WRONG:

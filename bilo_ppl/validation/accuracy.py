@@ -73,8 +73,17 @@ class Accuracy(NamedTuple):
 
         An error is proportional to the square root of the loss.
         """
-        factor = min((SAFE / max(self.worst, 1e-30)) ** 2, LARGEST_STEP)
-        return rounded(factor * loss)
+        return rounded(min(self._allowed, LARGEST_STEP) * loss)
+
+    @property
+    def says_little(self) -> bool:
+        """Whether the solution is so right, as u = 0 may be, that it does not tell of worse ones."""
+        return self._allowed > LARGEST_STEP
+
+    @property
+    def _allowed(self) -> float:
+        """How many times the loss may be."""
+        return (SAFE / max(self.worst, 1e-30)) ** 2
 
     def __str__(self) -> str:
         return f"u right to {self.noise:.1g} sigma, {self.size:.1g} of its size"

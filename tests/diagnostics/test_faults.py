@@ -239,19 +239,31 @@ def test_the_command_line_reports_rejected_proposals(tmp_path, monkeypatch, caps
     arguments = ["failing.py", "--operator", "numerical", "--sampler", sampler, "--chains", "2"]
     assert main(["run", *arguments, "--warmup", "50", "--samples", "200", "--out", "here"]) == 0
     content = json.loads((tmp_path / "here" / "run.json").read_text())
-    faults, printed = content["faults"], capsys.readouterr().out
+    faults, (printed, warned) = content["faults"], capsys.readouterr()
     assert faults["transitions"] == 400
     assert faults["diverging"] > 0
     assert f"Divergences: {faults['diverging']} of 400 transitions" in printed
-    assert f"WARNING: {faults['diverging']} of 400 transitions diverged" in printed
-    assert "their proposals were rejected" in printed
+    assert f"WARNING: {faults['diverging']} of 400 transitions diverged" in warned
+    assert "their proposals were rejected" in warned
     assert content["warmup"]["transitions"] == 100
     assert content["warmup"]["diverging"] > 0
     assert f"In warm-up {content['warmup']['diverging']} of 100 transitions diverged" in printed
     if sampler == "nuts":
         assert faults["solver_failures"] is None
-        assert "Likely cause: the inner solve did not reach its tolerance" in printed
+        assert "Likely cause: the inner solve did not reach its tolerance" in warned
     else:
         assert faults["solver_failures"] == faults["diverging"]
-        assert f"In {faults['diverging']} an inner solve did not reach its tolerance" in printed
-    assert "The chain was then at D 0." in printed
+        assert f"In {faults['diverging']} an inner solve did not reach its tolerance" in warned
+    assert "The chain was then at D 0." in warned
+
+
+def test_a_quiet_run_says_what_is_wrong_with_its_draws_and_nothing_else(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("failing.py").write_text(FAILING)
+    arguments = ["failing.py", "--operator", "numerical", "--sampler", "hmc", "--chains", "2"]
+    assert main(["run", *arguments, "--warmup", "20", "--samples", "20", "--quiet"]) == 0
+    printed, warned = capsys.readouterr()
+    assert printed == ""
+    assert "WARNING: fewer than 400 effective draws for D" in warned

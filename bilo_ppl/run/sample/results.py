@@ -30,6 +30,9 @@ MANY_POINTS, FEWER_DRAWS = 500, 24
 MANY_STEPS, MANY_DIVERGENCES = 0.5, 0.02
 """Parts of draws that need inner steps, and of diverging transitions, which contradict an adaptation."""
 
+WARNING = "WARNING: "
+"""How a line of a report begins that is a warning."""
+
 TIGHTENING = (1e-3, 0.25)
 """Between these lies the factor of a tolerance that has proved too loose."""
 
@@ -82,21 +85,16 @@ class Results:
         self.table = diagnostics.write_summary_csv(idata, self.record.path("summary.csv"))
 
     def add_inner_statistics(self) -> None:
-        """What the solves did at the draws, if the chain has not recorded it, and the fit there."""
-        self.add_fit()
-        if self.plan.settings.stateful:
-            return
-        with self.record.stage("inner statistics", "Inner solves at the draws."):
-            self.inner = diagnostics.inner_statistics(
-                self.model, self.samples, *self.args, **self.kwargs
-            )
-
-    def add_fit(self) -> None:
-        """Whether the data look like data of the model; a warning if they do not."""
-        with self.record.stage("fit", "Fit: the data at a subset of the draws."):
-            self.fits = diagnostics.goodness_of_fit(
-                self.model, self.samples, *self.args, **self.kwargs
-            )
+        """What the solves do at the draws, unless the chain has recorded it, and whether the data
+        look like data of the model there; a warning if they do not.
+        """
+        stateful = self.plan.settings.stateful
+        look: Any = diagnostics.goodness_of_fit if stateful else diagnostics.solves_and_fit
+        with self.record.stage(
+            "draws again", "The draws again: inner solves, and fit to the data."
+        ):
+            found = look(self.model, self.samples, *self.args, **self.kwargs)
+        self.inner, self.fits = (None, found) if stateful else found
         self.record["fit"] = self.fits
         for text in filter(None, (fit.warning for fit in self.fits.values())):
             warn(text)
@@ -206,7 +204,12 @@ class Results:
         self.record["inner_report"] = inner.splitlines()
         self.record["faults"] = diagnostics.run_faults(idata)
         self.record["summary"] = self.table.to_dict(orient="index")
-        say("", self.table.to_string(float_format=lambda v: f"{v:.4g}"), "", inner)
+        lines = inner.splitlines()
+        warnings = [line for line in lines if line.startswith(WARNING)]
+        say("", self.table.to_string(float_format=lambda v: f"{v:.4g}"), "")
+        say(*(line for line in lines if line not in warnings))
+        for line in warnings:
+            warn(line.removeprefix(WARNING))
         several = len(self.fits) > 1
         say(*(f"fit{f' of {name}' if several else ''}: {fit}" for name, fit in self.fits.items()))
         if self.distances:
