@@ -89,11 +89,13 @@ def run(name: str, seed: int, time_limit: float) -> dict[str, Any]:
         status, errors = _in_a_process(command, time_limit)
         wall = time.perf_counter() - began
         written = _read_json(results)
+        known = written.get("versions", {})
         return {
             "problem": name,
             "seed": seed,
             "status": status,
             "stage": written.get("status", "not started"),
+            "versions": {name: known.get(name) for name in ("python", "jax")},
             "cpu_seconds": round(sum(written.get("cpu_seconds", {}).values()), 1),
             "wall_seconds": round(wall, 1),
             "message": _without_paths(_last_line(errors), folder) if status else "",

@@ -213,6 +213,7 @@ def measured(case: Case) -> dict:
         print(f"  {case.name}, seed {seed}: {found}", file=sys.stderr)
     return {
         "case": case.name,
+        "device": jax.devices()[0].device_kind,
         "tolerance": case.tolerance,
         "collocation_points": len(case.problem.points),
         "cpu_seconds_import": imported,

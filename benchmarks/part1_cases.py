@@ -73,7 +73,7 @@ class Case:
 
 
 def cases(profile: str) -> list[Case]:
-    """What is estimated; the paper profile has grids of 51 x 51 points in space-time."""
+    """What is estimated; the paper profile has grids of 51 x 51 points and width 128 in space-time."""
     paper = profile == "paper"
     points = 51 if paper else 21
     grids = [*_fisher(points), _heat(points), _smooth_burgers(points)]
@@ -91,7 +91,7 @@ def _fisher(points: int) -> list[Case]:
         "fisher_kpp",
         1e-6,
         points=(points, points),
-        width=32 if points > 21 else 64,
+        width=128 if points > 21 else 64,
         fourier=16,
         fourier_scale=2.0,
         patience=4,
@@ -145,11 +145,10 @@ def _heat(points: int) -> Case:
         1e-8,
         fourier=16,
         fourier_scale=2.0,
-        width=32 if fine else 64,
+        width=128 if fine else 64,
         dtype="float64",
         points=(points, points),
         nodes=201,
-        seeds=1 if fine else 5,
         steps=30 if fine else 60,
     )
 
@@ -163,10 +162,9 @@ def _smooth_burgers(points: int) -> Case:
         data={"truth": "smooth"},
         truth="smooth",
         fourier=16,
-        width=32 if fine else 64,
+        width=128 if fine else 64,
         dtype="float32" if fine else "float64",
         points=(points, points),
-        seeds=1 if fine else 5,
         steps=40 if fine else 60,
     )
 
