@@ -8,13 +8,13 @@ import pathlib
 import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_cpu_multi_thread_eigen=false --xla_cpu_use_fusion_emitters=false "
-    "--xla_backend_optimization_level=1",
-)
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 for library in ("OPENBLAS", "OMP"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+from bilo_ppl.run.compilation import compile_quickly  # noqa: E402  # when threads are set
+
+compile_quickly()
 
 HERE = pathlib.Path(__file__).resolve().parent
 if pathlib.Path(sys.argv[0]).resolve().parent == HERE and hasattr(os, "sched_setaffinity"):

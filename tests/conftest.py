@@ -4,10 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-# Tests compile much and run little. XLA reads its flags when JAX is imported.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
-)
 os.environ.setdefault("MPLBACKEND", "Agg")
 # What the commands compile here is not for the user's cache folder.
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
@@ -25,6 +21,11 @@ jax.config.update("jax_enable_x64", True)
 # A shape that was broadcast by accident is an error, not another number.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 install_import_hook("bilo_ppl", "beartype.beartype")
+
+from bilo_ppl.run.compilation import compile_quickly  # noqa: E402
+
+# Tests compile much and run little.
+compile_quickly(level=0)
 
 
 @pytest.fixture(scope="module", autouse=True)

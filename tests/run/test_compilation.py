@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 
+import jaxlib
 import pytest
+
+from bilo_ppl.run.compilation import compile_quickly
 
 SCRIPT = """
 import jax
@@ -43,3 +46,20 @@ def test_a_cache_that_the_environment_names_is_used(tmp_path):
     }
     assert not files_after(tmp_path, True, **named)
     assert list((tmp_path / "named").rglob("*-cache"))
+
+
+@pytest.mark.parametrize(
+    ("version", "known"),
+    [
+        ((0, 10, 2), ["--xla_cpu_use_fusion_emitters=false", "--xla_backend_optimization_level=2"]),
+        ((0, 11, 0), ["--xla_backend_optimization_level=2"]),
+        ((0, 12, 0), []),
+    ],
+)
+def test_no_flag_is_given_to_a_compiler_that_may_not_know_it(monkeypatch, version, known):
+    monkeypatch.setattr(jaxlib.version, "__version_info__", version)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=here")
+    compile_quickly(level=2)
+    assert os.environ["XLA_FLAGS"].split() == ["--xla_dump_to=here", *known]
+    compile_quickly(level=1)
+    assert os.environ["XLA_FLAGS"].split() == ["--xla_dump_to=here", *known]
