@@ -160,8 +160,11 @@ class _Fit:
         self.weights, self.state = new.weights, new.state
         finished = False
         if last:
-            finished = bool(new.done) or self._gains_little(loss) or self._is_enough(new, loss)
+            suffices = self._is_enough(new, loss)
+            finished = bool(new.done) or self._gains_little(loss) or suffices
             self._note(new, loss)
+            # Another loss may be less, but it is these weights that are enough.
+            self.reached = new if suffices else self.reached
         elif not starts or bool(new.done):
             self.stages, self.state = self.stages[1:], None
         return BlockReport(steps, f"loss {loss:.1e}", finished=finished)

@@ -99,6 +99,8 @@ class PartOfRows(_Steps):
             state = jax.lax.fori_loop(
                 0, length, lambda i, s: solver.follow(part(problem, taken + i), s), state
             )
+            # A count that a step made from a literal is weakly typed, and would be compiled for anew.
+            state = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), state)
             terms = problem.terms(state.weights)
             loss = sum(terms.values())
             done = (loss <= solver.tolerance) | ~jnp.isfinite(loss)
