@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from bilo_ppl._blocks import BlockReport, Lengths, run_blocks
 from bilo_ppl._types import Weights
 from bilo_ppl.inner.least_squares import LeastSquares
+from bilo_ppl.inner.linearised import is_large
 from bilo_ppl.inner.solvers import AbstractInnerSolver
 from bilo_ppl.inner.stepping import AllRows, PartOfRows, Reached
 
@@ -92,8 +93,9 @@ def fit(
 
     ``enough(weights, loss)``, asked after every chunk of the last stage, may end it too.
 
-    A large problem is solved by steps on random parts of its rows, up to eight in the place of one. The
-    parts double where the loss, which is always that on all rows, no longer falls fast.
+    A large problem is solved by steps on random parts of its rows, up to eight in the place of one. Where
+    the loss, which is always that on all rows, no longer falls fast, the steps are on all rows from then
+    on, or, where these are too many for that, the parts double.
     """
     start = time.process_time()
     large = is_large_fit(rows(stages[-1]).count)
@@ -192,11 +194,16 @@ class _FitByParts(_Fit):
     """A fit by steps on parts of the rows, which grow; a chunk that has made it much worse is undone."""
 
     count = PART
+    """Items of a part; all of them in the end, where a step on all can be had."""
     stalled = 0
     """Chunks in a row, on the largest parts, that gained little."""
 
     def _stepping(self) -> Any:
         return PartOfRows(self.solver, self.rows, self.weights, self.stages[-1], self.count)
+
+    def block(self, length: int) -> BlockReport:
+        """See `_Fit.block`; a step on all rows stands for several on parts."""
+        return super().block(max(1, length // PART_STEPS) if self.count >= self.items else length)
 
     def _note(self, new: Reached, loss: float) -> None:
         best = self.reached
@@ -211,9 +218,13 @@ class _FitByParts(_Fit):
         self.stalled = self.stalled + 1 if loss > (1 - self.least_gain) * before else 0
 
     def _grow(self) -> None:
-        if self.count < min(self.items, LARGEST_PART):
-            self.count, self.state, self.stalled = 2 * self.count, None, 0
-            self._steps = self._stepping()
+        if self.count >= self.items:
+            return
+        whole = not is_large(self.rows(self.stages[-1]), self.weights)
+        if whole or self.count < LARGEST_PART:
+            self.count = self.items if whole else 2 * self.count
+            self.state, self.stalled = None, 0
+            self._steps = super()._stepping() if whole else self._stepping()
 
     def _gains_little(self, loss: float) -> bool:
         return self.stalled >= PATIENCE and self.least_gain > 0

@@ -30,6 +30,9 @@ __all__ = ["Pretrained", "pretrain"]
 CHUNKS, CHUNKS_THAT_ASK = 20, 60
 """In which training is done: shorter ones where each may be enough, so that it does not go far beyond."""
 
+ENOUGH = 0.4
+"""Training ends where the error is so much less than what is allowed."""
+
 PARTS_OF_TIME = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """Of an evolution that is learnt from its beginning. Fitted to all times at once, a network may find a
 steady state, which solves the equation, and hide the way to it between the first points."""
@@ -52,7 +55,7 @@ def pretrain(
     row_weights: Mapping[str, float] | None = None,
     data: tuple[Points, Any] | None = None,
     data_weight: float = 1.0,
-    enough: Callable[[LocalOperator, float], bool] | None = None,
+    error: Callable[[LocalOperator], float] | None = None,
     progress: bool = True,
     **architecture: Any,
 ) -> Pretrained:
@@ -65,8 +68,9 @@ def pretrain(
     fitted with weight ``data_weight`` besides the PDE. ``architecture`` goes to `LocalOperator` (width,
     depth, fourier, residual, scales, embedded, dtype).
 
-    ``enough(operator, loss)`` says whether the operator is right enough already: asked after every chunk
-    of steps, it may end training before the tolerance is reached, and decides whether points suffice.
+    ``error(operator)`` says how wrong the operator still is, in units of what is allowed. Asked after
+    every chunk of steps, an error below 0.4 ends training before the tolerance is reached; and points
+    suffice where it is below one.
 
     Afterwards the loss is measured at points that the fit has not seen. Where it is much larger there,
     training begins anew with twice the points, added by the residual, up to four times the problem's, and
@@ -100,17 +104,14 @@ def pretrain(
             operator.weights,
             progress=progress,
             label="pretrain",
-            chunks=CHUNKS if enough is None else CHUNKS_THAT_ASK,
+            chunks=CHUNKS if error is None else CHUNKS_THAT_ASK,
             stages=[jnp.asarray(part, operator.dtype) for part in parts],
-            enough=enough and (lambda w, loss, op=at_points: enough(op.with_weights(w), loss)),
+            enough=error and (lambda w, _, op=at_points: error(op.with_weights(w)) <= ENOUGH),
         )
         look = adequate(weights, batch_of_one, points)
-        if enough is None:
-            suffices = look.suffices
-        else:
-            suffices = enough(at_points.with_weights(weights), report.loss)
+        suffices = look.suffices if error is None else error(at_points.with_weights(weights)) <= 1
         fixed = False
-        if not (report.converged if enough is None else suffices):
+        if not (report.converged if error is None else suffices):
             fixed = _warn_of_fixed_rows(rows_at(points)(1.0), weights, solver.tolerance)
         # More points would only thin out rows that no weight can change.
         if suffices or fixed or look.more is None:

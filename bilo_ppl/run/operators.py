@@ -60,9 +60,6 @@ WIDER = 3.0
 PRECISION = 1e-12
 """A loss that nothing aims below."""
 
-ENOUGH = 0.25
-"""Pretraining ends where u is so much more right than the noise asks for."""
-
 
 def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepared:
     """The numerical operator, or a fine-tuned one: loaded or pretrained, and adapted if asked for.
@@ -91,10 +88,10 @@ def _pretrained(
     tolerance = PRECISION if error else HEADROOM * plan.tolerance
     found: list[Accuracy] = []
 
-    def enough(operator: LocalOperator, loss: float) -> bool:
+    def worst(operator: LocalOperator) -> float:
         assert error is not None
         found.append(error(operator, start, plan.first_guess))
-        return found[-1].worst <= ENOUGH
+        return found[-1].worst
 
     with record.stage("pretrain", f"Pretraining the operator at {_text(start)}."):
         operator, report = pretrain(
@@ -103,7 +100,7 @@ def _pretrained(
             key=jax.random.key(settings.seed),
             solver=LevenbergMarquardt(tolerance=tolerance, max_steps=PRETRAIN_STEPS),
             sensitivity=plan.sensitivity(),
-            enough=enough if error else None,
+            error=worst if error else None,
             progress=not settings.quiet,
             **plan.file.architecture,
         )

@@ -11,7 +11,7 @@ import bilo_ppl as bilo
 from bilo_ppl.inner import fitting
 from bilo_ppl.inner.fitting import fit
 from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
-from bilo_ppl.inner.stepping import PartOfRows
+from bilo_ppl.inner.stepping import AllRows, PartOfRows
 
 X = np.linspace(-1, 1, 2000)
 
@@ -70,6 +70,37 @@ def test_after_steps_on_parts_the_loss_is_that_of_all_rows():
     assert abs(reached.state.loss / reached.loss - 1) > 0.01
 
 
+def test_steps_on_parts_are_compiled_once():
+    traced = []
+
+    def rows(_):
+        traced.append("rows")
+        return problem()
+
+    steps = PartOfRows(SOLVER, rows, START, jnp.array(0), 100)
+    reached = steps(START, None, jnp.array(0), 3)
+    before = len(traced)
+    for length in (3, 5):
+        reached = steps(reached.weights, reached.state, jnp.array(0), length)
+    assert len(traced) == before
+
+
+def test_weights_that_are_enough_are_kept_though_others_had_less_loss():
+    asked = []
+
+    def enough(weights, loss):
+        asked.append((weights, loss))
+        return loss > min(loss for _, loss in asked)
+
+    solver = eqx.tree_at(lambda s: s.tolerance, SOLVER, 1e-12)
+    noisy = problem(noise=0.3)
+    weights, report = fit(solver, lambda _: noisy, START, progress=False, label="", enough=enough)
+    last, loss = asked[-1]
+    assert loss > min(loss for _, loss in asked)
+    np.testing.assert_array_equal(weights, last)
+    assert report.loss == loss
+
+
 def test_large_and_small_fits_take_different_steps(monkeypatch):
     used = []
     monkeypatch.setattr(fitting, "PartOfRows", lambda *a: used.append("part") or PartOfRows(*a))
@@ -79,12 +110,17 @@ def test_large_and_small_fits_take_different_steps(monkeypatch):
     assert used
 
 
-def test_parts_grow_where_their_noise_is_in_the_way():
+@pytest.mark.parametrize("too_large", [False, True])
+def test_parts_grow_where_their_noise_is_in_the_way(monkeypatch, too_large):
     """Data with noise: the loss on all rows has a floor, below which no part may lead."""
+    used = []
+    monkeypatch.setattr(fitting, "AllRows", lambda *a: used.append("all") or AllRows(*a))
+    monkeypatch.setattr(fitting, "is_large", lambda *_: too_large)
     solver = eqx.tree_at(lambda s: s.tolerance, SOLVER, 1e-12)
     _, report = fit(
         solver, lambda _: problem(noise=0.3), START, progress=False, label="", least_gain=0.01
     )
+    assert used == ([] if too_large else ["all"])
     exact, _ = fit(
         bilo.LevenbergMarquardt(1e-12, 60),
         lambda _: _by_all_rows(problem(noise=0.3)),
@@ -93,7 +129,7 @@ def test_parts_grow_where_their_noise_is_in_the_way():
         label="",
     )
     floor = float(problem(noise=0.3).loss(exact))
-    assert report.loss < 1.01 * floor
+    assert report.loss < (1.01 if too_large else 1 + 1e-5) * floor
     assert report.history[-1][1] == report.loss
 
 

@@ -61,6 +61,24 @@ def test_report(small_pretrained):
     assert "tolerance 1e-08 reached" in str(report)
 
 
+def test_an_error_that_is_small_enough_ends_training(small_problem):
+    told = iter([9.0, 3.0, 0.5, 0.39, 0.39])
+    operator, report = pretrained(
+        small_problem, tolerance=1e-12, max_steps=60, error=lambda _: next(told)
+    )
+    assert next(told, None) is None
+    assert 0 < report.steps < 60
+    assert report.adequate
+    assert operator.points.shape == small_problem.points.shape
+
+
+@pytest.mark.parametrize(("error", "suffices"), [(0.9, True), (1.1, False)])
+def test_points_suffice_where_the_error_is_no_larger_than_allowed(small_problem, error, suffices):
+    operator, report = pretrained(small_problem, max_steps=5, error=lambda _: error)
+    assert report.adequate == suffices
+    assert (len(operator.points) == len(small_problem.points)) == suffices
+
+
 def test_data_are_fitted_beside_the_equation(small_problem):
     """Values that contradict the equation pull the operator away from its solution."""
     x = np.linspace(0.1, 0.9, 5)[:, None]
