@@ -100,6 +100,7 @@ def prepare(settings: S, file: ModelFile) -> Plan[S]:
     """
     folder = _folder(settings, file)
     folder.check()
+    file = _shaped(file, settings.architecture)
     observations = _observations(settings, file)
     loaded = None
     if settings.fine_tuned and settings.operator_file is not None:
@@ -119,6 +120,16 @@ def prepare(settings: S, file: ModelFile) -> Plan[S]:
         first_guess=site_values(file.start, look.latent),
         solutions=tuple(look.solutions),
     )
+
+
+def _shaped(file: ModelFile, architecture: dict[str, int]) -> ModelFile:
+    """The model file with another shape of its network."""
+    if architecture and "network" in file.architecture:
+        raise ValueError(
+            f"{file.path} brings a network of its own, which --{' and --'.join(architecture)} cannot "
+            "shape."
+        )
+    return dataclasses.replace(file, architecture={**file.architecture, **architecture})
 
 
 def _folder(settings: CommonSettings, file: ModelFile) -> RunFolder:

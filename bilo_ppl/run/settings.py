@@ -71,6 +71,27 @@ class CommonSettings(abc.ABC):
         group=OPERATOR,
         help="load this operator instead of pretraining one",
     )
+    width: int | None = option(
+        None,
+        least=1,
+        unset="the model file's, else 64",
+        group=OPERATOR,
+        help="units in each hidden layer of the network",
+    )
+    depth: int | None = option(
+        None,
+        least=1,
+        unset="the model file's, else 2",
+        group=OPERATOR,
+        help="hidden layers of the network",
+    )
+    fourier: int | None = option(
+        None,
+        least=0,
+        unset="the model file's, else 0",
+        group=OPERATOR,
+        help="random Fourier features in which the network sees the point, for oscillating solutions",
+    )
     tol: float | None = option(
         None,
         positive=True,
@@ -117,11 +138,27 @@ class CommonSettings(abc.ABC):
     def check(self) -> None:
         """Raise a ``ValueError`` for a value that cannot be meant."""
         check_options(self)
+        if self.architecture and not self.pretrains:
+            raise ValueError(
+                f"--{' and --'.join(self.architecture)} would shape a network to pretrain, and there is "
+                "none: the operator is numerical, or comes from a file."
+            )
 
     @property
     def fine_tuned(self) -> bool:
         """Whether the PDE is solved by a fine-tuned network."""
         return self.operator == "fine-tuned"
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether a network is pretrained here."""
+        return self.fine_tuned and self.operator_file is None
+
+    @property
+    def architecture(self) -> dict[str, int]:
+        """What is given of the network's shape: arguments of `LocalOperator`."""
+        given = {name: getattr(self, name) for name in ("width", "depth", "fourier")}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     @abc.abstractmethod
@@ -161,8 +198,7 @@ class CommonSettings(abc.ABC):
     @property
     def written(self) -> tuple[str, ...]:
         """Names of all files that the command may write, as patterns relative to the folder."""
-        pretrains = self.fine_tuned and self.operator_file is None
-        operators = ("operator.eqx",) * pretrains + ("operator-adapted.eqx",) * self.adapts
+        operators = ("operator.eqx",) * self.pretrains + ("operator-adapted.eqx",) * self.adapts
         return ("run.json", *operators, *self.FILES)
 
     def output_folder(self, model_name: str) -> pathlib.Path:

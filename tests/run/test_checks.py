@@ -1,5 +1,7 @@
 """What a command line asks of the inner solves, as the stages of a run are given it."""
 
+import pathlib
+
 import pytest
 
 import bilo_ppl as bilo
@@ -74,3 +76,36 @@ def test_solver_and_limit_of_the_command_line_are_those_of_the_solves(planned, c
     solver = fine_tuned(planned(command, "--inner", "adam", "--max-inner-steps", "18")).solver
     assert isinstance(solver, bilo.OptaxSolver)
     assert solver.max_steps == 18
+
+
+@COMMANDS
+def test_the_network_has_the_shape_that_the_command_line_gives(planned, command):
+    network = fine_tuned(
+        planned(command, "--rank", "0", "--width", "5", "--depth", "3", "--fourier", "4")
+    ).operator.network
+    assert [layer.weight.shape for layer in network.layers] == [(5, 8), (5, 5), (5, 5), (1, 5)]
+    # What is not given is as the model file says, and that alone.
+    own = 'architecture = {"width": 6, "depth": 1}\n'
+    pathlib.Path("closed.py").write_text(pathlib.Path("closed.py").read_text() + own)
+    network = fine_tuned(planned(command, "--rank", "0", "--width", "5")).operator.network
+    assert [layer.weight.shape for layer in network.layers] == [(5, 1), (1, 5)]
+
+
+@COMMANDS
+@pytest.mark.parametrize(
+    "arguments", [["--operator", "numerical"], ["--operator-file", "there.eqx"]]
+)
+def test_a_shape_without_a_network_to_pretrain_is_refused(folder, capsys, command, arguments):
+    assert main([command, "closed.py", "--width", "8", "--depth", "1", *arguments]) == 2
+    assert "--width and --depth would shape a network to pretrain" in capsys.readouterr().err
+
+
+def test_a_network_of_the_model_file_has_its_own_shape(folder, capsys):
+    own = """
+import equinox, jax
+net = equinox.nn.MLP(1, 1, 4, 1, key=jax.random.key(0))
+architecture = {"network": lambda x, e: net(x) + 0 * e[:1]}
+"""
+    pathlib.Path("closed.py").write_text(pathlib.Path("closed.py").read_text() + own)
+    assert main(["run", "closed.py", "--fourier", "3"]) == 2
+    assert "brings a network of its own, which --fourier cannot shape" in capsys.readouterr().err
