@@ -14,6 +14,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from bilo_ppl._compile import jit_once
+from bilo_ppl.estimate.derivatives import differentiated
 from bilo_ppl.estimate.laplace_approximation import entries_of, laplace
 from bilo_ppl.estimate.objective import Objective
 from bilo_ppl.estimate.result import Estimate
@@ -37,7 +38,7 @@ class EstimateAccuracy(NamedTuple):
     converged: bool
     """Whether it reached its tolerance."""
     note: str
-    """Why there are no shifts."""
+    """Why there are no shifts, or why they are in units of another covariance than Laplace's."""
 
     @property
     def largest_shift(self) -> float:
@@ -60,9 +61,10 @@ class EstimateAccuracy(NamedTuple):
         advice = (
             "" if self.good else " Estimate again with a tighter tolerance (--tol) or more points."
         )
+        units = f" by the Gauss-Newton Hessian, since {self.note}" if self.note else ""
         return (
             f"{verdict}: {solve} would change {change}, and move the estimate by "
-            f"{self.largest_shift:.2g} posterior sd ({name}).{advice}"
+            f"{self.largest_shift:.2g} posterior sd ({name}){units}.{advice}"
         )
 
 
@@ -71,8 +73,10 @@ def check_estimate(
 ) -> EstimateAccuracy:
     """Compare an estimate with that of solves to a loss ``factor`` times smaller, at more points.
 
-    Laplace's approximation is not made for more than ``max_dimension`` unknowns; then, and where there
-    is none, only the change of U is known. Raises a ``ValueError`` if an operator cannot be tightened.
+    Posterior standard deviations are those of Laplace's approximation; where there is none, as with
+    noise of the solves in the differences that it is made of, those of the Gauss-Newton Hessian, which
+    needs normal likelihoods. For more than ``max_dimension`` unknowns, or without either, only the
+    change of U is known. Raises a ``ValueError`` if an operator cannot be tightened.
     """
     objective = estimate.objective
     try:
@@ -87,17 +91,35 @@ def check_estimate(
         for name, state in estimate.operator_states.items()
     }
     energy, gradient, info = jax.device_get(_evaluated(better, estimate.z, states))
-    shifts, note = None, ""
-    try:
-        covariance = laplace(estimate, max_dimension=max_dimension).covariance
+    covariance, note = _covariance(estimate, max_dimension)
+    shifts = None
+    if covariance is not None:
         moved = -covariance @ np.asarray(ravel_pytree(gradient)[0], float)
         sd = np.sqrt(np.diag(covariance))
         shifts = dict(zip(entries_of(estimate.z), (moved / sd).tolist(), strict=True))
-    except ValueError as error:
-        note = str(error).removeprefix("laplace: ")
     return EstimateAccuracy(
         float(energy) - estimate.energy, shifts, float(info.loss), bool(info.converged), note
     )
+
+
+def _covariance(estimate: Estimate, max_dimension: int) -> tuple[np.ndarray | None, str]:
+    """Of the posterior about the estimate, and what is to be said of it; None if it is not known."""
+    try:
+        return laplace(estimate, max_dimension=max_dimension).covariance, ""
+    except ValueError as error:
+        note = str(error).removeprefix("laplace: ").rstrip(".")
+    if ravel_pytree(estimate.z)[0].size > max_dimension:
+        return None, note
+    rows = np.asarray(_jacobian(estimate.objective, estimate.z, estimate.operator_states))
+    normal = rows.T @ rows
+    determined = np.isfinite(normal).all() and np.linalg.cond(normal) < 1 / np.finfo(float).eps
+    return (np.linalg.inv(normal) if determined else None), note
+
+
+@jit_once
+def _jacobian(objective: Objective, z: Any, states: Any) -> Any:
+    """Of the least-squares rows of data and priors."""
+    return differentiated(objective, z, states, rows=True)[2]
 
 
 @jit_once

@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 
 import bilo_ppl as bilo
-from bilo_ppl.estimate import check_estimate, find_map, laplace
+from bilo_ppl.estimate import accuracy, check_estimate, find_map, laplace
 from models import poisson
 
 DATA = poisson.synthetic_data(1)
@@ -51,6 +53,29 @@ def test_a_loose_estimate_is_an_alarm_that_says_how_far_it_is_off(small_operator
     assert found.shifts is not None
     assert found.shifts["D"] == pytest.approx(wanted, rel=0.3)
     assert "ALARM" in str(found)
+
+
+def test_where_differences_fail_the_gauss_newton_hessian_serves(small_operator, monkeypatch):
+    loose = estimated(small_operator, 1e2, scale=1.01)
+    wanted = check_estimate(loose, factor=1e10)
+
+    def fails(*args, **kwargs):
+        raise ValueError("laplace: the Hessian of U is noise.")
+
+    monkeypatch.setattr(accuracy, "laplace", fails)
+    found = check_estimate(loose, factor=1e10)
+    assert found.shifts is not None
+    assert found.shifts["D"] == pytest.approx(wanted.shifts["D"], rel=0.2)
+    assert "by the Gauss-Newton Hessian, since the Hessian of U is noise." in str(found)
+    # Counts have no rows.
+    counts = find_map(counted, KEY, loose.objective.operators["u"], init={"D": 1.0}, progress=False)
+    assert check_estimate(counts).shifts is None
+
+
+def counted(operator):
+    D = numpyro.sample("D", dist.Gamma(2.0, 1.0))
+    u = bilo.solution("u", operator, {"D": D})
+    numpyro.sample("n", dist.Poisson(10 * u(jnp.array([0.5]))), obs=jnp.array(9))
 
 
 def test_without_a_covariance_only_the_energy_is_known(small_operator):
