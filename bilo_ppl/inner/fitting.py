@@ -94,8 +94,8 @@ def fit(
     ``enough(weights, loss)``, asked after every chunk of the last stage, may end it too.
 
     A large problem is solved by steps on random parts of its rows, up to eight in the place of one. Where
-    the loss, which is always that on all rows, no longer falls fast, the steps are on all rows from then
-    on, or, where these are too many for that, the parts double.
+    the loss, which is always that on all rows, no longer falls fast, the parts double; with ``enough``,
+    which the noise of parts would upset, the steps are on all rows from then on, if they can be had.
     """
     start = time.process_time()
     large = is_large_fit(rows(stages[-1]).count)
@@ -220,7 +220,8 @@ class _FitByParts(_Fit):
     def _grow(self) -> None:
         if self.count >= self.items:
             return
-        whole = not is_large(self.rows(self.stages[-1]), self.weights)
+        asked = self.enough is not None
+        whole = asked and not is_large(self.rows(self.stages[-1]), self.weights)
         if whole or self.count < LARGEST_PART:
             self.count = self.items if whole else 2 * self.count
             self.state, self.stalled = None, 0

@@ -110,17 +110,26 @@ def test_large_and_small_fits_take_different_steps(monkeypatch):
     assert used
 
 
-@pytest.mark.parametrize("too_large", [False, True])
-def test_parts_grow_where_their_noise_is_in_the_way(monkeypatch, too_large):
+@pytest.mark.parametrize(
+    ("enough", "too_large"), [(None, False), (lambda *_: False, True), (lambda *_: False, False)]
+)
+def test_parts_grow_where_their_noise_is_in_the_way(monkeypatch, enough, too_large):
     """Data with noise: the loss on all rows has a floor, below which no part may lead."""
     used = []
     monkeypatch.setattr(fitting, "AllRows", lambda *a: used.append("all") or AllRows(*a))
     monkeypatch.setattr(fitting, "is_large", lambda *_: too_large)
     solver = eqx.tree_at(lambda s: s.tolerance, SOLVER, 1e-12)
     _, report = fit(
-        solver, lambda _: problem(noise=0.3), START, progress=False, label="", least_gain=0.01
+        solver,
+        lambda _: problem(noise=0.3),
+        START,
+        progress=False,
+        label="",
+        least_gain=0.01,
+        enough=enough,
     )
-    assert used == ([] if too_large else ["all"])
+    whole = enough is not None and not too_large
+    assert used == (["all"] if whole else [])
     exact, _ = fit(
         bilo.LevenbergMarquardt(1e-12, 60),
         lambda _: _by_all_rows(problem(noise=0.3)),
@@ -129,7 +138,7 @@ def test_parts_grow_where_their_noise_is_in_the_way(monkeypatch, too_large):
         label="",
     )
     floor = float(problem(noise=0.3).loss(exact))
-    assert report.loss < (1.01 if too_large else 1 + 1e-5) * floor
+    assert report.loss < (1 + 1e-5 if whole else 1.01) * floor
     assert report.history[-1][1] == report.loss
 
 
