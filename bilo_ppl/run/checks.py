@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -49,6 +49,8 @@ class Plan(Generic[S]):
     """Names of the model's sample sites without data."""
     first_guess: dict[str, Any]
     """The start of the model file as values of those of these sites that have its names and shapes."""
+    chains_near: dict[str, Any]
+    """What the model file gives as ``init``: values of latent sites."""
     solutions: tuple[str, ...]
     """Names of the model's solution sites."""
     tolerance: float
@@ -111,13 +113,14 @@ def prepare(settings: S, file: ModelFile) -> Plan[S]:
         )
     numerical = None if settings.fine_tuned else _numerical(file)
     tolerance = USUAL_TOLERANCE if settings.tol is None else settings.tol
-    plan = Plan(settings, file, observations, folder, loaded, numerical, (), {}, (), tolerance)
+    plan = Plan(settings, file, observations, folder, loaded, numerical, (), {}, {}, (), tolerance)
     operator = numerical or plan.fine_tuned(untrained(plan))
     look = _look(plan, operator)
     return dataclasses.replace(
         plan,
         latent=tuple(look.latent),
         first_guess=site_values(file.start, look.latent),
+        chains_near=_chains_near(file, look.latent),
         solutions=tuple(look.solutions),
     )
 
@@ -130,6 +133,18 @@ def _shaped(file: ModelFile, architecture: dict[str, int]) -> ModelFile:
             "shape."
         )
     return dataclasses.replace(file, architecture={**file.architecture, **architecture})
+
+
+def _chains_near(file: ModelFile, latent: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``init`` of a model file, all of which must be values of sites."""
+    found = site_values(file.init, latent)
+    if wrong := [name for name in file.init if name not in found]:
+        shapes = ", ".join(f"{name} {site['fn'].shape()}" for name, site in latent.items())
+        raise ValueError(
+            f"{file.path}: init has {wrong}, which are no sample sites without data, or have not their "
+            f"shape. The model has {shapes}."
+        )
+    return found
 
 
 def _folder(settings: CommonSettings, file: ModelFile) -> RunFolder:

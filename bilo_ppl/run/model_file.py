@@ -30,7 +30,7 @@ EXPECTED = {
     "synthetic_data": "a function of a seed that returns a mapping with x (n, d), y (n,) or (n, "
     "components), sigma, and, where there are several, experiment (n,)",
 }
-OPTIONAL = ("truth", "reference", "reference_grid", "exact", "architecture")
+OPTIONAL = ("truth", "reference", "reference_grid", "exact", "architecture", "init")
 
 INSTALLED = "bilo_ppl_models"
 """The package under which a wheel carries the folder models/."""
@@ -59,6 +59,8 @@ class ModelFile:
     """Arguments of `LocalOperator` (width, depth, network, dtype, ...) for pretraining."""
     exact: Any = None
     """The solution at ``truth``, a function of a point."""
+    init: Any = dataclasses.field(default_factory=dict)
+    """Values by sample site near which chains start, in the place of where adaptation has ended."""
 
     @property
     def default_sigma(self) -> Any:
@@ -194,6 +196,11 @@ def _check(found: ModelFile) -> None:
         refuse("problem")
     if not isinstance(found.start, Mapping):
         refuse("start")
+    if not isinstance(found.init, Mapping):
+        raise ValueError(
+            f"{found.path}: init is {_described(found.init)}; it must be a mapping from sample sites of "
+            "the model to values."
+        )
     if not callable(found.synthetic_data):
         refuse("synthetic_data")
     if not callable(found.model) or not _takes_data(found.model):

@@ -1,6 +1,7 @@
 """What a command line asks of the inner solves, as the stages of a run are given it."""
 
 import pathlib
+import re
 
 import pytest
 
@@ -109,3 +110,32 @@ architecture = {"network": lambda x, e: net(x) + 0 * e[:1]}
     pathlib.Path("closed.py").write_text(pathlib.Path("closed.py").read_text() + own)
     assert main(["run", "closed.py", "--fourier", "3"]) == 2
     assert "brings a network of its own, which --fourier cannot shape" in capsys.readouterr().err
+
+
+def test_where_chains_start_is_said_by_the_option_or_else_by_the_model_file(planned):
+    def first(*arguments):
+        plan = planned("run", *arguments)
+        return sample_pipeline.first_values(plan)
+
+    assert first() == {"D": 2.0}
+    pathlib.Path("closed.py").write_text(
+        pathlib.Path("closed.py").read_text() + 'init = {"D": 7}\n'
+    )
+    assert first() == {"D": 7.0}
+    assert first("--init", "start") == {"D": 2.0}
+    assert first("--init", "prior") is None
+
+
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        ("{'E': 1.0}", r"init has \['E'\].*The model has D \(\)"),
+        ("{'D': [1.0, 2.0]}", r"init has \['D'\]"),
+        ("3", "init is 3; it must be a mapping"),
+    ],
+)
+def test_an_init_that_says_nothing_of_the_model_is_refused(folder, capsys, init, message):
+    pathlib.Path("closed.py").write_text(pathlib.Path("closed.py").read_text() + f"init = {init}\n")
+    assert main(["run", "closed.py", "--operator", "numerical"]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not pathlib.Path("runs").exists()

@@ -30,14 +30,15 @@ TREE_DEPTH = (6, 10)
 def make_kernel(
     settings: SampleSettings,
     model: Callable,
-    start: Mapping[str, Any],
+    start: Mapping[str, Any] | None,
     inverse_mass_matrix: Any = None,
 ) -> Any:
     """The NumPyro kernel of a run, in the units that adaptation has found, if it has.
 
-    ``start`` are first values by latent site; ``inverse_mass_matrix`` variances, or a covariance.
+    ``start`` are first values by latent site, None for draws from the prior; ``inverse_mass_matrix``
+    variances, or a covariance.
     """
-    init = init_to_sample if settings.init == "prior" else init_near(start)
+    init = init_to_sample if start is None else init_near(start)
     common: dict[str, Any] = {"step_size": FIRST_STEP, "init_strategy": init}
     if inverse_mass_matrix is not None:
         matrix = jnp.asarray(inverse_mass_matrix)

@@ -125,7 +125,7 @@ def _attempt(
             "end in which mode is then no measure of its weight."
         )
     sampler = _sampler(plan, prepared)
-    starts = prepared.starts(plan.settings.chains) if plan.settings.init == "adapted" else None
+    starts = prepared.starts(plan.settings.chains) if _init(plan) == "adapted" else None
     _warm_up(plan, record, sampler, starts)
     interrupted = _sample(plan, record, sampler)
     results = Results(plan, record, prepared.operator, sampler)
@@ -138,10 +138,23 @@ def _attempt(
     return results, interrupted
 
 
+def _init(plan: Plan[SampleSettings]) -> str:
+    """Where chains start; "given" for the ``init`` of a model file."""
+    return plan.settings.init or ("given" if plan.chains_near else "adapted")
+
+
+def first_values(plan: Plan[SampleSettings]) -> dict[str, Any] | None:
+    """Values of latent sites near which chains start, unless adaptation says where; None: prior draws."""
+    init = _init(plan)
+    if init == "prior":
+        return None
+    return plan.chains_near if init == "given" else plan.first_guess
+
+
 def _sampler(plan: Plan[SampleSettings], prepared: Prepared) -> BlockSampler:
     settings = plan.settings
     model = plan.model(prepared.operator)
-    kernel = make_kernel(settings, model, plan.first_guess, prepared.inverse_mass_matrix)
+    kernel = make_kernel(settings, model, first_values(plan), prepared.inverse_mass_matrix)
     return BlockSampler(
         kernel,
         plan.observations.model_args,

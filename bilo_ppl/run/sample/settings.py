@@ -36,9 +36,10 @@ class SampleSettings(CommonSettings):
     )
     warmup: int = option(500, least=0, group=SAMPLING, help="warm-up transitions of each chain")
     samples: int = option(1000, least=1, group=SAMPLING, help="draws of each chain")
-    init: str = option(
-        "adapted",
+    init: str | None = option(
+        None,
         choices=("adapted", "start", "prior"),
+        unset="near `init` of the model file, else adapted",
         group=SAMPLING,
         help="where chains start: dispersed over what adaptation has explored (without adaptation as "
         "for start), near the pretrained theta, or at draws from the prior",
