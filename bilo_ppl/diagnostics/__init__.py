@@ -7,7 +7,13 @@ that needs it.
 from bilo_ppl.diagnostics.faults import Faults
 from bilo_ppl.diagnostics.fit import Fit, goodness_of_fit, solves_and_fit
 from bilo_ppl.diagnostics.inner import inner_statistics, solution_draws
-from bilo_ppl.diagnostics.report import inner_report, run_faults, summary, write_summary_csv
+from bilo_ppl.diagnostics.report import (
+    inner_findings,
+    inner_report,
+    run_faults,
+    summary,
+    write_summary_csv,
+)
 from bilo_ppl.diagnostics.results import add_certificates, load, save, to_arviz
 
 __all__ = [
@@ -15,6 +21,7 @@ __all__ = [
     "Fit",
     "add_certificates",
     "goodness_of_fit",
+    "inner_findings",
     "inner_report",
     "inner_statistics",
     "load",

@@ -10,7 +10,7 @@ from bilo_ppl.diagnostics._draws import scalar_draws
 from bilo_ppl.diagnostics.faults import Faults, count_faults, divergence_warning
 from bilo_ppl.diagnostics.results import chain_diagnostics
 
-__all__ = ["inner_report", "run_faults", "summary", "write_summary_csv"]
+__all__ = ["inner_findings", "inner_report", "run_faults", "summary", "write_summary_csv"]
 
 R_HAT_LIMIT = 1.01
 ESS_LIMIT = 400
@@ -63,6 +63,14 @@ def inner_report(
     ``tolerance`` and ``max_steps`` are the inner solver's, for comparison with the worst loss and
     to explain divergences. Statistics that were not recorded are named as missing.
     """
+    lines, warnings = inner_findings(idata, tolerance=tolerance, max_steps=max_steps)
+    return "\n".join(lines + [f"WARNING: {text}" for text in warnings])
+
+
+def inner_findings(
+    idata: Any, *, tolerance: float | None = None, max_steps: int | None = None
+) -> tuple[list[str], list[str]]:
+    """The lines of `inner_report`, and its warnings apart from them."""
     stats = _stats(idata)
     table = summary(idata)
     sizes = idata["posterior"].sizes
@@ -85,7 +93,7 @@ def inner_report(
         draws = _posterior(idata, None)
         diverging = stats["diverging"]
         warnings.append(divergence_warning(faults, diverging, draws, tolerance, max_steps))
-    return "\n".join(lines + [f"WARNING: {text}" for text in warnings])
+    return lines, warnings
 
 
 def run_faults(idata: Any) -> Faults:

@@ -166,7 +166,8 @@ class _Fit:
             finished = bool(new.done) or self._gains_little(loss) or suffices
             self._note(new, loss)
             # Another loss may be less, but it is these weights that are enough.
-            self.reached = new if suffices else self.reached
+            if suffices:
+                self.reached = new
         elif not starts or bool(new.done):
             self.stages, self.state = self.stages[1:], None
         return BlockReport(steps, f"loss {loss:.1e}", finished=finished)

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import chi2
 
 import bilo_ppl as bilo
-from bilo_ppl.diagnostics import goodness_of_fit
+from bilo_ppl.diagnostics import goodness_of_fit, inner_statistics, solves_and_fit
 from models import poisson
 
 EXACT = bilo.ClosedForm(poisson.problem, lambda x, theta: jnp.sin(jnp.pi * x[0]) / theta["D"])
@@ -81,3 +81,18 @@ def test_unsolved_draws_stand_and_bad_arguments_are_refused():
     assert goodness_of_fit(model, DRAWS, never, X, y, SIGMA, max_draws=7)["y"].draws == 7
     with pytest.raises(ValueError, match="max_draws must be at least 1"):
         goodness_of_fit(model, DRAWS, EXACT, X, y, SIGMA, max_draws=0)
+
+
+def test_solves_and_fit_in_one_pass_are_those_of_two():
+    """Solves of few draws are tried at all of them, in the shape of the draws."""
+    some = bilo.ClosedForm(EXACT.problem, EXACT.formula, valid=lambda theta: theta["D"] < 1.0)
+    arguments = (model, DRAWS, some, X, data(SIGMA * NOISE), SIGMA)
+    infos, fits = solves_and_fit(*arguments)
+    wanted = inner_statistics(*arguments)
+    assert infos.keys() == wanted.keys() == {"u"}
+    np.testing.assert_array_equal(infos["u"].converged, wanted["u"].converged)
+    np.testing.assert_array_equal(infos["u"].converged, DRAWS["D"] < 1.0)
+    every = goodness_of_fit(*arguments, max_draws=300)
+    assert fits.keys() == every.keys() == {"y"}
+    np.testing.assert_allclose(fits["y"], every["y"], rtol=1e-10)
+    assert fits["y"].draws == 300

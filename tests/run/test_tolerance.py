@@ -4,9 +4,12 @@ import jax
 import pytest
 
 import bilo_ppl as bilo
+from bilo_ppl.run.checks import prepare
+from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.record import Record
+from bilo_ppl.run.sample.settings import SampleSettings
 from bilo_ppl.run.settings import RunFailedError
-from bilo_ppl.run.tolerance import tolerance_at_mode
+from bilo_ppl.run.tolerance import tolerance_at_mode, tolerance_at_prior_draws, tolerance_of
 from bilo_ppl.validation.accuracy import NOISE_LIMIT, SAFE, Accuracy, PredictionError
 from models import poisson
 
@@ -73,3 +76,33 @@ def test_a_loss_that_no_network_reaches_ends_the_run(fine):
         tolerance(fine, (loss / 1e-14) ** 0.5)
     with pytest.raises(RunFailedError, match="the error of the solution is not finite"):
         tolerance(fine, float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("worst", "at_draws", "wanted"),
+    [
+        (1e-5, 1e-7, 1e-7),  # home says little, and the draws ask for more than it would
+        (1e-5, 1e-12, 1e-10),  # as far as home can be trusted
+        (1e-5, float("inf"), 1e-10),  # the draws say nothing
+        (0.4, 1e-3, 2e-14),  # home says it
+    ],
+)
+def test_where_home_says_little_prior_draws_are_asked(worst, at_draws, wanted):
+    record, found = _Record(), Accuracy(worst * NOISE_LIMIT, 0.0)
+    assert tolerance_of(record, found, 1e-14, lambda: at_draws) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_of_prior_draws_the_tightest_tolerance_counts(fine, tmp_path):
+    """With the same error everywhere that is the one of the least loss."""
+    plan = prepare(SampleSettings("poisson", rank=0, out=tmp_path / "out"), load_model("poisson"))
+    error = _ToldError(SAFE)
+    found = tolerance_at_prior_draws(plan, error, fine.operator)
+    thetas = [theta["D"] for theta, _ in error.asked]
+    assert len({float(D) for D in thetas}) == 8
+    assert all(
+        float(D) == float(values["D"]) for D, (_, values) in zip(thetas, error.asked, strict=True)
+    )
+    solved = plan.fine_tuned(fine.operator)
+    least = min(float(solved.loss_of_home_state({"D": D})) for D in thetas)
+    assert least / 2.5 <= found <= least * (1 + 1e-6)
+    assert tolerance_at_prior_draws(plan, _ToldError(float("nan")), fine.operator) == float("inf")

@@ -30,9 +30,6 @@ MANY_POINTS, FEWER_DRAWS = 500, 24
 MANY_STEPS, MANY_DIVERGENCES = 0.5, 0.02
 """Parts of draws that need inner steps, and of diverging transitions, which contradict an adaptation."""
 
-WARNING = "WARNING: "
-"""How a line of a report begins that is a warning."""
-
 TIGHTENING = (1e-3, 0.25)
 """Between these lies the factor of a tolerance that has proved too loose."""
 
@@ -200,16 +197,15 @@ class Results:
         say, folder = self.record.say, self.record.folder.path
         idata = self.idata()
         limit = self.plan.settings.inner_limit if self.plan.settings.fine_tuned else None
-        inner = diagnostics.inner_report(idata, tolerance=self.tolerance, max_steps=limit)
-        self.record["inner_report"] = inner.splitlines()
+        lines, warnings = diagnostics.inner_findings(
+            idata, tolerance=self.tolerance, max_steps=limit
+        )
+        self.record["inner_report"] = [*lines, *(f"WARNING: {text}" for text in warnings)]
         self.record["faults"] = diagnostics.run_faults(idata)
         self.record["summary"] = self.table.to_dict(orient="index")
-        lines = inner.splitlines()
-        warnings = [line for line in lines if line.startswith(WARNING)]
-        say("", self.table.to_string(float_format=lambda v: f"{v:.4g}"), "")
-        say(*(line for line in lines if line not in warnings))
-        for line in warnings:
-            warn(line.removeprefix(WARNING))
+        say("", self.table.to_string(float_format=lambda v: f"{v:.4g}"), "", *lines)
+        for text in warnings:
+            warn(text)
         several = len(self.fits) > 1
         say(*(f"fit{f' of {name}' if several else ''}: {fit}" for name, fit in self.fits.items()))
         if self.distances:
