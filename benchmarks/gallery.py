@@ -17,30 +17,23 @@ import argparse
 import csv
 import json
 import math
-import os
 import pathlib
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT, FOLDER = HERE.parent, HERE / "gallery"
+FOLDER = HERE / "gallery"
 sys.path.append(str(FOLDER))
 
 from _references import reference_moments  # noqa: E402
+from commands import PROCESSES, ROOT, alarms, run_command, write_records  # noqa: E402
 
 VERDICTS = ("right", "wrong but alarmed", "wrong and GOOD", "stopped", "timeout")
-ALARMS = ("ALARM", "UNDECIDED", "WARNING", "not available")
-"""How a string in run.json begins that is a reason to doubt the draws."""
-
-PROCESSES: set[subprocess.Popen] = set()
-"""Runs that are under way, to be ended with this program."""
 
 
 def main() -> None:
@@ -57,7 +50,7 @@ def main() -> None:
             for done in as_completed(running):
                 record = compared(done.result())
                 known[record["problem"], record["seed"]] = record
-                _write(out, [known[case] for case in sorted(known)])
+                write_records(out, [known[case] for case in sorted(known)])
                 print(f"{record['problem']} {record['seed']}: {_line(record)}", flush=True)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -83,52 +76,24 @@ def run(name: str, seed: int, time_limit: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         results = pathlib.Path(folder) / "run"
         file = (FOLDER / f"{name}.py").relative_to(ROOT)
-        command = [sys.executable, "-m", "bilo_ppl", "run", str(file), "--quiet"]
-        command += ["--seed", str(seed), "--data-seed", str(seed), "--out", str(results)]
-        began = time.perf_counter()
-        status, errors = _in_a_process(command, time_limit)
-        wall = time.perf_counter() - began
-        written = _read_json(results)
-        known = written.get("versions", {})
+        arguments = ["run", str(file), "--seed", str(seed), "--data-seed", str(seed)]
+        ran = run_command(arguments, results, time_limit)
+        known = ran.written.get("versions", {})
+        certificates = ran.written.get("certificates", {})
         return {
             "problem": name,
             "seed": seed,
-            "status": status,
-            "stage": written.get("status", "not started"),
+            "status": ran.status,
+            "stage": ran.written.get("status", "not started"),
             "versions": {name: known.get(name) for name in ("python", "jax")},
-            "cpu_seconds": round(sum(written.get("cpu_seconds", {}).values()), 1),
-            "wall_seconds": round(wall, 1),
-            "message": _without_paths(_last_line(errors), folder) if status else "",
-            "alarms": [_without_paths(text, folder) for text in alarms(written)],
-            "stderr": [_without_paths(text, folder) for text in errors.splitlines()[-20:]],
-            "certificates": {
-                key: value["good"] for key, value in written.get("certificates", {}).items()
-            },
+            "cpu_seconds": round(ran.cpu_seconds(), 1),
+            "wall_seconds": round(ran.wall_seconds, 1),
+            "message": ran.message if ran.status else "",
+            "alarms": [text.replace(f"{folder}/", "") for text in alarms(ran.written)],
+            "stderr": ran.errors.splitlines()[-20:],
+            "certificates": {key: value["good"] for key, value in certificates.items()},
             "summary": _read_summary(results),
         }
-
-
-def _in_a_process(command: Sequence[str], time_limit: float) -> tuple[int | None, str]:
-    """Exit status, None after the time limit, and what was written to stderr."""
-    pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
-        PROCESSES.add(process)
-        try:
-            errors = process.communicate(timeout=time_limit)[1]
-            return process.returncode, errors
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return None, process.communicate()[1]
-        finally:
-            PROCESSES.discard(process)
-
-
-def alarms(written: Mapping[str, Any]) -> list[str]:
-    """Every reason to doubt the draws that run.json gives; what stderr says of speed is none."""
-    certificates = written.get("certificates", {})
-    found = [text for text in _strings(written) if text.startswith(ALARMS)]
-    found += [f"{name}: not good" for name, value in certificates.items() if not value["good"]]
-    return list(dict.fromkeys(found if certificates else [*found, "no certificate"]))
 
 
 def compared(record: dict[str, Any]) -> dict[str, Any]:
@@ -195,46 +160,12 @@ def _line(record: Mapping[str, Any]) -> str:
     return f"{text}; {record['stage']}. {record['message']}"
 
 
-def _read_json(results: pathlib.Path) -> dict[str, Any]:
-    path = results / "run.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
 def _read_summary(results: pathlib.Path) -> dict[str, dict[str, str]]:
     path = results / "summary.csv"
     if not path.is_file():
         return {}
     with open(path, newline="") as file:
         return {row["name"]: row for row in csv.DictReader(file)}
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """All strings in nested JSON values."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _strings(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _strings(part)
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
-
-
-def _without_paths(text: str, folder: str) -> str:
-    return text.replace(f"{folder}/", "").replace(f"{ROOT}/", "")
-
-
-def _write(path: pathlib.Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """The whole file or nothing, so that an interrupt loses no run."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(records, indent=1) + "\n")
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

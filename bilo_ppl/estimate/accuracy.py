@@ -1,8 +1,8 @@
 """How far a point estimate is from that of a nearly exact solution of the PDE.
 
 U and its gradient are computed again at the estimate, by solves to a much smaller loss at more points.
-One Newton step with the covariance of Laplace's approximation then says, in posterior standard
-deviations, where the estimate would move.
+One Newton step, with the Hessian of the least-squares rows or that of Laplace's approximation, then says,
+in posterior standard deviations, where the estimate would move.
 """
 
 import math
@@ -38,7 +38,7 @@ class EstimateAccuracy(NamedTuple):
     converged: bool
     """Whether it reached its tolerance."""
     note: str
-    """Why there are no shifts, or why they are in units of another covariance than Laplace's."""
+    """Why there are no shifts, or by what the posterior standard deviations are."""
 
     @property
     def largest_shift(self) -> float:
@@ -61,7 +61,7 @@ class EstimateAccuracy(NamedTuple):
         advice = (
             "" if self.good else " Estimate again with a tighter tolerance (--tol) or more points."
         )
-        units = f" by the Gauss-Newton Hessian, since {self.note}" if self.note else ""
+        units = f" {self.note}" if self.note else ""
         return (
             f"{verdict}: {solve} would change {change}, and move the estimate by "
             f"{self.largest_shift:.2g} posterior sd ({name}){units}.{advice}"
@@ -73,10 +73,11 @@ def check_estimate(
 ) -> EstimateAccuracy:
     """Compare an estimate with that of solves to a loss ``factor`` times smaller, at more points.
 
-    Posterior standard deviations are those of Laplace's approximation; where there is none, as with
-    noise of the solves in the differences that it is made of, those of the Gauss-Newton Hessian, which
-    needs normal likelihoods. For more than ``max_dimension`` unknowns, or without either, only the
-    change of U is known. Raises a ``ValueError`` if an operator cannot be tightened.
+    Posterior standard deviations are those of the Gauss-Newton Hessian where all data have normal
+    likelihoods and determine the unknowns: it is free of the differences of gradients, and of the noise
+    of solves in them, that Laplace's approximation is made of, which serves elsewhere. For more than
+    ``max_dimension`` unknowns, or without either, only the change of U is known. Raises a ``ValueError``
+    if an operator cannot be tightened.
     """
     objective = estimate.objective
     try:
@@ -104,16 +105,18 @@ def check_estimate(
 
 def _covariance(estimate: Estimate, max_dimension: int) -> tuple[np.ndarray | None, str]:
     """Of the posterior about the estimate, and what is to be said of it; None if it is not known."""
+    size = ravel_pytree(estimate.z)[0].size
+    if size <= max_dimension and estimate.objective.is_gaussian(
+        estimate.z, estimate.operator_states
+    ):
+        rows = np.asarray(_jacobian(estimate.objective, estimate.z, estimate.operator_states))
+        normal = rows.T @ rows
+        if np.isfinite(normal).all() and np.linalg.cond(normal) < 1 / np.finfo(float).eps:
+            return np.linalg.inv(normal), "by the Gauss-Newton Hessian"
     try:
         return laplace(estimate, max_dimension=max_dimension).covariance, ""
     except ValueError as error:
-        note = str(error).removeprefix("laplace: ").rstrip(".")
-    if ravel_pytree(estimate.z)[0].size > max_dimension:
-        return None, note
-    rows = np.asarray(_jacobian(estimate.objective, estimate.z, estimate.operator_states))
-    normal = rows.T @ rows
-    determined = np.isfinite(normal).all() and np.linalg.cond(normal) < 1 / np.finfo(float).eps
-    return (np.linalg.inv(normal) if determined else None), note
+        return None, str(error).removeprefix("laplace: ").rstrip(".")
 
 
 @jit_once

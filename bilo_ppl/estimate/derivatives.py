@@ -21,16 +21,40 @@ def differentiated(
         value_and_grad = jax.value_and_grad(objective, has_aux=True)
         (energy, aux), gradient = value_and_grad(z, operator_states)
         return energy, gradient, None, aux
-    (energy, values), pull, aux = jax.vjp(
-        lambda z: objective.with_rows(z, operator_states), z, has_aux=True
-    )
+    energy, gradient, jacobian, aux = _rows_differentiated(objective, z, operator_states)
+    penalties = _penalty_jacobian(objective, z, operator_states)
+    return energy, gradient, jnp.concatenate([jacobian, *penalties]), aux
+
+
+def _rows_differentiated(objective: Objective, z: dict[str, Any], operator_states: Any) -> Any:
+    """As `differentiated`, less the penalties: a pass for each unknown, or for each row, if fewer."""
+
+    def values(z):
+        return objective.with_rows(z, operator_states)
+
+    flat, unravel = ravel_pytree(z)
+    n = jax.eval_shape(values, z)[0][1].size
+    if flat.size <= n and _goes_forward(values, z):
+        (energy, _), push, aux = jax.linearize(
+            lambda flat: values(unravel(flat)), flat, has_aux=True
+        )
+        slopes, columns = jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype))
+        return energy, unravel(slopes), columns.T, aux
+    (energy, _), pull, aux = jax.vjp(values, z, has_aux=True)
     # The gradient of U is one more row: a single pass pulls all of them back.
-    n = values.size
     pulled = jax.vmap(pull)((jnp.eye(n + 1, 1)[:, 0], jnp.eye(n + 1, n, -1)))[0]
     gradient = jax.tree.map(lambda leaf: leaf[0], pulled)
     jacobian = jax.vmap(lambda tree: ravel_pytree(tree)[0])(pulled)[1:]
-    penalties = _penalty_jacobian(objective, z, operator_states)
-    return energy, gradient, jnp.concatenate([jacobian, *penalties]), aux
+    return energy, gradient, jacobian, aux
+
+
+def _goes_forward(function: Any, at: Any) -> bool:
+    """Whether a function has a forward mode: a reverse rule of its own (`jax.custom_vjp`) takes it."""
+    try:
+        jax.eval_shape(lambda z: jax.jvp(function, (z,), (z,), has_aux=True), at)
+    except TypeError:
+        return False
+    return True
 
 
 def _penalty_jacobian(

@@ -14,7 +14,12 @@ from bilo_ppl.estimate.descent import Descent
 from bilo_ppl.estimate.files import check_same, load_state
 from bilo_ppl.estimate.first_guess import Start, find_start
 from bilo_ppl.estimate.gradient_check import check_gradient
-from bilo_ppl.estimate.line_search import LeastSquaresTrials, Trials, backtracking_lbfgs
+from bilo_ppl.estimate.line_search import (
+    LeastSquaresTrials,
+    Trials,
+    backtracking_lbfgs,
+    gauss_newton,
+)
 from bilo_ppl.estimate.loop import MapState, begin, resumed
 from bilo_ppl.estimate.objective import Objective
 from bilo_ppl.estimate.result import Estimate, History, evaluate, message
@@ -26,6 +31,8 @@ __all__ = ["find_map"]
 
 METHODS = ("nested", "simultaneous")
 MAX_MISSES = 10
+FEW = 50
+"""Unknowns up to which a Gauss-Newton step, a linear solve for each of them, is the cheaper one."""
 
 
 def find_map(
@@ -64,9 +71,9 @@ def find_map(
       persists (Algorithm 1 of arXiv:2404.17789); the operator must be a `FineTuned`, whose solver
       has the learning rate of the weights.
     - ``optimizer``: any optax optimiser of z, by site: learning rates may differ between sites
-      (`optax.partition`). By default `backtracking_lbfgs` for "nested", which needs no learning rate,
-      and ``optax.adam(1e-2)`` for "simultaneous". `gauss_newton` ("nested" only) takes the fewest
-      steps where the likelihood is Gaussian.
+      (`optax.partition`). By default ``optax.adam(1e-2)`` for "simultaneous". For "nested" two that
+      need no learning rate: `gauss_newton`, which takes the fewest steps, for at most 50 unknowns and
+      data with a normal or log-normal likelihood, else `backtracking_lbfgs`.
     - ``init``: values of latent sites, in the space of the model; a field stands for its weights.
       Other sites start at the first guess of `unknown_function`, at the operator's pretraining
       theta of the same name, or at the prior's median.
@@ -86,8 +93,8 @@ def find_map(
     _check(method, steps, inner_steps, gradient_tolerance, step_tolerance, patience, improvement)
     if patience is None and method == "nested":
         patience = 12 if optimizer is None or isinstance(optimizer, Trials) else 100
-    optimizer = _default_optimizer(method) if optimizer is None else optimizer
     start = find_start(model, key, model_args, model_kwargs, init or {})
+    optimizer = _default_optimizer(method, start) if optimizer is None else optimizer
     _check_optimizer(optimizer, method, start)
     objective = Objective(model, model_args, dict(model_kwargs), start.operators, jacobian)
     check_gradient(objective, start.z)
@@ -110,11 +117,15 @@ def find_map(
     return _result(objective, method, descent, interrupted, stopping.inner_tolerance)
 
 
-def _default_optimizer(method: str) -> optax.GradientTransformation:
-    return _LBFGS if method == "nested" else _ADAM
+def _default_optimizer(method: str, start: Start) -> optax.GradientTransformation:
+    if method == "simultaneous":
+        return _ADAM
+    unknowns = sum(np.size(leaf) for leaf in jax.tree.leaves(start.z))
+    return _GAUSS_NEWTON if start.least_squares and unknowns <= FEW else _LBFGS
 
 
 # One object each: a new one would compile everything again.
+_GAUSS_NEWTON = gauss_newton()
 _LBFGS = backtracking_lbfgs()
 _ADAM = optax.adam(1e-2)
 

@@ -70,6 +70,17 @@ class Objective(eqx.Module):
         found = Evaluation(info, terms, jnp.asarray(data_loss), values)
         return (energy, rows), (state, found)
 
+    def is_gaussian(self, z: Any, state: Any) -> bool:
+        """Whether there are data, and all of them have rows."""
+        found: list[bool] = []
+
+        def look(z, state):
+            sites, *_ = self._traced(z, state)
+            found.extend(find_rows(site) is not None for site in sites.values() if is_data(site))
+
+        eqx.filter_eval_shape(look, z, state)
+        return bool(found) and all(found)
+
     def penalties(self, z: Any, state: Any) -> dict[str, tuple[Callable[[Any], Rows], Any]]:
         """The squared penalties at z: by site, their rows as a function of a point, and the points."""
         sites, *_ = self._traced(z, state)

@@ -84,10 +84,15 @@ def verdict(
     solved = found.info.converged
     patience = math.inf if stopping.patience is None else stopping.patience
     misses = math.inf if stopping.max_misses is None else stopping.max_misses
+    # A Gauss-Newton step is none at all where its model of U promises next to nothing.
+    promised = stopping.least_squares and stopping.step_tolerance == 0
     status = jnp.array(int(Status.RUNNING))
     for holds, meaning in (
         (state.since >= patience, Status.NO_PROGRESS),
-        (solved & (step <= stopping.step_tolerance), Status.STALLED),
+        (
+            solved & (step <= stopping.step_tolerance),
+            Status.CONVERGED if promised else Status.STALLED,
+        ),
         (solved & (slope <= stopping.gradient_tolerance), Status.CONVERGED),
         (state.misses >= misses, Status.UNSOLVED),
     ):

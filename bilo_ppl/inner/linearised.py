@@ -8,6 +8,8 @@ by conjugate gradients and never forms J.
 
 import abc
 from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -21,6 +23,7 @@ from bilo_ppl._types import Rows, Scalar, Weights
 from bilo_ppl.inner.least_squares import LeastSquares
 
 __all__ = [
+    "LEAST_DAMPING",
     "AbstractLinearised",
     "Dense",
     "Gram",
@@ -39,6 +42,12 @@ takes seconds, and J up to a few hundred MiB."""
 GRAM_FROM = 256
 """Size of a normal matrix from which single precision is left for damped steps, where there is double."""
 
+LEAST_DAMPING = 1e-9
+"""From which on a damped normal matrix in double precision is as good as a QR decomposition."""
+
+HALVINGS, LEAST_BLOCK = 2, 256
+"""How often a normal matrix is halved so that its upper half is left out, and the least block."""
+
 PROBES = 8
 """Random vectors for the mean eigenvalue of a normal matrix that is never formed."""
 
@@ -46,13 +55,20 @@ PROBES = 8
 class AbstractLinearised(eqx.Module):
     """Rows near some weights: ``rows(weights + d)`` is about ``rows + J d``."""
 
+    has_factor: ClassVar[bool] = True
+    """Whether another solve with the same damping costs little."""
+
     @abc.abstractmethod
-    def solve(self, damping: Scalar | float, rows: Rows) -> Float[Array, " p"]:
-        """The damped minimiser; linear in ``rows`` and differentiable in them in both modes.
+    def damped(self, damping: Scalar | float) -> Callable[[Rows], Float[Array, " p"]]:
+        """From rows to their damped minimiser: what there is to factor is factored once.
 
         ``damping`` is in units of the mean eigenvalue of the smaller normal matrix. Near zero, the
         result is the minimum-norm least-squares solution.
         """
+
+    def solve(self, damping: Scalar | float, rows: Rows) -> Float[Array, " p"]:
+        """The damped minimiser; linear in ``rows`` and differentiable in them in both modes."""
+        return self.damped(damping)(rows)
 
     @abc.abstractmethod
     def apply(self, step: Float[Array, " p"]) -> Rows:
@@ -92,14 +108,14 @@ class Dense(_Formed):
         """Mean eigenvalue of the normal matrix: the unit of damping."""
         return jnp.sum(self.R**2) / self.R.shape[0]
 
-    def solve(self, damping: Scalar | float, rows: Rows) -> Float[Array, " p"]:
+    def damped(self, damping: Scalar | float) -> Callable[[Rows], Float[Array, " p"]]:
         """See `AbstractLinearised`."""
         size = self.R.shape[0]
         shift = jnp.sqrt(damping * self.scale) * jnp.eye(size, dtype=self.R.dtype)
         factor = jnp.linalg.qr(jnp.concatenate([self.R, shift]), mode="r")
         if self.dual:
-            return self.J.T @ _normal_solve(factor, rows)
-        return _normal_solve(factor, self.J.T @ rows)
+            return lambda rows: self.J.T @ _normal_solve(factor, rows)
+        return lambda rows: _normal_solve(factor, self.J.T @ rows)
 
 
 class Gram(_Formed):
@@ -110,22 +126,34 @@ class Gram(_Formed):
     """
 
     normal: Float[Array, "k k"]
+    """Its lower triangle; above it, some entries are left out."""
 
     def __init__(self, jacobian: Float[Array, "rows p"]):
         """The normal matrix of a Jacobian; its derivative is not needed and is stopped."""
         self.J = jax.lax.stop_gradient(jacobian)
         wide = self.J.astype(jnp.result_type(float))
-        self.normal = wide @ wide.T if self.dual else wide.T @ wide
+        self.normal = _lower_half(wide if self.dual else wide.T)
 
-    def solve(self, damping: Scalar | float, rows: Rows) -> Float[Array, " p"]:
+    def damped(self, damping: Scalar | float) -> Callable[[Rows], Float[Array, " p"]]:
         """See `AbstractLinearised`."""
-        return solve_factored(self.J, self.factor(damping), rows)
+        return partial(solve_factored, self.J, self.factor(damping))
 
     def factor(self, damping: Scalar | float) -> Float[Array, "k k"]:
         """Lower Cholesky factor of the damped normal matrix."""
         size = self.normal.shape[0]
         shift = damping * jnp.trace(self.normal) / size
         return cho_factor(self.normal + shift * jnp.eye(size), lower=True)[0]
+
+
+def _lower_half(A: Float[Array, "k m"], halvings: int = HALVINGS) -> Float[Array, "k k"]:
+    """The lower triangle of ``A A^T`` by blocks, for little more than half of the products."""
+    half = A.shape[0] // 2
+    if not halvings or half < LEAST_BLOCK:
+        return A @ A.T
+    first, second = A[:half], A[half:]
+    upper = jnp.pad(_lower_half(first, halvings - 1), ((0, 0), (0, len(second))))
+    lower = [second @ first.T, _lower_half(second, halvings - 1)]
+    return jnp.concatenate([upper, jnp.concatenate(lower, axis=1)])
 
 
 def solve_factored(
@@ -150,6 +178,7 @@ class MatrixFree(AbstractLinearised):
     ``max_iterations``: a step that is not exact is still one that Levenberg-Marquardt may try.
     """
 
+    has_factor: ClassVar[bool] = False
     push: Callable
     """d -> J d."""
     pull: Callable
@@ -175,18 +204,22 @@ class MatrixFree(AbstractLinearised):
         """Whether the iteration runs in the space of the rows."""
         return self.shape[0] <= self.shape[1]
 
-    def solve(self, damping: Scalar | float, rows: Rows) -> Float[Array, " p"]:
+    def damped(self, damping: Scalar | float) -> Callable[[Rows], Float[Array, " p"]]:
         """See `AbstractLinearised`."""
         shift = damping * self.scale
         first, then = (self.pull, self.push) if self.dual else (self.push, self.pull)
-        right_side = rows if self.dual else self.pull(rows)
-        found, _ = cg(
-            lambda y: then(first(y)) + shift * y,
-            right_side,
-            tol=float(jnp.finfo(rows.dtype).eps) ** 0.5,
-            maxiter=self.max_iterations,
-        )
-        return self.pull(found) if self.dual else found
+
+        def solve(rows):
+            right_side = rows if self.dual else self.pull(rows)
+            found, _ = cg(
+                lambda y: then(first(y)) + shift * y,
+                right_side,
+                tol=float(jnp.finfo(rows.dtype).eps) ** 0.5,
+                maxiter=self.max_iterations,
+            )
+            return self.pull(found) if self.dual else found
+
+        return solve
 
     def apply(self, step: Float[Array, " p"]) -> Rows:
         """See `AbstractLinearised`."""
@@ -205,7 +238,7 @@ def linearise(
 ) -> AbstractLinearised:
     """The rows near ``weights``, by the cheapest of the representations for their sizes.
 
-    ``damped`` is for steps whose damping is not next to nothing.
+    ``damped`` is for steps whose damping is at least `LEAST_DAMPING`, or nearly.
     """
     if is_large(problem, weights):
         return MatrixFree(problem, weights)

@@ -9,6 +9,7 @@ import pytest
 
 import bilo_ppl as bilo
 from bilo_ppl.estimate import accuracy, check_estimate, find_map, laplace
+from bilo_ppl.estimate.objective import Objective
 from models import poisson
 
 DATA = poisson.synthetic_data(1)
@@ -55,21 +56,30 @@ def test_a_loose_estimate_is_an_alarm_that_says_how_far_it_is_off(small_operator
     assert "ALARM" in str(found)
 
 
-def test_where_differences_fail_the_gauss_newton_hessian_serves(small_operator, monkeypatch):
+def test_the_gauss_newton_hessian_serves_where_all_data_are_gaussian(small_operator, monkeypatch):
     loose = estimated(small_operator, 1e2, scale=1.01)
-    wanted = check_estimate(loose, factor=1e10)
+    found = check_estimate(loose, factor=1e10)
+    assert found.shifts is not None
+    assert "posterior sd (D) by the Gauss-Newton Hessian." in str(found)
+    monkeypatch.setattr(Objective, "is_gaussian", lambda *args: False)
+    by_differences = check_estimate(loose, factor=1e10)
+    assert by_differences.shifts is not None
+    assert "Gauss-Newton" not in str(by_differences)
+    assert found.shifts["D"] == pytest.approx(by_differences.shifts["D"], rel=0.2)
+
+
+def test_counts_have_no_rows_and_need_differences(small_operator, monkeypatch):
+    operator = estimated(small_operator, 1e2).objective.operators["u"]
+    counts = find_map(counted, KEY, operator, init={"D": 1.0}, progress=False)
+    assert not counts.objective.is_gaussian(counts.z, counts.operator_states)
 
     def fails(*args, **kwargs):
         raise ValueError("laplace: the Hessian of U is noise.")
 
     monkeypatch.setattr(accuracy, "laplace", fails)
-    found = check_estimate(loose, factor=1e10)
-    assert found.shifts is not None
-    assert found.shifts["D"] == pytest.approx(wanted.shifts["D"], rel=0.2)
-    assert "by the Gauss-Newton Hessian, since the Hessian of U is noise." in str(found)
-    # Counts have no rows.
-    counts = find_map(counted, KEY, loose.objective.operators["u"], init={"D": 1.0}, progress=False)
-    assert check_estimate(counts).shifts is None
+    found = check_estimate(counts)
+    assert found.shifts is None
+    assert found.note == "the Hessian of U is noise"
 
 
 def counted(operator):

@@ -77,6 +77,13 @@ def mode(energy):
     return D[np.argmin(energy(D))]
 
 
+def posterior_sd(energy):
+    """From the curvature at the mode."""
+    h = 1e-3
+    low, middle, high = energy(mode(energy) + h * np.array([-1, 0, 1]))
+    return h / np.sqrt(low - 2 * middle + high)
+
+
 def lognormal(operator):
     """A prior alone: its density has the mode exp(-1), that of log D the mode 0."""
     D = numpyro.sample("D", dist.LogNormal(0.0, 1.0))
@@ -108,7 +115,9 @@ def test_an_optimiser_finds_the_mode(optimizer):
     found = estimate(optimizer=optimizer)
     assert found.status == "converged"
     assert found.converged
-    np.testing.assert_allclose(found.values["D"], mode(density), atol=2e-5)
+    # Gauss-Newton steps, the default here, end where they promise 1e-4 nats.
+    within = 2e-5 if optimizer is not None else 0.02 * posterior_sd(density)
+    np.testing.assert_allclose(found.values["D"], mode(density), atol=within)
     np.testing.assert_allclose(found.z["D"], np.log(found.values["D"]))
 
 

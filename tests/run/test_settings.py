@@ -124,7 +124,7 @@ def test_defaults_that_depend_on_other_options():
     run = SampleSettings("poisson", sampler="bilo-hmc", inner="adam")
     assert (run.chosen_sensitivity, run.inner_limit) == ("residual-gradient", 2000)
     estimate = MapSettings("poisson")
-    assert (estimate.chosen_inner, estimate.chosen_optimizer) == ("lm", "lbfgs")
+    assert (estimate.chosen_inner, estimate.chosen_optimizer) == ("lm", "auto")
     estimate = MapSettings("poisson", method="simultaneous")
     assert (estimate.chosen_inner, estimate.chosen_optimizer) == ("adam", "adam")
     assert estimate.chosen_sensitivity == "residual-gradient"

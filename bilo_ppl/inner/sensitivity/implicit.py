@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from bilo_ppl._types import Theta, Weights
-from bilo_ppl.inner.linearised import is_large, linearise
+from bilo_ppl.inner.linearised import LEAST_DAMPING, is_large, linearise
 from bilo_ppl.inner.lower_level import AbstractSensitivity, LowerLevel
 
 __all__ = ["ImplicitDifferentiation"]
@@ -41,7 +41,7 @@ def _corrected(weights: Weights, theta: Theta, lower_level: LowerLevel, damping:
     arrays, static = eqx.partition(theta, eqx.is_array)
     fixed = eqx.combine(jax.lax.stop_gradient(arrays), static)
     rows = lower_level.at(theta).rows(weights)
-    system = linearise(lower_level.at(fixed), weights)
+    system = linearise(lower_level.at(fixed), weights, damped=damping >= LEAST_DAMPING)
     flat, unravel = ravel_pytree(weights)
     return unravel(flat - system.solve(damping, rows - jax.lax.stop_gradient(rows)))
 
@@ -60,6 +60,6 @@ def _implicit_weights_jvp(primals, tangents):
     _, rows_dot = jax.jvp(
         lambda t: lower_level.at(eqx.combine(t, fixed)).rows(weights), (moving,), (theta_dot,)
     )
-    system = linearise(lower_level.at(theta), weights)
+    system = linearise(lower_level.at(theta), weights, damped=damping >= LEAST_DAMPING)
     _, unravel = ravel_pytree(weights)
     return weights, unravel(-system.solve(damping, rows_dot))

@@ -16,14 +16,11 @@ from jaxtyping import Array, Float
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Count, Flag, Rows, Scalar, Weights
 from bilo_ppl.inner.least_squares import LeastSquares
-from bilo_ppl.inner.linearised import Gram, solve_factored
+from bilo_ppl.inner.linearised import LEAST_DAMPING, Gram, solve_factored
 from bilo_ppl.inner.solvers.base import AbstractInnerSolver, check_limits
 from bilo_ppl.inner.stop_reason import StopReason
 
 __all__ = ["Chord"]
-
-DAMPING = 1e-9
-"""Of the factor, in units of the mean eigenvalue of the normal matrix."""
 
 BEYOND = 1e-2
 """Part of the tolerance below which nothing more is asked for."""
@@ -103,4 +100,4 @@ def _factored(problem: LeastSquares, weights: Weights) -> tuple[Any, Any]:
     """The Jacobian and the factor of its normal matrix, which rounding must not make indefinite."""
     system = Gram(problem.jacobian(weights))
     least = len(system.normal) * float(jnp.finfo(system.normal.dtype).eps)
-    return system.J, system.factor(max(DAMPING, least))
+    return system.J, system.factor(max(LEAST_DAMPING, least))

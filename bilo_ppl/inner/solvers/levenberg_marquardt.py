@@ -4,12 +4,17 @@ One linearisation a step (`bilo_ppl.inner.linearised`: QR, or conjugate gradient
 damping is then searched with forward passes and solves only. Nielsen's rule (Madsen, Nielsen,
 Tingleff, *Methods for Non-Linear Least Squares Problems*, 2004) sets it from the gain ratio.
 
+A step is followed by a second one with the same factor, against what the rows are off their linear model
+by: to second order that is half of the geodesic acceleration (Transtrum and Sethna, *Improvements to the
+Levenberg-Marquardt algorithm*, 2012). Along curved valleys it allows for a tenth of the damping.
+
 Where every step sees other rows, the one before is taken again in part, and only what it leaves of the
 new rows is solved for (SPRING: Goldshlager, Abrahamsen, Lin, *A Kaczmarz-inspired approach to accelerate
 the optimization of neural network wavefunctions*, 2024). What other rows have asked for is then kept.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -129,22 +134,28 @@ class LevenbergMarquardt(AbstractInnerSolver):
         """One damping: a step, its loss, and the ratio of actual to predicted decrease."""
         flat, unravel = ravel_pytree(state.weights)
         damping = last.damping * last.growth
-        step = self._step(system, damping, state, last.growth)
-        weights = unravel(flat + step)
-        rows = problem.rows(weights)
-        loss = jnp.sum(rows**2)
-        predicted = state.loss - jnp.sum((state.rows + system.apply(step)) ** 2)
+        solve = system.damped(damping)
+        step = self._step(system, solve, state, last.growth)
+        model = state.rows + system.apply(step)
+        weights, rows, loss = tried = _at(problem, unravel, flat + step)
+        if system.has_factor:
+            # What the rows are off their linear model by is nearly the same a little further on.
+            bent = _at(problem, unravel, flat + step - solve(rows - model))
+            weights, rows, loss = _choose(bent[2] < loss, bent, tried)
+        predicted = state.loss - jnp.sum(model**2)
         gain = (state.loss - loss) / jnp.maximum(predicted, jnp.finfo(loss.dtype).tiny)
         growth = jnp.where(last.count == 0, 2, 2 * last.growth)
         taken = step if self.momentum else last.step
         return _Trial(weights, rows, loss, gain, damping, growth, last.count + 1, taken)
 
-    def _step(self, system: AbstractLinearised, damping: Scalar, state: _State, growth: Any) -> Any:
+    def _step(
+        self, system: AbstractLinearised, solve: Callable, state: _State, growth: Any
+    ) -> Float[Array, " p"]:
         """The damped step, from where a part of the last one leads: less of it, the more is damped."""
         if not self.momentum:
-            return -system.solve(damping, state.rows)
+            return -solve(state.rows)
         again = self.momentum / growth * state.last
-        return again - system.solve(damping, state.rows + system.apply(again))
+        return again - solve(state.rows + system.apply(again))
 
     def follow(self, problem: LeastSquares, state: _State) -> _State:
         """One step on another problem, with the damping that served the former one."""
@@ -158,3 +169,14 @@ class LevenbergMarquardt(AbstractInnerSolver):
     def stuck(self, state: _State) -> Flag:
         """No damping lowered the loss in the last step."""
         return state.stuck
+
+
+def _at(problem: LeastSquares, unravel: Callable, flat: Any) -> tuple[Weights, Rows, Scalar]:
+    """Weights, with their rows and loss."""
+    weights = unravel(flat)
+    rows = problem.rows(weights)
+    return weights, rows, jnp.sum(rows**2)
+
+
+def _choose(condition: Any, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

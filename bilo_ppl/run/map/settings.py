@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import optax
 
-from bilo_ppl.estimate import gauss_newton
+from bilo_ppl.estimate import backtracking_lbfgs, gauss_newton
 from bilo_ppl.run.options import changed, option
 from bilo_ppl.run.settings import OPERATOR, RESULTS, CommonSettings
 
@@ -47,7 +47,7 @@ class MapSettings(CommonSettings):
     optimizer: str | None = option(
         None,
         choices=("lbfgs", "gauss-newton", "adam", "sgd"),
-        unset="lbfgs for nested, adam for simultaneous",
+        unset="gauss-newton or lbfgs, by the problem, for nested; adam for simultaneous",
         group=ESTIMATE,
         help="of theta",
     )
@@ -114,8 +114,8 @@ class MapSettings(CommonSettings):
 
     @property
     def chosen_optimizer(self) -> str:
-        """The optimiser, with the default filled in."""
-        return self.optimizer or ("lbfgs" if self.method == "nested" else "adam")
+        """The optimiser, with the default filled in; "auto" where `find_map` chooses by the problem."""
+        return self.optimizer or ("auto" if self.method == "nested" else "adam")
 
     @property
     def chosen_steps(self) -> int:
@@ -135,8 +135,10 @@ class MapSettings(CommonSettings):
 
     def make_optimizer(self) -> optax.GradientTransformation | None:
         """The outer optimiser; None for the default of `find_map`."""
-        if self.chosen_optimizer == "lbfgs":
+        if self.chosen_optimizer == "auto":
             return None
+        if self.chosen_optimizer == "lbfgs":
+            return backtracking_lbfgs()
         if self.chosen_optimizer == "gauss-newton":
             return gauss_newton()
         return {"adam": optax.adam, "sgd": optax.sgd}[self.chosen_optimizer](self.learning_rate)
