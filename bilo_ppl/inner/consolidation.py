@@ -6,7 +6,8 @@ import numpy as np
 
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.inner.adequacy import Adequate
-from bilo_ppl.inner.fitting import FitReport, fit, is_large_fit
+from bilo_ppl.inner.fit_by_parts import can_be_sampled, is_large_fit
+from bilo_ppl.inner.fitting import FitReport, fit
 from bilo_ppl.inner.lower_level import LowerLevel
 from bilo_ppl.inner.solvers import LevenbergMarquardt
 from bilo_ppl.network.local_operator import LocalOperator
@@ -19,8 +20,11 @@ MARGIN = 100
 """How far below the tolerance a consolidation aims: what is left of the loss is what the posterior is
 wrong by, and it is nearly free here."""
 
-LARGE_MARGIN = 4
+LARGE_MARGIN = 1.5
 """The same for a large problem, where it is not free."""
+
+LARGE_RANK = 8
+"""Rank of the increments where all weights are too many."""
 
 STAGES = (0.25, 0.5, 0.75, 1.0)
 """Parts of the way from one theta to all of them: see `consolidate`."""
@@ -41,9 +45,10 @@ def consolidate(
 ) -> tuple[LocalOperator, FitReport]:
     """Fit increments of ``rank`` and the modulations to the rows of all thetas, then merge them.
 
-    Rank 0 is for all weights, which are taken too where the network is so small that they are fewer.
+    Rank 0 is for all weights, which are taken too where the network is so small that they are fewer; but
+    increments of rank 8 where the rows are many and more than all weights could not be fitted at once.
 
-    The fit aims at a hundredth of ``tolerance``, at a quarter where the rows are many.
+    The fit aims at a hundredth of ``tolerance``, at two thirds of it where the rows are many.
 
     A nonlinear PDE may have several solutions, and one leap to distant thetas may land on another
     branch than the operator was on. So the thetas set out from the first of them, which should be near to
@@ -55,12 +60,11 @@ def consolidate(
     The result has the rank that the operator had before, its increments starting from zero.
     """
     operator = lower_level.operator
-    wide = operator.about(thetas).with_lora(
-        rank if saves(operator.network, rank) else 0, key=key, many=True
-    )
+    count = jax.tree.leaves(thetas)[0].shape[0]
+    rank = _chosen_rank(operator, rank, count * len(operator.points))
+    wide = operator.about(thetas).with_lora(rank, key=key, many=True)
     widened = eqx.tree_at(lambda level: level.operator, lower_level, wide)
     first = jax.tree.map(lambda leaf: leaf[0], thetas)
-    count = jax.tree.leaves(thetas)[0].shape[0]
     stages = [_towards(first, thetas, part) for part in STAGES]
     adequate = Adequate(widened, tolerance)
     points, weights, seconds = np.asarray(operator.points, float), wide.weights, 0.0
@@ -86,6 +90,14 @@ def consolidate(
         merged = merged.with_points(points)
     report = report._replace(unseen_loss=look.unseen, adequate=look.suffices, cpu_seconds=seconds)
     return merged.with_lora(operator.rank, key=jax.random.fold_in(key, 1)), report
+
+
+def _chosen_rank(operator: LocalOperator, rank: int, items: int) -> int:
+    if rank:
+        return rank if saves(operator.network, rank) else 0
+    every = operator.with_lora(0, key=jax.random.key(0)).weights
+    too_many = is_large_fit(items) and not can_be_sampled(every)
+    return LARGE_RANK if too_many and saves(operator.network, LARGE_RANK) else 0
 
 
 def _towards(first: Theta, thetas: Theta, part: float) -> Theta:

@@ -29,6 +29,7 @@ __all__ = [
     "Gram",
     "MatrixFree",
     "is_large",
+    "is_large_system",
     "linearise",
     "solve_factored",
 ]
@@ -229,8 +230,12 @@ class MatrixFree(AbstractLinearised):
 def is_large(problem: LeastSquares, weights: Weights) -> bool:
     """Whether the Jacobian is too large for a factorisation to be the cheaper way."""
     count = jax.eval_shape(problem.rows, weights).size
-    p = sum(leaf.size for leaf in jax.tree.leaves(weights))
-    return min(count, p) ** 2 * max(count, p) > DENSE_UP_TO
+    return is_large_system(count, sum(leaf.size for leaf in jax.tree.leaves(weights)))
+
+
+def is_large_system(rows: int, weights: int) -> bool:
+    """The same by numbers."""
+    return min(rows, weights) ** 2 * max(rows, weights) > DENSE_UP_TO
 
 
 def linearise(

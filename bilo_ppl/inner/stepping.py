@@ -1,7 +1,7 @@
-"""Steps of a solver on one large problem: on all of its rows, or on a random part of them in each step.
+"""Steps of a solver on one large problem: on all rows, on a sample, or each on another random part.
 
 A step on all rows costs rows^2 x weights; what a part of them leaves undone, other parts mend in later
-steps. The parts come from a fixed seed, so a fit is a deterministic function of its start.
+steps. Parts and samples come from fixed seeds, so a fit is a deterministic function of its start.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,10 @@ from bilo_ppl.inner.solvers import AbstractInnerSolver, advance
 __all__ = ["AllRows", "PartOfRows", "Reached"]
 
 
+BELOW = 0.1
+"""Part of the tolerance to which a sample may be fitted."""
+
+
 class Reached(NamedTuple):
     """Where a fit stands after some steps: arrays only."""
 
@@ -25,13 +29,17 @@ class Reached(NamedTuple):
     """The solver's, to go on from."""
     weights: Weights
     loss: Any
-    """On all rows."""
+    """On the rows that are watched, or on all."""
     terms: dict[str, Any]
     """The loss, term by term."""
+    own: Any
+    """The loss on the rows of the last step."""
     steps: Any
     """Taken by this call."""
     done: Any
-    """Whether further steps are of no use."""
+    """Whether further steps are of no use: the tolerance is reached, or the loss is not finite."""
+    over: Any
+    """Whether the solver has come to its end on the rows that it sees."""
 
 
 class _Steps:
@@ -51,7 +59,10 @@ class _Steps:
 
 
 class AllRows(_Steps):
-    """Steps of ``solver`` on the problem ``rows(stage)``; the call that starts only evaluates."""
+    """Steps of ``solver`` on the problem ``rows(stage)``; the call that starts only evaluates.
+
+    With a ``count``, on so many of its items, always the same ones; then all calls take steps.
+    """
 
     def __init__(
         self,
@@ -59,21 +70,34 @@ class AllRows(_Steps):
         rows: Callable[[Any], LeastSquares],
         weights: Weights,
         stage: Any,
+        count: int | None = None,
+        watched: int | None = None,
     ):
+        target = solver
+        if count is not None:
+            # What a sample is fitted to is less than what other rows are.
+            solver = eqx.tree_at(lambda s: s.tolerance, solver, BELOW * solver.tolerance)
+
+        def seen(stage):
+            whole = rows(stage)
+            return whole if count is None else whole.part(jax.random.key(0), count)
+
         def run(weights, state, first, stage, length, _):
-            problem = rows(stage)
+            problem = seen(stage)
             # One compilation serves the start and every chunk of every stage.
             state = jax.lax.cond(first, lambda: solver.init(problem, weights), lambda: state)
             before = state.steps
-            upto = jnp.where(first, before, before + length)
+            upto = before + (jnp.where(first, 0, length) if count is None else length)
             state = advance(solver, problem, state, upto)
             # A solver may count from below zero, for a first step that only evaluates.
             steps = jnp.maximum(state.steps, 0) - jnp.maximum(before, 0)
-            terms = problem.terms(state.weights)
-            done = solver.terminate(state)
-            return Reached(state, state.weights, state.loss, terms, steps, done)
+            over = solver.terminate(state)
+            terms = _watched(rows(stage), watched).terms(state.weights)
+            loss = state.loss if count is None else _total(terms)
+            done = over if count is None else _ended(target, loss)
+            return Reached(state, state.weights, loss, terms, state.loss, steps, done, over)
 
-        super().__init__(lambda: solver.init(rows(stage), weights), run)
+        super().__init__(lambda: solver.init(seen(stage), weights), run)
 
 
 class PartOfRows(_Steps):
@@ -86,6 +110,7 @@ class PartOfRows(_Steps):
         weights: Weights,
         stage: Any,
         count: int,
+        watched: int | None = None,
     ):
         solver = solver.for_parts()
 
@@ -101,9 +126,22 @@ class PartOfRows(_Steps):
             )
             # A count that a step made from a literal is weakly typed, and would be compiled for anew.
             state = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), state)
-            terms = problem.terms(state.weights)
-            loss = sum(terms.values())
-            done = (loss <= solver.tolerance) | ~jnp.isfinite(loss)
-            return Reached(state, state.weights, loss, terms, length, done)
+            terms = _watched(problem, watched).terms(state.weights)
+            loss, over = _total(terms), jnp.array(False)
+            done = _ended(solver, loss)
+            return Reached(state, state.weights, loss, terms, state.loss, length, done, over)
 
         super().__init__(lambda: solver.init(part(rows(stage), 0), weights), run)
+
+
+def _watched(problem: LeastSquares, count: int | None) -> LeastSquares:
+    """Other items than a solver sees, but always the same ones; all if there are no more."""
+    return problem if count is None else problem.part(jax.random.key(1), count)
+
+
+def _total(terms: dict[str, Any]) -> Any:
+    return sum(terms.values(), jnp.zeros(()))
+
+
+def _ended(solver: AbstractInnerSolver, loss: Any) -> Any:
+    return (loss <= solver.tolerance) | ~jnp.isfinite(loss)

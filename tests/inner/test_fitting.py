@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import bilo_ppl as bilo
-from bilo_ppl.inner import fitting
+from bilo_ppl.inner import fit_by_parts
 from bilo_ppl.inner.fitting import fit
 from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
 from bilo_ppl.inner.stepping import AllRows, PartOfRows
@@ -101,26 +101,52 @@ def test_weights_that_are_enough_are_kept_though_others_had_less_loss():
     assert report.loss == loss
 
 
+def test_a_step_on_a_sample_is_judged_by_other_rows():
+    whole = problem(noise=0.3)
+    steps = AllRows(SOLVER, lambda _: whole, START, jnp.array(0), 100, 500)
+    reached = steps(START, None, jnp.array(0), 5)
+    sample, watched = (
+        whole.part(jax.random.key(key), count) for key, count in ((0, 100), (1, 500))
+    )
+    assert reached.own == pytest.approx(float(sample.loss(reached.weights)), rel=1e-10)
+    assert reached.loss == pytest.approx(float(watched.loss(reached.weights)), rel=1e-10)
+    assert reached.loss == pytest.approx(float(sum(reached.terms.values())), rel=1e-10)
+    assert reached.loss != pytest.approx(float(reached.own), rel=1e-3)
+    assert int(reached.steps) == 5
+    assert not reached.done
+    # The next call goes on with the same sample, which is fitted until nothing is gained.
+    further = steps(reached.weights, reached.state, jnp.array(0), 35)
+    assert further.own <= reached.own
+    assert further.over
+
+
 def test_large_and_small_fits_take_different_steps(monkeypatch):
     used = []
-    monkeypatch.setattr(fitting, "PartOfRows", lambda *a: used.append("part") or PartOfRows(*a))
+    monkeypatch.setattr(
+        fit_by_parts, "PartOfRows", lambda *a: used.append("part") or PartOfRows(*a)
+    )
     fit(SOLVER, lambda _: problem(500), START, progress=False, label="")
     assert not used
     fit(SOLVER, lambda _: problem(), START, progress=False, label="")
     assert used
 
 
-@pytest.mark.parametrize(
-    ("enough", "too_large"), [(None, False), (lambda *_: False, True), (lambda *_: False, False)]
-)
-def test_parts_grow_where_their_noise_is_in_the_way(monkeypatch, enough, too_large):
+@pytest.mark.parametrize("enough", [None, lambda *_: False])
+@pytest.mark.parametrize("too_large", [False, True])
+def test_samples_grow_to_all_rows_where_the_noise_of_parts_is_in_the_way(
+    monkeypatch, enough, too_large
+):
     """Data with noise: the loss on all rows has a floor, below which no part may lead."""
-    used = []
-    monkeypatch.setattr(fitting, "AllRows", lambda *a: used.append("all") or AllRows(*a))
-    monkeypatch.setattr(fitting, "is_large", lambda *_: too_large)
-    solver = eqx.tree_at(lambda s: s.tolerance, SOLVER, 1e-12)
+    counts = []
+
+    def noted(*args):
+        counts.append(args[4])
+        return AllRows(*args)
+
+    monkeypatch.setattr(fit_by_parts, "AllRows", noted)
+    monkeypatch.setattr(fit_by_parts, "is_large_system", lambda *_: too_large)
     _, report = fit(
-        solver,
+        SOLVER,
         lambda _: problem(noise=0.3),
         START,
         progress=False,
@@ -128,8 +154,7 @@ def test_parts_grow_where_their_noise_is_in_the_way(monkeypatch, enough, too_lar
         least_gain=0.01,
         enough=enough,
     )
-    whole = enough is not None and not too_large
-    assert used == (["all"] if whole else [])
+    assert counts == ([] if too_large else [768, 1536, 2010])
     exact, _ = fit(
         bilo.LevenbergMarquardt(1e-12, 60),
         lambda _: _by_all_rows(problem(noise=0.3)),
@@ -138,8 +163,16 @@ def test_parts_grow_where_their_noise_is_in_the_way(monkeypatch, enough, too_lar
         label="",
     )
     floor = float(problem(noise=0.3).loss(exact))
-    assert report.loss < (1 + 1e-5 if whole else 1.01) * floor
+    assert report.loss < (1.01 if too_large else 1 + 1e-5) * floor
     assert report.history[-1][1] == report.loss
+
+
+def test_in_the_end_the_loss_is_that_of_all_rows(monkeypatch):
+    monkeypatch.setattr(fit_by_parts, "WATCHED", 300)
+    noisy = problem(noise=0.3)
+    weights, report = fit(SOLVER, lambda _: noisy, START, progress=False, label="", least_gain=0.1)
+    assert report.loss == pytest.approx(float(noisy.loss(weights)), rel=1e-10)
+    assert report.terms["data"] == pytest.approx(float(noisy.terms(weights)["data"]), rel=1e-10)
 
 
 def _by_all_rows(whole):

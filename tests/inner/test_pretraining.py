@@ -16,6 +16,7 @@ from bilo_ppl.inner import fitting
 from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
 from bilo_ppl.inner.lower_level import LowerLevel
 from bilo_ppl.inner.pretraining import data_rows
+from bilo_ppl.inner.whole_fit import WholeFit
 from models import heat_initial
 
 KEY = jax.random.key(0)
@@ -149,7 +150,7 @@ def test_the_problem_is_checked_first(small_problem):
 
 def interrupt_block(monkeypatch, number):
     """Raise SIGINT in a block of a fit, counted from 1."""
-    block, done = fitting._Fit.block, []
+    block, done = WholeFit.block, []
 
     def interrupting(self, length):
         done.append(length)
@@ -157,7 +158,7 @@ def interrupt_block(monkeypatch, number):
             signal.raise_signal(signal.SIGINT)
         return block(self, length)
 
-    monkeypatch.setattr(fitting._Fit, "block", interrupting)
+    monkeypatch.setattr(WholeFit, "block", interrupting)
 
 
 def test_interruption_and_an_unreached_tolerance_keep_the_operator_and_show(

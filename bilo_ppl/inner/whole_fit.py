@@ -1,0 +1,77 @@
+"""A fit in blocks of steps on all of its rows, through stages that lead to the problem to solve."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bilo_ppl._blocks import BlockReport
+from bilo_ppl._types import Weights
+from bilo_ppl.inner.least_squares import LeastSquares
+from bilo_ppl.inner.solvers import AbstractInnerSolver
+from bilo_ppl.inner.stepping import AllRows, Reached
+
+__all__ = ["WholeFit"]
+
+
+class WholeFit:
+    """A fit in blocks: the first of a stage evaluates where the stage starts, the others take steps."""
+
+    def __init__(
+        self,
+        solver: AbstractInnerSolver,
+        rows: Callable[[Any], LeastSquares],
+        weights: Weights,
+        stages: Sequence[Any],
+        least_gain: float,
+        enough: Callable[[Weights, float], bool] | None,
+    ):
+        self.solver, self.rows, self.enough = solver, rows, enough
+        self.weights, self.stages, self.least_gain = weights, list(stages), least_gain
+        self.state: Any = None
+        """The solver's in the first of ``stages``, those that are not done; None before it starts."""
+        self.reached: Reached | None = None
+        """The best of the last stage."""
+        self.taken = 0
+        self.history: list[tuple[int, float]] = []
+        """Steps and loss in the last stage."""
+        self.items = rows(stages[-1]).count
+        self._steps: Any = self._stepping()
+
+    def _stepping(self) -> Any:
+        return AllRows(self.solver, self.rows, self.weights, self.stages[-1])
+
+    def block(self, length: int) -> BlockReport:
+        """At most ``length`` steps of the present stage; none, but an evaluation, at its start."""
+        starts, last = self.state is None, len(self.stages) == 1
+        new = self._steps(self.weights, self.state, self.stages[0], length)
+        steps, loss = int(new.steps), float(new.loss)
+        self.taken += steps
+        self.weights, self.state = new.weights, new.state
+        finished = False
+        if last:
+            suffices = self._is_enough(new, loss)
+            finished = bool(new.done) or self._gains_little(loss) or suffices
+            self._note(new, loss)
+            # Another loss may be less, but it is these weights that are enough.
+            if suffices:
+                self.reached = new
+        elif not starts or bool(new.done):
+            self.stages, self.state = self.stages[1:], None
+        return BlockReport(steps, f"loss {loss:.1e}", finished=finished)
+
+    def _is_enough(self, new: Reached, loss: float) -> bool:
+        return self.enough is not None and self.enough(new.weights, loss)
+
+    def _note(self, new: Reached, loss: float) -> None:
+        self.reached = new
+        self.history.append((self.taken, loss))
+
+    def _gains_little(self, loss: float) -> bool:
+        return bool(self.history) and loss > (1 - self.least_gain) * self.history[-1][1]
+
+    def at_the_end(self) -> tuple[Reached, list[tuple[int, float]]]:
+        """The best of the last stage, and the history; a fit interrupted before it is evaluated there."""
+        if self.reached is None:
+            self.stages, self.state = self.stages[-1:], None
+            self.block(0)
+        assert self.reached is not None
+        return self.reached, self.history
