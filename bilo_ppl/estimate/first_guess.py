@@ -9,10 +9,10 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.infer import init_to_median
 
 from bilo_ppl._types import Key, Theta
-from bilo_ppl.estimate.objective import find_rows, is_data
+from bilo_ppl.estimate.objective import find_rows
 from bilo_ppl.fields.weights import field_weights
 from bilo_ppl.operators.base import AbstractSolutionOperator
-from bilo_ppl.ppl.data_sites import data_mask, innermost
+from bilo_ppl.ppl.data_sites import data_mask, innermost, is_data
 from bilo_ppl.ppl.look import look_at
 from bilo_ppl.ppl.model_checks import check_shapes, check_solutions
 from bilo_ppl.ppl.site_values import as_site_value

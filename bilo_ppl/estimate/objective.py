@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 from numpyro import handlers
-from numpyro.distributions import LogNormal, Normal, Unit, biject_to
+from numpyro.distributions import LogNormal, Normal, biject_to
 
 from bilo_ppl._types import Rows, Scalar
-from bilo_ppl.ppl.data_sites import data_mask, innermost
+from bilo_ppl.ppl.data_sites import data_mask, innermost, is_data
 from bilo_ppl.ppl.handlers import replace_operator
 from bilo_ppl.ppl.potential import PotentialInfo, StatefulPotential
 from bilo_ppl.ppl.unknowns import SquaredPenalty
 
-__all__ = ["Evaluation", "Objective", "find_rows", "is_data"]
+__all__ = ["Evaluation", "Objective", "find_rows"]
 
 
 class Evaluation(NamedTuple):
@@ -109,11 +109,6 @@ def data_sites(sites: Mapping[str, Any]) -> list[str]:
     """Observed sites that are no factors; where there are none, the factors."""
     observed = [name for name, site in sites.items() if site["is_observed"]]
     return [name for name in observed if is_data(sites[name])] or observed
-
-
-def is_data(site: Any) -> bool:
-    """Whether a site has data, and is no factor."""
-    return site["is_observed"] and not isinstance(innermost(site["fn"]), Unit)
 
 
 def _log_density(site: Any) -> Scalar:

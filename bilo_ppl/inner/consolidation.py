@@ -1,5 +1,7 @@
 """Consolidation: a local operator fitted to the lower-level rows of many thetas at once."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import numpy as np
@@ -55,7 +57,8 @@ def consolidate(
     what the operator solves, and move to their places in a few stages.
 
     Where the loss between the collocation points exceeds the tolerance though that at them does not,
-    points are added by the residual, and the fit goes on.
+    points are added by the residual, and the fit goes on; one that does not reach the tolerance there
+    is undone.
 
     The result has the rank that the operator had before, its increments starting from zero.
     """
@@ -68,6 +71,7 @@ def consolidate(
     stages = [_towards(first, thetas, part) for part in STAGES]
     adequate = Adequate(widened, tolerance)
     points, weights, seconds = np.asarray(operator.points, float), wide.weights, 0.0
+    kept: tuple[Any, ...] = ()
     while True:
         margin = LARGE_MARGIN if is_large_fit(count * len(points)) else MARGIN
         level = widened.with_points(points)
@@ -81,9 +85,14 @@ def consolidate(
             least_gain=LEAST_GAIN,
         )
         seconds += report.cpu_seconds
+        if kept and report.loss > tolerance:
+            # Where the solution is singular, what is asked for at more points may be out of reach.
+            points, weights, report, look = kept
+            break
         look = adequate(weights, theta_as(thetas, wide.dtype), points)
         if look.suffices or look.more is None or report.loss > tolerance:
             break
+        kept = points, weights, report, look
         points, stages = look.more, stages[-1:]
     merged = wide.with_weights(weights)
     if len(points) > len(operator.points):

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from bilo_ppl._blocks import BlockReport
+from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Weights
 from bilo_ppl.inner.least_squares import LeastSquares
 from bilo_ppl.inner.linearised import is_large_system
@@ -38,6 +39,9 @@ SAMPLE_STEPS = 4
 
 WATCHED = 8192
 """Items, drawn once, on which the loss is watched; it is that of all rows in the end."""
+
+JUDGED = 1 << 18
+"""Items that stand for all of them in the end: their rows fill a few GB."""
 
 MUCH_WORSE = 4.0
 """A chunk of steps that ends at so many times the best loss is undone."""
@@ -139,7 +143,9 @@ class FitByParts(WholeFit):
         """As of any fit, but the loss is that on all rows; the last entry of the history is the best."""
         reached, history = super().at_the_end()
         if self.items > WATCHED:
-            reached = AllRows(self.solver, self.rows, self.weights, self.stages[-1])(
-                reached.weights, None, self.stages[-1], 0
-            )
+            terms = jit_once(self._terms)(reached.weights)
+            reached = reached._replace(terms=terms, loss=sum(terms.values()))
         return reached, [*history[:-1], (history[-1][0], float(reached.loss))]
+
+    def _terms(self, weights: Weights) -> dict[str, Any]:
+        return self.rows(self.stages[-1]).part(jax.random.key(2), JUDGED).terms(weights)

@@ -11,11 +11,12 @@ from numpyro.distributions import (
     ExpandedDistribution,
     Independent,
     MaskedDistribution,
+    Unit,
 )
 
 from bilo_ppl.ppl.look import ModelLook
 
-__all__ = ["check_missing", "data_mask", "innermost", "observed"]
+__all__ = ["check_missing", "data_mask", "innermost", "is_data", "observed"]
 
 _WRAPPERS = (ExpandedDistribution, Independent, MaskedDistribution)
 
@@ -83,3 +84,8 @@ def check_missing(look: ModelLook) -> None:
                 f"likelihood NaN. Write bilo_ppl.observed({name!r}, distribution, y) in the place of "
                 f"numpyro.sample({name!r}, distribution, obs=y): it leaves them out."
             )
+
+
+def is_data(site: Any) -> bool:
+    """Whether a site has data, and is no factor."""
+    return site["is_observed"] and not isinstance(innermost(site["fn"]), Unit)

@@ -12,15 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from numpyro.distributions import Unit
+from numpyro.distributions import ImproperUniform, Unit
 
 from bilo_ppl._types import Theta
-from bilo_ppl.ppl.data_sites import check_missing, innermost
+from bilo_ppl.ppl.data_sites import check_missing, innermost, is_data
 from bilo_ppl.ppl.effect import check_entries
 from bilo_ppl.ppl.look import ModelLook, look_at
 from bilo_ppl.ppl.unknowns import SquaredPenalty
 
-__all__ = ["check_likelihood", "check_model", "check_shapes", "check_solutions"]
+__all__ = [
+    "check_likelihood",
+    "check_model",
+    "check_priors",
+    "check_shapes",
+    "check_solutions",
+]
 
 
 def check_model(model: Callable, *model_args: Any, **model_kwargs: Any) -> None:
@@ -53,6 +59,22 @@ def check_solutions(look: ModelLook, known: Theta | None = None) -> None:
                 "the model, where a site can neither keep its state nor report. For several experiments "
                 "use us = bilo.solutions(name, operator, thetas), with one axis of experiments in front "
                 "of every array; it solves all of them at once."
+            )
+
+
+def check_priors(look: ModelLook) -> None:
+    """Raise a ``ValueError`` for an improper prior of more unknowns than there are data.
+
+    A posterior cannot be had from these; of a few parameters with flat priors it may.
+    """
+    data = sum(np.size(site["value"]) for site in look.observed.values() if is_data(site))
+    for name, site in look.latent.items():
+        size = int(np.prod(site["fn"].shape()))
+        if isinstance(innermost(site["fn"]), ImproperUniform) and size > data:
+            raise ValueError(
+                f"the {size} unknowns of {name!r} have an improper prior, and there are {data} data: "
+                "there is no posterior to sample. Give a point estimate (bilo-ppl map), or a proper "
+                "prior (unknown_function(..., prior_sd=1.0))."
             )
 
 

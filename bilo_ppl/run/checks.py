@@ -19,7 +19,12 @@ from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.pde.data import Observations
 from bilo_ppl.ppl.data_sites import check_missing
 from bilo_ppl.ppl.look import ModelLook, look_at
-from bilo_ppl.ppl.model_checks import check_likelihood, check_shapes, check_solutions
+from bilo_ppl.ppl.model_checks import (
+    check_likelihood,
+    check_priors,
+    check_shapes,
+    check_solutions,
+)
 from bilo_ppl.ppl.site_values import site_values
 from bilo_ppl.run.folder import RunFolder
 from bilo_ppl.run.model_file import ModelFile
@@ -207,6 +212,8 @@ def _look(plan: Plan, operator: AbstractSolutionOperator) -> ModelLook:
     try:
         check_shapes(look)
         check_likelihood(look, plan.observations.y)
+        if plan.settings.samples_posterior:
+            check_priors(look)
         if np.isnan(plan.observations.y).any():
             # Seen by a look at values, which the one above has not.
             data = plan.observations

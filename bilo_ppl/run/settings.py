@@ -167,6 +167,11 @@ class CommonSettings(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def samples_posterior(self) -> bool:
+        """Whether the posterior is sampled, so that there must be one."""
+
+    @property
+    @abc.abstractmethod
     def tolerates_unconverged(self) -> bool:
         """Whether a solve that misses the tolerance may stand."""
 

@@ -70,7 +70,8 @@ def tolerance_of(
 
     ``at_draws()`` is asked where the solution at the first guess says little.
     """
-    tolerance = max(found.tolerance(loss), rounded(loss / HEADROOM, up=True))
+    # A loss much below what single precision reaches elsewhere says little of what that may be.
+    tolerance = max(found.tolerance(loss), rounded(loss / HEADROOM, up=True), FINEST)
     if at_draws is not None and found.says_little and math.isfinite(other := at_draws()):
         tolerance = max(tolerance, other)
     record["tolerance"] = {"loss": tolerance, "accuracy": found._asdict(), "measured_at": loss}

@@ -103,6 +103,11 @@ class MapSettings(CommonSettings):
         return False
 
     @property
+    def samples_posterior(self) -> bool:
+        """An estimate may have flat priors."""
+        return False
+
+    @property
     def tolerates_unconverged(self) -> bool:
         """An estimate is of solutions of the PDE."""
         return False

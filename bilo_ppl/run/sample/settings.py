@@ -70,6 +70,11 @@ class SampleSettings(CommonSettings):
         return self.adapt and self.fine_tuned and not self.stateful
 
     @property
+    def samples_posterior(self) -> bool:
+        """It is what a run is for."""
+        return True
+
+    @property
     def tolerates_unconverged(self) -> bool:
         """Whether a solve that misses the tolerance may stand."""
         return self.accept_unconverged
