@@ -14,7 +14,14 @@ from bilo_ppl.inner.fitting import FitReport
 from bilo_ppl.inner.linearised import is_large
 from bilo_ppl.inner.lower_level import AbstractSensitivity, LowerLevel
 from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative
-from bilo_ppl.inner.solvers import AbstractInnerSolver, Chord, LevenbergMarquardt, solve
+from bilo_ppl.inner.solvers import (
+    AbstractInnerSolver,
+    Chord,
+    InnerSolution,
+    LevenbergMarquardt,
+    solve,
+)
+from bilo_ppl.inner.stop_reason import StopReason
 from bilo_ppl.network.local_operator import LocalOperator, LocalSolution
 from bilo_ppl.network.lora import saves
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
@@ -53,6 +60,8 @@ class FineTuned(AbstractSolutionOperator):
     solver: AbstractInnerSolver
     sensitivity: AbstractSensitivity
     row_weights: dict[str, float] = eqx.field(default_factory=dict)
+    check_points: Array | None = None
+    """Points at which a loss within the tolerance suffices, without a look at others; None: all."""
 
     @property
     def problem(self) -> Problem:
@@ -77,10 +86,32 @@ class FineTuned(AbstractSolutionOperator):
         arrays, static = eqx.partition((theta, state), eqx.is_array)
         fixed, start = eqx.combine(jax.lax.stop_gradient(arrays), static)
         lower_level = self.lower_level
-        found = solve(self.solver, lower_level.at(fixed), start)
+        found = self._found(lower_level, fixed, start)
         weights = self.sensitivity.attach(lower_level, found.value, theta)
         field = LocalSolution(self.operator.with_weights(weights), theta)
         return field, found.value, SolveInfo(found.steps, found.loss, found.reason)
+
+    def _found(self, level: LowerLevel, theta: Theta, start: Weights) -> InnerSolution:
+        if self.check_points is None:
+            return solve(self.solver, level.at(theta), start)
+        loss = level.with_points(self.check_points).at(theta).loss(start)
+        as_it_is = InnerSolution(
+            start, loss, jnp.array(0), jnp.asarray(int(StopReason.CONVERGED), jnp.int32)
+        )
+        return jax.lax.cond(
+            loss <= self.solver.tolerance,
+            lambda: as_it_is,
+            lambda: solve(self.solver, level.at(theta), start),
+        )
+
+    def checked_at_few(self) -> "FineTuned":
+        """Solves that look at a few hundred of many points first, for an operator that is adapted.
+
+        What adaptation has seen on all points, a solve need not see again. U stays a function of theta.
+        """
+        thinned = self._thinned.points
+        few = None if len(thinned) == len(self.operator.points) else jnp.asarray(thinned)
+        return eqx.tree_at(lambda f: f.check_points, self, few, is_leaf=lambda v: v is None)
 
     @property
     def loss_tolerance(self) -> float:

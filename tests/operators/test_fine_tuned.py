@@ -88,3 +88,31 @@ def test_a_correction_follows_a_function_in_theta():
     assert converged
     decay = np.exp(-heat_initial.DIFFUSION * np.pi**2 * x[:, 1])
     np.testing.assert_allclose(u, -3.0 * np.sin(np.pi * x[:, 0]) * decay, atol=1e-3)
+
+
+def test_solves_look_at_few_points_first_and_at_all_where_these_ask_for_steps():
+    fine = made(points=600)
+    few = fine.checked_at_few()
+    assert len(few.check_points) == 256
+    theta = {"D": jnp.array(2.1)}
+    # Not solved: the same steps as on all points.
+    wanted, weights, info = fine.solve(theta, fine.init_state())
+    _, moved, same = few.solve(theta, few.init_state())
+    assert info.steps > 0
+    assert same.steps > 0
+    np.testing.assert_allclose(same.loss, fine.lower_level.at(theta).loss(moved), rtol=1e-3)
+    # Solved: no step, and the loss is that at the few points.
+    loose = few.to_tolerance(10 * float(info.loss))
+    field, kept, seen = loose.solve(theta, weights)
+    assert seen.converged
+    assert seen.steps == 0
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), kept, weights))
+    level = fine.lower_level.with_points(few.check_points).at(theta)
+    np.testing.assert_allclose(seen.loss, level.loss(weights), rtol=1e-5)
+    assert float(seen.loss) != float(info.loss)
+    x = jnp.array([0.3])
+    np.testing.assert_allclose(field(x), wanted(x), rtol=1e-5)
+
+
+def test_where_all_points_are_few_solves_look_at_all():
+    assert made(points=51).checked_at_few().check_points is None

@@ -6,6 +6,8 @@ import jax
 
 from bilo_ppl._blocks import Ended, Interrupts
 from bilo_ppl.mcmc import BlockSampler
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.run.checks import Plan, prepare
 from bilo_ppl.run.ending import INTERRUPTED, to_the_end
 from bilo_ppl.run.model_file import load_model
@@ -20,6 +22,9 @@ __all__ = ["sample_model"]
 
 BLOCKS = 20
 """Blocks in which the samples are drawn: what Ctrl-C can lose is one of them."""
+
+WELL_ADAPTED = 0.95
+"""Part of fresh thetas that need no inner step, from which on a few points tell of the others."""
 
 
 def sample_model(settings: SampleSettings) -> int:
@@ -151,9 +156,23 @@ def first_values(plan: Plan[SampleSettings]) -> dict[str, Any] | None:
     return plan.chains_near if init == "given" else plan.first_guess
 
 
+def _in_sampling(settings: SampleSettings, prepared: Prepared) -> AbstractSolutionOperator:
+    """The operator; one that is adapted looks at a few of many points first.
+
+    Side by side, chains would do what one of them needs, and gain nothing. What the solves at the draws
+    are on all points, the results say.
+    """
+    operator, report = prepared.operator, prepared.report
+    if report is None or settings.stateful or _chain_method(settings) == "vectorized":
+        return operator
+    if not isinstance(operator, FineTuned) or report.fraction_ready < WELL_ADAPTED:
+        return operator
+    return operator.checked_at_few()
+
+
 def _sampler(plan: Plan[SampleSettings], prepared: Prepared) -> BlockSampler:
     settings = plan.settings
-    model = plan.model(prepared.operator)
+    model = plan.model(_in_sampling(settings, prepared))
     kernel = make_kernel(settings, model, first_values(plan), prepared.inverse_mass_matrix)
     return BlockSampler(
         kernel,
