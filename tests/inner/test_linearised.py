@@ -43,6 +43,15 @@ def test_a_normal_matrix_in_double_precision_solves_as_well(shape, dual, damping
     np.testing.assert_allclose(system.apply(actual), J @ actual, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(1100, 1200), (1300, 1025)])
+def test_a_normal_matrix_is_made_by_halves(shape):
+    J = jnp.asarray(np.random.default_rng(0).normal(size=shape))
+    normal = np.asarray(Gram(J).normal)
+    whole = np.asarray(J @ J.T if shape[0] <= shape[1] else J.T @ J)
+    np.testing.assert_allclose(np.tril(normal), np.tril(whole), rtol=1e-9, atol=1e-9)
+    assert (normal[0, -1], normal[-1, 0]) == (0.0, pytest.approx(whole[-1, 0]))
+
+
 def test_damped_steps_of_single_precision_take_a_normal_matrix_where_it_is_large():
     def problem(dtype, count):
         items = jnp.linspace(0, 1, count, dtype=dtype)

@@ -10,6 +10,7 @@ import pytest
 
 import bilo_ppl as bilo
 from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
+from bilo_ppl.inner.linearised import Dense
 from bilo_ppl.inner.solvers import AbstractInnerSolver, Chord, advance, solve
 
 T = np.linspace(0.0, 2.0, 9)
@@ -137,6 +138,26 @@ def test_levenberg_marquardt_never_raises_the_loss():
 
 def test_levenberg_marquardt_needs_few_steps_near_the_solution():
     assert solved(levenberg_marquardt(1e-16), at({"a": 1.6, "b": 0.7})).steps <= 5
+
+
+def test_levenberg_marquardt_takes_the_curve_of_a_valley_into_account(monkeypatch):
+    """Rosenbrock's valley, steeper: with straight steps the damping has to stay large."""
+
+    def steps():
+        def rows(w, steepness):
+            return {"r": jnp.stack([1 - w[0], steepness * (w[1] - w[0] ** 2)])}
+
+        family = RowFamily(rows, jnp.array([300.0]), {})
+        found = solve(
+            bilo.LevenbergMarquardt(1e-16, 500), LeastSquares((family,)), jnp.array([-1.2, 1.0])
+        )
+        assert found.converged
+        np.testing.assert_allclose(found.value, [1, 1], atol=1e-6)
+        return int(found.steps)
+
+    curved = steps()
+    monkeypatch.setattr(Dense, "has_factor", False)
+    assert curved < 0.6 * steps()
 
 
 def test_levenberg_marquardt_follows_another_problem_with_the_damping_that_served():

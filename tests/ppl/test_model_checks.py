@@ -10,7 +10,7 @@ import pytest
 import bilo_ppl as bilo
 from bilo_ppl.fields import KarhunenLoeve
 from bilo_ppl.ppl.look import look_at
-from bilo_ppl.ppl.model_checks import check_likelihood
+from bilo_ppl.ppl.model_checks import check_likelihood, check_priors
 from models import gene_expression, poisson
 
 X = jnp.linspace(0.1, 0.9, 11)[:, None]
@@ -79,3 +79,16 @@ def test_other_data_do_not_hide_that_the_data_are_drawn():
     check_likelihood(look)
     with pytest.raises(ValueError, match=r"\['D', 'y', 'ends'\].*forget obs=y"):
         check_likelihood(look, Y)
+
+
+def test_an_improper_prior_of_more_unknowns_than_data_is_refused():
+    def flat(operator, count):
+        real = dist.constraints.real_vector
+        w = numpyro.sample("w", dist.ImproperUniform(real, (), (count,)))
+        u = bilo.solution("u", operator, {"D": jnp.exp(w[0])})
+        numpyro.factor("prior", 0.0 * w[0])
+        numpyro.sample("y", dist.Normal(jax.vmap(u)(X), 0.1), obs=Y)
+
+    check_priors(look_at(flat, (EXACT, 11), {}))
+    with pytest.raises(ValueError, match=r"12 unknowns of 'w' have an improper prior, .* 11 data"):
+        check_priors(look_at(flat, (EXACT, 12), {}))
