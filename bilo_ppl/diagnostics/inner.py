@@ -155,7 +155,9 @@ def _map(function: Callable, flat: Mapping[str, Any], batch_size: int) -> Any:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     count = len(next(iter(flat.values())))
     batch = min(batch_size, count)
-    mapped = jit_for(count, lambda draws: jax.lax.map(function, draws, batch_size=batch))
+    # One by one is not a batch of one: under vmap both sides of a condition are computed.
+    together = None if batch == 1 else batch
+    mapped = jit_for(count, lambda draws: jax.lax.map(function, draws, batch_size=together))
     return jax.tree.map(np.asarray, mapped(dict(flat)))
 
 

@@ -134,6 +134,11 @@ class AbstractSolutionOperator(eqx.Module):
         self._cannot("take inner steps, since it has no weights to descend on")
 
     @property
+    def is_dear(self) -> bool:
+        """Whether solves are better done one after the other: side by side, all take the most steps."""
+        return False
+
+    @property
     def can_be_fitted(self) -> bool:
         """Whether `loss_of_home_state` and `fitted_to` have an answer: what adaptation needs."""
         return False

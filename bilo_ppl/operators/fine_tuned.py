@@ -219,6 +219,11 @@ class FineTuned(AbstractSolutionOperator):
         return OneStep(self.lower_level, self.solver, dict(theta), steps)
 
     @property
+    def is_dear(self) -> bool:
+        """Where the collocation points are many."""
+        return len(self.operator.points) > EXPLORING_POINTS
+
+    @property
     def can_be_fitted(self) -> bool:
         """It has weights to adapt."""
         return True

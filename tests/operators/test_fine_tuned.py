@@ -114,5 +114,10 @@ def test_solves_look_at_few_points_first_and_at_all_where_these_ask_for_steps():
     np.testing.assert_allclose(field(x), wanted(x), rtol=1e-5)
 
 
+def test_solves_at_many_points_are_dear():
+    assert made(points=300).is_dear
+    assert not made(points=51).is_dear
+
+
 def test_where_all_points_are_few_solves_look_at_all():
     assert made(points=51).checked_at_few().check_points is None

@@ -90,7 +90,9 @@ class Results:
         with self.record.stage(
             "draws again", "The draws again: inner solves, and fit to the data."
         ):
-            found = look(self.model, self.samples, *self.args, **self.kwargs)
+            # Side by side, all draws would take the steps that one of them needs.
+            batch = 1 if self.operator.is_dear else 16
+            found = look(self.model, self.samples, *self.args, batch_size=batch, **self.kwargs)
         self.inner, self.fits = (None, found) if stateful else found
         self.record["fit"] = self.fits
         for text in filter(None, (fit.warning for fit in self.fits.values())):
