@@ -107,7 +107,8 @@ def _pretrained(
         if error:
             # The last one is that of the operator as it is.
             at_draws = partial(tolerance_at_prior_draws, plan, error, operator)
-            plan = plan.with_tolerance(tolerance_of(record, found[-1], report.loss, at_draws))
+            tolerance = tolerance_of(record, found[-1], report.loss, at_draws, operator.dtype)
+            plan = plan.with_tolerance(tolerance)
             reached = report.loss <= plan.tolerance
             report = report._replace(tolerance=plan.tolerance, converged=reached)
         _save(plan, record, operator, report, "operator.eqx")
@@ -136,7 +137,8 @@ def _loaded(
         loss = jit_once(lambda: plan.fine_tuned(operator).loss_of_home_state(theta))()
         found = error(operator, theta, plan.first_guess)
         at_draws = partial(tolerance_at_prior_draws, plan, error, operator)
-        plan = plan.with_tolerance(tolerance_of(record, found, float(loss), at_draws))
+        tolerance = tolerance_of(record, found, float(loss), at_draws, operator.dtype)
+        plan = plan.with_tolerance(tolerance)
     return plan.fine_tuned(operator)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl.network.local_operator import LocalOperator
@@ -64,14 +65,20 @@ def tolerance_at_prior_draws(plan: Plan, error: PredictionError, operator: Local
 
 
 def tolerance_of(
-    record: Record, found: Accuracy, loss: float, at_draws: Callable[[], float] | None = None
+    record: Record,
+    found: Accuracy,
+    loss: float,
+    at_draws: Callable[[], float] | None = None,
+    dtype: Any = jnp.float64,
 ) -> float:
     """The tolerance that the noise asks for; it is at least what pretraining has reached.
 
-    ``at_draws()`` is asked where the solution at the first guess says little.
+    ``at_draws()`` is asked where the solution at the first guess says little. For a network of single
+    precision, ``dtype``, the tolerance is at least 1e-9: what may be reached at a first guess is seldom
+    reached elsewhere.
     """
-    # A loss much below what single precision reaches elsewhere says little of what that may be.
-    tolerance = max(found.tolerance(loss), rounded(loss / HEADROOM, up=True), FINEST)
+    finest = FINEST if dtype == jnp.float32 else 0.0
+    tolerance = max(found.tolerance(loss), rounded(loss / HEADROOM, up=True), finest)
     if at_draws is not None and found.says_little and math.isfinite(other := at_draws()):
         tolerance = max(tolerance, other)
     record["tolerance"] = {"loss": tolerance, "accuracy": found._asdict(), "measured_at": loss}

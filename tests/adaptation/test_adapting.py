@@ -93,7 +93,7 @@ def test_the_covariance_is_that_of_the_positions_with_little_taken_off():
     assert Adapted({}, report, None, positions, dict).covariance is None
 
 
-@pytest.mark.parametrize(("large", "part"), [(False, 100), (True, 4)])
+@pytest.mark.parametrize(("large", "part"), [(False, 100), (True, 1.5)])
 def test_a_consolidation_ends_far_below_the_tolerance(fine, monkeypatch, large, part):
     """What is left of the loss is what the posterior is wrong by."""
     monkeypatch.setattr(consolidation, "is_large_fit", lambda rows: large)

@@ -1,6 +1,7 @@
 """The tolerance at the point estimate, from errors that are told."""
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 import bilo_ppl as bilo
@@ -90,6 +91,14 @@ def test_a_loss_that_no_network_reaches_ends_the_run(fine):
 def test_where_home_says_little_prior_draws_are_asked(worst, at_draws, wanted):
     record, found = _Record(), Accuracy(worst * NOISE_LIMIT, 0.0)
     assert tolerance_of(record, found, 1e-14, lambda: at_draws) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_tolerance_is_one_that_single_precision_reaches():
+    record, found = _Record(), Accuracy(0.4 * NOISE_LIMIT, 0.0)
+    assert tolerance_of(record, found, 1e-14, dtype=jnp.float32) == pytest.approx(1e-9)
+    assert tolerance_of(record, found, 1e-14, dtype=jnp.float64) < 1e-13
+    # What pretraining has not reached is not asked for.
+    assert tolerance_of(record, found, 1e-8, dtype=jnp.float32) == pytest.approx(2e-8)
 
 
 def test_of_prior_draws_the_tightest_tolerance_counts(fine, tmp_path):
