@@ -18,6 +18,7 @@ from jaxtyping import Float
 from bilo_ppl._types import Key
 from bilo_ppl.adaptation.model_sites import ModelSites
 from bilo_ppl.estimate import Estimate, find_map, gauss_newton, laplace
+from bilo_ppl.estimate.accuracy import gauss_newton_covariance
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.experiments import first_of, first_theta
 
@@ -37,6 +38,9 @@ FARTHEST = 2.0
 
 # One object: another one would compile everything again.
 _GAUSS_NEWTON = gauss_newton()
+
+FEW = 50
+"""Unknowns up to which the Gauss-Newton Hessian is looked at."""
 
 UNKNOWN_SD = 0.1
 """Standard deviation, in unconstrained space, of a region about which nothing is known."""
@@ -165,9 +169,13 @@ def _region(estimate: Estimate) -> tuple[Region, bool]:
         found = laplace(estimate)
     except ValueError as error:
         cause = str(error).removeprefix("laplace: ")
-        unknown = UNKNOWN_SD**2 * np.eye(len(flat))
-        note = f"{at}; no Gaussian about it: {cause}"
-        return Region(flat, unknown, estimate.energy, note), False
+        # Noise of solves is in differences of gradients, and hardly in products of first derivatives.
+        covariance = gauss_newton_covariance(estimate) if len(flat) <= FEW else None
+        note = f"{at}; the Gaussian about it is by first derivatives: {cause}"
+        if covariance is None:
+            covariance = UNKNOWN_SD**2 * np.eye(len(flat))
+            note = f"{at}; no Gaussian about it: {cause}"
+        return Region(flat, covariance, estimate.energy, note), False
     return Region(found.mean, found.covariance, found.energy, at), True
 
 

@@ -19,7 +19,7 @@ from bilo_ppl.estimate.laplace_approximation import entries_of, laplace
 from bilo_ppl.estimate.objective import Objective
 from bilo_ppl.estimate.result import Estimate
 
-__all__ = ["EstimateAccuracy", "check_estimate"]
+__all__ = ["EstimateAccuracy", "check_estimate", "gauss_newton_covariance"]
 
 SHIFT_LIMIT = 0.1
 """Largest shift of an estimate, in posterior standard deviations."""
@@ -106,17 +106,25 @@ def check_estimate(
 def _covariance(estimate: Estimate, max_dimension: int) -> tuple[np.ndarray | None, str]:
     """Of the posterior about the estimate, and what is to be said of it; None if it is not known."""
     size = ravel_pytree(estimate.z)[0].size
-    if size <= max_dimension and estimate.objective.is_gaussian(
-        estimate.z, estimate.operator_states
-    ):
-        rows = np.asarray(_jacobian(estimate.objective, estimate.z, estimate.operator_states))
-        normal = rows.T @ rows
-        if np.isfinite(normal).all() and np.linalg.cond(normal) < 1 / np.finfo(float).eps:
-            return np.linalg.inv(normal), "by the Gauss-Newton Hessian"
+    if size <= max_dimension:
+        found = gauss_newton_covariance(estimate)
+        if found is not None:
+            return found, "by the Gauss-Newton Hessian"
     try:
         return laplace(estimate, max_dimension=max_dimension).covariance, ""
     except ValueError as error:
         return None, str(error).removeprefix("laplace: ").rstrip(".")
+
+
+def gauss_newton_covariance(estimate: Estimate) -> np.ndarray | None:
+    """Inverse of the Gauss-Newton Hessian of U; None unless all data are Gaussian and determine z."""
+    where = estimate.z, estimate.operator_states
+    if not estimate.objective.is_gaussian(*where):
+        return None
+    rows = np.asarray(_jacobian(estimate.objective, *where))
+    normal = rows.T @ rows
+    determined = np.isfinite(normal).all() and np.linalg.cond(normal) < 1 / np.finfo(float).eps
+    return np.linalg.inv(normal) if determined else None
 
 
 @jit_once

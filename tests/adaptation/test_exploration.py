@@ -15,6 +15,7 @@ from numpyro.distributions import constraints
 from numpyro.infer.util import potential_energy
 
 import bilo_ppl as bilo
+from bilo_ppl.adaptation import region as region_module
 from bilo_ppl.adaptation.exploration import CHAINS, Explorer, Visited
 from bilo_ppl.adaptation.given import prior_thetas
 from bilo_ppl.adaptation.model_sites import ModelSites, find_sites
@@ -91,6 +92,18 @@ def test_the_region_of_a_normal_posterior_is_that_posterior():
     noted = re.search(r"D = (\S+), U = ", region.note)
     assert noted is not None
     assert float(noted.group(1)) == pytest.approx(MEAN, abs=1e-2 * SD)
+
+
+def test_where_differences_fail_the_region_is_by_first_derivatives(monkeypatch):
+    def fails(*args, **kwargs):
+        raise ValueError("laplace: U is not convex.")
+
+    monkeypatch.setattr(region_module, "laplace", fails)
+    sites = sites_of(linear, OPERATOR)
+    region, _ = find_region(sites, [OPERATOR], jax.random.key(0), progress=False)
+    np.testing.assert_allclose(region.mean, [MEAN], atol=1e-2 * SD)
+    np.testing.assert_allclose(region.covariance, [[SD**2]], rtol=1e-2)
+    assert region.note.endswith("by first derivatives: U is not convex.")
 
 
 def test_the_point_estimate_is_the_mode_in_the_space_of_the_chains():
