@@ -69,7 +69,7 @@ class EstimateAccuracy(NamedTuple):
 
 
 def check_estimate(
-    estimate: Estimate, *, factor: float = 100.0, max_steps: int = 30, max_dimension: int = 30
+    estimate: Estimate, *, factor: float = 100.0, max_steps: int = 60, max_dimension: int = 30
 ) -> EstimateAccuracy:
     """Compare an estimate with that of solves to a loss ``factor`` times smaller, at more points.
 
