@@ -9,7 +9,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["ONE_THREAD", "PROCESSES", "ROOT", "Ran", "alarms", "run_command", "write_records"]
+__all__ = [
+    "ONE_THREAD",
+    "PROCESSES",
+    "ROOT",
+    "Ran",
+    "alarms",
+    "run_command",
+    "write_records",
+]
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -37,7 +45,7 @@ class Ran(NamedTuple):
     """What it wrote to stderr, without the names of folders."""
     wall_seconds: float
     written: dict[str, Any]
-    """Its run.json; empty if there is none."""
+    """Its run.json, without the names of folders; empty if there is none."""
 
     @property
     def message(self) -> str:
@@ -73,10 +81,13 @@ def run_command(
             PROCESSES.discard(process)
     wall = time.perf_counter() - began
     path = results / "run.json"
-    written = json.loads(path.read_text()) if path.is_file() else {}
-    for folder in (f"{results.parent}/", f"{ROOT}/"):
-        errors = errors.replace(folder, "")
-    return Ran(status, errors, wall, written)
+    found = path.read_text() if path.is_file() else "{}"
+    errors, found = (_without_folders(text, results) for text in (errors, found))
+    return Ran(status, errors, wall, json.loads(found))
+
+
+def _without_folders(text: str, results: pathlib.Path) -> str:
+    return text.replace(f"{results.parent}/", "").replace(f"{ROOT}/", "")
 
 
 def alarms(written: Mapping[str, Any]) -> list[str]:

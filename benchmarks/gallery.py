@@ -31,7 +31,13 @@ FOLDER = HERE / "gallery"
 sys.path.append(str(FOLDER))
 
 from _references import reference_moments  # noqa: E402
-from commands import PROCESSES, ROOT, alarms, run_command, write_records  # noqa: E402
+from commands import (  # noqa: E402
+    PROCESSES,
+    ROOT,
+    alarms,
+    run_command,
+    write_records,
+)
 
 VERDICTS = ("right", "wrong but alarmed", "wrong and GOOD", "stopped", "timeout")
 
@@ -89,7 +95,7 @@ def run(name: str, seed: int, time_limit: float) -> dict[str, Any]:
             "cpu_seconds": round(ran.cpu_seconds(), 1),
             "wall_seconds": round(ran.wall_seconds, 1),
             "message": ran.message if ran.status else "",
-            "alarms": [text.replace(f"{folder}/", "") for text in alarms(ran.written)],
+            "alarms": alarms(ran.written),
             "stderr": ran.errors.splitlines()[-20:],
             "certificates": {key: value["good"] for key, value in certificates.items()},
             "summary": _read_summary(results),

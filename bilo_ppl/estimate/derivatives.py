@@ -33,9 +33,9 @@ def _rows_differentiated(objective: Objective, z: dict[str, Any], operator_state
         return objective.with_rows(z, operator_states)
 
     flat, unravel = ravel_pytree(z)
-    (_, rows), _ = jax.eval_shape(values, z)
+    program, ((_, rows), _) = jax.make_jaxpr(values, return_shape=True)(z)
     n = rows.size
-    if flat.size <= n and _goes_forward(values, z):
+    if flat.size <= n and _goes_forward(program):
         (energy, _), push, aux = jax.linearize(
             lambda flat: values(unravel(flat)), flat, has_aux=True
         )
@@ -49,12 +49,12 @@ def _rows_differentiated(objective: Objective, z: dict[str, Any], operator_state
     return energy, gradient, jacobian, aux
 
 
-def _goes_forward(function: Any, at: Any) -> bool:
-    """Whether a function has a forward mode: a reverse rule of its own (`jax.custom_vjp`) takes it.
+def _goes_forward(program: Any) -> bool:
+    """Whether a program has a forward mode: a reverse rule of its own (`jax.custom_vjp`) takes it.
 
     JAX would only say so when it compiles.
     """
-    return "custom_vjp_call" not in str(jax.make_jaxpr(function)(at))
+    return "custom_vjp_call" not in str(program)
 
 
 def _penalty_jacobian(

@@ -6,7 +6,7 @@ Where it no longer leads far, it grows.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -14,11 +14,10 @@ import jax
 from bilo_ppl._blocks import BlockReport
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Weights
-from bilo_ppl.inner.least_squares import LeastSquares
 from bilo_ppl.inner.linearised import is_large_system
-from bilo_ppl.inner.solvers import AbstractInnerSolver
 from bilo_ppl.inner.stepping import AllRows, PartOfRows, Reached
 from bilo_ppl.inner.whole_fit import WholeFit
+from bilo_ppl.network.trainable import count_parameters
 
 __all__ = ["FitByParts", "can_be_sampled", "is_large_fit"]
 
@@ -60,32 +59,19 @@ def is_large_fit(items: int) -> bool:
 
 def can_be_sampled(weights: Weights) -> bool:
     """Whether a sample of more rows than weights can be had."""
-    size = sum(leaf.size for leaf in jax.tree.leaves(weights))
+    size = count_parameters(weights)
     return not is_large_system(round(ROWS_PER_WEIGHT * size), size)
 
 
 class FitByParts(WholeFit):
     """Steps on parts, on a sample, or, where that is no more, on all rows; see the module."""
 
-    def __init__(
-        self,
-        solver: AbstractInnerSolver,
-        rows: Callable[[Any], LeastSquares],
-        weights: Weights,
-        stages: Sequence[Any],
-        least_gain: float,
-        enough: Callable[[Weights, float], bool] | None,
-    ):
-        self.count, self.sampled = PART, False
-        """Items that a step sees, and whether they are the same ones each time."""
-        self.stalled = 0
-        """Chunks in a row that gained little, where nothing can grow."""
-        self.sample_steps = 0
-        problem = rows(stages[-1])
-        shape = jax.eval_shape(problem.rows, weights)
-        self.rows_per_item = shape.size / problem.count
-        self.size = sum(leaf.size for leaf in jax.tree.leaves(weights))
-        super().__init__(solver, rows, weights, stages, least_gain, enough)
+    count, sampled = PART, False
+    """Items that a step sees, and whether they are the same ones each time."""
+    stalled = 0
+    """Chunks in a row that gained little, where nothing can grow."""
+    sample_steps = 0
+    """Steps taken on samples."""
 
     def _stepping(self) -> Any:
         made = self.solver, self.rows, self.weights, self.stages[-1], self.count, WATCHED
@@ -128,12 +114,18 @@ class FitByParts(WholeFit):
 
     def _next_sample(self) -> int:
         """Items of a sample, larger than the present one if there is one; none if steps were too dear."""
-        first = max(math.ceil(ROWS_PER_WEIGHT * self.size / self.rows_per_item), LARGEST_PART)
+        size = count_parameters(self.weights)
+        first = max(math.ceil(ROWS_PER_WEIGHT * size / self._rows_per_item), LARGEST_PART)
         count = min(2 * self.count if self.sampled else first, self.items)
-        rows = round(count * self.rows_per_item)
-        if (self.sampled and count <= self.count) or is_large_system(rows, self.size):
+        rows = round(count * self._rows_per_item)
+        if (self.sampled and count <= self.count) or is_large_system(rows, size):
             return 0
         return count
+
+    @cached_property
+    def _rows_per_item(self) -> float:
+        problem = self.rows(self.stages[-1])
+        return jax.eval_shape(problem.rows, self.weights).size / problem.count
 
     def _gains_little(self, loss: float) -> bool:
         used_up = self.sample_steps >= self.solver.max_steps

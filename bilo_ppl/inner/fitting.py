@@ -69,7 +69,7 @@ def fit(
     ``enough(weights, loss)``, asked after every chunk of the last stage, may end it too.
 
     A large problem is solved by parts of its rows: see `FitByParts`. The loss of the report is that on
-    all of them.
+    all of them, of very many on 262 144 items.
     """
     start = time.process_time()
     large = is_large_fit(rows(stages[-1]).count)
