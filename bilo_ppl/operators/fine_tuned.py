@@ -21,7 +21,6 @@ from bilo_ppl.inner.solvers import (
     LevenbergMarquardt,
     solve,
 )
-from bilo_ppl.inner.stop_reason import StopReason
 from bilo_ppl.network.local_operator import LocalOperator, LocalSolution
 from bilo_ppl.network.lora import saves
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
@@ -61,7 +60,7 @@ class FineTuned(AbstractSolutionOperator):
     sensitivity: AbstractSensitivity
     row_weights: dict[str, float] = eqx.field(default_factory=dict)
     check_points: Array | None = None
-    """Points at which a loss within the tolerance suffices, without a look at others; None: all."""
+    """Points that are solved at first; others are looked at where that has asked for steps. None: all."""
 
     @property
     def problem(self) -> Problem:
@@ -94,23 +93,26 @@ class FineTuned(AbstractSolutionOperator):
     def _found(self, level: LowerLevel, theta: Theta, start: Weights) -> InnerSolution:
         if self.check_points is None:
             return solve(self.solver, level.at(theta), start)
-        loss = level.with_points(self.check_points).at(theta).loss(start)
-        as_it_is = InnerSolution(
-            start, loss, jnp.array(0), jnp.asarray(int(StopReason.CONVERGED), jnp.int32)
-        )
+        few = solve(self.solver, level.with_points(self.check_points).at(theta), start)
+
+        # What cannot be solved at a few points is not at all of them, and costs little to find out. What
+        # can is solved from the start: weights fitted to a few points are off at the others.
         return jax.lax.cond(
-            loss <= self.solver.tolerance,
-            lambda: as_it_is,
+            few.converged & (few.steps > 0),
             lambda: solve(self.solver, level.at(theta), start),
+            lambda: few,
         )
 
     def checked_at_few(self) -> "FineTuned":
-        """Solves that look at a few hundred of many points first, for an operator that is adapted.
+        """Solves at a few hundred of many points first, for an operator that is adapted.
 
-        What adaptation has seen on all points, a solve need not see again. U stays a function of theta.
+        What adaptation has seen on all points, a solve need not see again. Where the few ask for steps,
+        all are solved; where the few cannot be, as after a leap, that is all. U stays a function of
+        theta.
         """
-        thinned = self._thinned.points
-        few = None if len(thinned) == len(self.operator.points) else jnp.asarray(thinned)
+        if not self.is_dear:
+            return self
+        few = jnp.asarray(self._thinned.points)
         return eqx.tree_at(lambda f: f.check_points, self, few, is_leaf=lambda v: v is None)
 
     @property

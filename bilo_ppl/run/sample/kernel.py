@@ -13,11 +13,8 @@ from bilo_ppl.run.sample.settings import SampleSettings
 __all__ = ["make_kernel"]
 
 FIRST_STEP = 0.1
-"""First step size, before adaptation. NumPyro's 1.0 leaps, in unconstrained space, to thetas that
-cost an inner solver all its steps."""
-
-SCALED_STEP = 0.7
-"""First step size where the mass matrix is known from adaptation."""
+"""First step size, before adaptation: its second guess is ten times the first. NumPyro's 1.0 leaps, in
+unconstrained space, to thetas that cost an inner solver all its steps."""
 
 TRAJECTORY = 1.5
 """Length of an HMC trajectory where the mass matrix is the posterior's: near pi / 2, at which a
@@ -42,8 +39,7 @@ def make_kernel(
     common: dict[str, Any] = {"step_size": FIRST_STEP, "init_strategy": init}
     if inverse_mass_matrix is not None:
         matrix = jnp.asarray(inverse_mass_matrix)
-        common |= {"step_size": SCALED_STEP, "inverse_mass_matrix": matrix}
-        common["dense_mass"] = matrix.ndim == 2
+        common |= {"inverse_mass_matrix": matrix, "dense_mass": matrix.ndim == 2}
     accept = settings.accept_unconverged
     if settings.sampler == "bilo-nuts":
         return BiLONUTS(model, max_tree_depth=TREE_DEPTH, accept_unconverged=accept, **common)

@@ -129,11 +129,12 @@ def _attempt(
             "apart. --init prior samples all the same, from starts all over the prior; how many chains "
             "end in which mode is then no measure of its weight."
         )
-    sampler = _sampler(plan, prepared)
+    operator = _in_sampling(plan.settings, prepared)
+    sampler = _sampler(plan, operator, prepared.inverse_mass_matrix)
     starts = prepared.starts(plan.settings.chains) if _init(plan) == "adapted" else None
     _warm_up(plan, record, sampler, starts)
     interrupted = _sample(plan, record, sampler)
-    results = Results(plan, record, prepared.operator, sampler)
+    results = Results(plan, record, prepared.operator, sampler, operator)
     results.write()
     results.add_inner_statistics()
     if not interrupted:
@@ -170,10 +171,11 @@ def _in_sampling(settings: SampleSettings, prepared: Prepared) -> AbstractSoluti
     return operator.checked_at_few()
 
 
-def _sampler(plan: Plan[SampleSettings], prepared: Prepared) -> BlockSampler:
+def _sampler(
+    plan: Plan[SampleSettings], operator: AbstractSolutionOperator, inverse_mass_matrix: Any
+) -> BlockSampler:
     settings = plan.settings
-    model = plan.model(_in_sampling(settings, prepared))
-    kernel = make_kernel(settings, model, first_values(plan), prepared.inverse_mass_matrix)
+    kernel = make_kernel(settings, plan.model(operator), first_values(plan), inverse_mass_matrix)
     return BlockSampler(
         kernel,
         plan.observations.model_args,

@@ -27,6 +27,9 @@ TIGHTER_DRAWS, NUMERICAL_DRAWS = 64, 200
 MANY_POINTS, FEWER_DRAWS = 500, 24
 """Collocation points beyond which fewer draws must do for the tighter certificate."""
 
+ON_ALL_POINTS = 400
+"""Draws, evenly spaced, that are solved on all points where the chains have looked at a few."""
+
 MANY_STEPS, MANY_DIVERGENCES = 0.5, 0.02
 """Parts of draws that need inner steps, and of diverging transitions, which contradict an adaptation."""
 
@@ -43,13 +46,18 @@ class Results:
         record: Record,
         operator: AbstractSolutionOperator,
         sampler: BlockSampler,
+        sampled: AbstractSolutionOperator,
     ):
-        self.plan, self.record, self.operator = plan, record, operator
+        """``sampled`` is the operator as the chains had it: it may look at a few points first."""
+        self.plan, self.record, self.operator, self.sampled = plan, record, operator, sampled
         self.draws = sampler.collected()
         self.args, self.kwargs = plan.observations.model_args, plan.observations.model_kwargs
         self.model = plan.model(operator)
         self.samples = self.draws.samples
         self.inner: Any = None
+        """What the solves at all draws do, as in sampling."""
+        self.closely: Any = None
+        """The same on all points, at some of the draws."""
         self.exact: GridPosterior | None = None
         self.certificates: dict[str, Certificate] = {}
         self.fits: dict[str, diagnostics.Fit] = {}
@@ -87,16 +95,45 @@ class Results:
         """
         stateful = self.plan.settings.stateful
         look: Any = diagnostics.goodness_of_fit if stateful else diagnostics.solves_and_fit
+        # Side by side, all draws would take the steps that one of them needs.
+        batch = 1 if self.operator.is_dear else 16
         with self.record.stage(
             "draws again", "The draws again: inner solves, and fit to the data."
         ):
-            # Side by side, all draws would take the steps that one of them needs.
-            batch = 1 if self.operator.is_dear else 16
-            found = look(self.model, self.samples, *self.args, batch_size=batch, **self.kwargs)
-        self.inner, self.fits = (None, found) if stateful else found
+            model = self.plan.model(self.sampled)
+            found = look(model, self.samples, *self.args, batch_size=batch, **self.kwargs)
+            self.inner, self.fits = (None, found) if stateful else found
+            self.closely = self.inner
+            if self.sampled is not self.operator:
+                self._look_closely(batch)
         self.record["fit"] = self.fits
         for text in filter(None, (fit.warning for fit in self.fits.values())):
             warn(text)
+
+    def _look_closely(self, batch: int) -> None:
+        """On all points, at some of the draws: what they need, and what is not solved there."""
+        chains, draws = np.shape(next(iter(self.samples.values())))[:2]
+        kept = np.unique(np.linspace(0, draws - 1, max(1, ON_ALL_POINTS // chains)).astype(int))
+        self.closely = diagnostics.inner_statistics(
+            self.model,
+            {name: value[:, kept] for name, value in self.samples.items()},
+            *self.args,
+            batch_size=batch,
+            **self.kwargs,
+        )
+        steps, missed = self._solves()
+        entry = {"draws": steps.size, "with_steps": int((steps > 0).sum()), "missed": missed.sum()}
+        self.record["solves_on_all_points"] = entry
+        self.record.say(
+            f"On all {len(self.plan.file.problem.points)} points, {entry['with_steps']} of "
+            f"{entry['draws']} draws need inner steps, {entry['missed']} are not solved."
+        )
+
+    def _solves(self) -> tuple[np.ndarray, np.ndarray]:
+        """Inner steps and whether the tolerance was missed, over all sites, by the closest look."""
+        found = self.closely.values()
+        steps = np.sum([np.asarray(info.steps) for info in found], axis=0)
+        return steps, ~np.all([np.asarray(info.converged) for info in found], axis=0)
 
     def compare_with_exact(self) -> None:
         """The exact posterior on a grid, where the model file has one, and the distances to it."""
@@ -146,9 +183,8 @@ class Results:
         tighter = self.certificates.get("tighter")
         if tighter is not None and tighter.distorted:
             found.append(f"A tighter solve disagrees: {tighter.verdict}")
-        if self.inner is not None and self.plan.settings.adapts:
-            steps = np.sum([np.asarray(info.steps) for info in self.inner.values()], axis=0)
-            missed = ~np.all([np.asarray(info.converged) for info in self.inner.values()], axis=0)
+        if self.closely is not None and self.plan.settings.adapts:
+            steps, missed = self._solves()
             if np.mean(steps > 0) > MANY_STEPS:
                 found.append(f"{np.mean(steps > 0):.0%} of the draws need inner steps.")
             if missed.any():
