@@ -30,6 +30,7 @@ from bilo_ppl.numerics import FiniteDifferences, Godunov, MethodOfLines
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.operators.closed_form import ClosedForm
 from bilo_ppl.operators.fine_tuned import FineTuned
+from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.pde.calculus import divergence, grad, laplacian, partial
 from bilo_ppl.pde.domain import Box, interval, space_time, time_interval
 from bilo_ppl.pde.points import graded, hammersley, masked, refined
@@ -73,6 +74,7 @@ __all__ = [
     "MethodOfLines",
     "NetworkField",
     "OptaxSolver",
+    "OutputLayer",
     "PartialDerivative",
     "Problem",
     "ResidualGradient",

@@ -1,0 +1,264 @@
+"""Fine-tuning of the output layer: solutions, derivatives, and what is refused."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer.util import potential_energy
+
+import bilo_ppl as bilo
+from bilo_ppl.inner.stop_reason import StopReason
+from bilo_ppl.network.features import output_weights
+
+X = np.linspace(0.05, 0.95, 13)[:, None]
+
+
+class Diffusion(bilo.Problem):
+    """-((1 + a x) u')' = b on [0, 1], u = 0 at both ends: linear in u, and J depends on a."""
+
+    parameters, components = ("a", "b"), 1
+    domain = bilo.interval(0.0, 1.0)
+    points = domain.grid(61)
+
+    def residual(self, u, x, theta):
+        flux = bilo.divergence(lambda y: (1 + theta["a"] * y[0]) * bilo.grad(u)(y))(x)
+        return flux + theta["b"]
+
+    def lift(self, x, raw, theta):
+        return x[0] * (1 - x[0]) * raw
+
+
+def exact(x, theta):
+    a, b = theta["a"], theta["b"]
+    c = b / a / jnp.log1p(a)
+    return c * jnp.log1p(a * x[0]) - b * x[0] / a
+
+
+class Reaction(Diffusion):
+    """-u'' - a u^2 = b: not linear in u."""
+
+    def residual(self, u, x, theta):
+        return bilo.laplacian(u)(x) + theta["a"] * u(x) ** 2 + theta["b"]
+
+
+class Layered(Diffusion):
+    """The same with a layer in the coefficient that three features cannot follow."""
+
+    def residual(self, u, x, theta):
+        def flux(y):
+            return (1 + theta["a"] * jax.nn.sigmoid(40 * (y[0] - 0.6))) * bilo.grad(u)(y)
+
+        return bilo.divergence(flux)(x) + theta["b"]
+
+
+class Beam(Diffusion):
+    """u'''' = b, clamped: fourth derivatives."""
+
+    def residual(self, u, x, theta):
+        return bilo.laplacian(bilo.laplacian(u))(x) - theta["b"] * (1 + theta["a"])
+
+    def lift(self, x, raw, theta):
+        return (x[0] * (1 - x[0])) ** 2 * raw
+
+
+class SoftEnds(Diffusion):
+    """Boundary values by conditions."""
+
+    def lift(self, x, raw, theta):
+        return raw
+
+    def conditions(self, u, theta):
+        return {"ends": jnp.stack([u(jnp.zeros(1)), u(jnp.ones(1))])}
+
+
+START = {"a": 1.0, "b": 1.0}
+
+
+@functools.cache
+def trained(kind, width, steps):
+    return bilo.pretrain(
+        kind(),
+        START,
+        key=jax.random.key(0),
+        width=width,
+        solver=bilo.LevenbergMarquardt(tolerance=1e-8, max_steps=steps),
+        sensitivity=bilo.ImplicitDifferentiation(),
+        progress=False,
+    )[0]
+
+
+def made(kind, tolerance=1e-4, width=32, steps=40):
+    return bilo.OutputLayer(trained(kind, width, steps), START, tolerance=tolerance)
+
+
+@pytest.fixture(scope="module")
+def linear():
+    return made(Diffusion)
+
+
+def values(operator, a, b, state=None):
+    state = operator.init_state() if state is None else state
+    field, _, info = operator.solve({"a": a, "b": b}, state)
+    return jax.vmap(field)(X), info
+
+
+def differences(function, *at, h=1e-4):
+    """Central differences with respect to every argument."""
+    moved = [
+        (function(*at[:i], at[i] + h, *at[i + 1 :]) - function(*at[:i], at[i] - h, *at[i + 1 :]))
+        for i in range(len(at))
+    ]
+    return np.stack(moved, axis=1) / (2 * h)
+
+
+@pytest.mark.parametrize(("a", "b"), [(1.3, 2.0), (2.0, -1.0), (0.3, 10.0)])
+def test_a_linear_problem_is_solved_in_one_step(linear, a, b):
+    u, info = values(linear, a, b)
+    assert linear.linear
+    assert info.converged
+    assert info.steps == 1
+    wanted = jax.vmap(lambda x: exact(x, {"a": a, "b": b}))(X)
+    np.testing.assert_allclose(u, wanted, atol=1e-3 * np.abs(wanted).max())
+
+
+def test_the_solution_does_not_depend_on_the_state_that_a_solve_starts_from(linear):
+    u, _ = values(linear, 1.5, 2.0)
+    away = linear.init_state() + jax.random.normal(jax.random.key(1), linear.init_state().shape)
+    np.testing.assert_allclose(values(linear, 1.5, 2.0, away)[0], u, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Diffusion, Layered])
+def test_derivatives_are_those_of_the_minimiser(kind):
+    operator = made(kind, tolerance=1e3, width=3, steps=3)
+
+    def u(a, b):
+        return values(operator, a, b)[0]
+
+    at = (jnp.array(2.5), jnp.array(1.5))
+    wanted = differences(u, *at)
+    forward = jnp.stack(jax.jacfwd(u, (0, 1))(*at), axis=1)
+    reverse = jnp.stack(jax.jacrev(u, (0, 1))(*at), axis=1)
+    np.testing.assert_allclose(forward, wanted, atol=1e-5 * np.abs(wanted).max())
+    np.testing.assert_allclose(reverse, forward, atol=1e-9)
+
+
+def test_the_gauss_newton_form_of_the_derivative_is_off_where_rows_cannot_vanish():
+    operator = made(Layered, tolerance=1e3, width=3, steps=3)
+    theta = {"a": jnp.array(2.5), "b": jnp.array(1.5)}
+    field, state, info = operator.solve(theta, operator.init_state())
+    assert info.loss > 1e-3
+    flat = state.ravel()
+    J = operator._jacobian(theta, flat)
+    rows_dot = jax.jacfwd(lambda a: operator._flat_rows({**theta, "a": a}, flat))(theta["a"])
+    gauss_newton = -jnp.linalg.lstsq(J, rows_dot)[0].reshape(state.shape)
+    moved = eqx.tree_at(lambda f: f.weights, field, field.weights + 1e-4 * gauss_newton)
+    by_gauss_newton = (jax.vmap(moved)(X) - jax.vmap(field)(X)) / 1e-4
+    true = jax.jacfwd(lambda a: values(operator, a, 1.5)[0])(theta["a"])
+    assert np.abs(by_gauss_newton - true).max() > 0.05 * np.abs(true).max()
+
+
+def test_a_nonlinear_problem_is_iterated():
+    operator = made(Reaction, tolerance=1e-6)
+    assert not operator.linear
+    numerical = bilo.FiniteDifferences(Reaction(), 801, theta=START)
+
+    def u(a, b):
+        return values(operator, a, b)[0]
+
+    at = (jnp.array(2.0), jnp.array(3.0))
+    found, info = values(operator, *at)
+    assert info.converged
+    assert info.steps > 1
+    wanted = jax.vmap(numerical.solve({"a": 2.0, "b": 3.0}, ())[0])(X)
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
+    derivative = jnp.stack(jax.jacrev(u, (0, 1))(*at), axis=1)
+    wanted = differences(u, *at, h=1e-3)
+    np.testing.assert_allclose(derivative, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_fourth_derivatives_are_found_to_be_asked_for(linear):
+    assert len(linear.table.derivatives) == 3
+    beam = made(Beam)
+    assert len(beam.table.derivatives) == 5
+    u, _ = values(beam, 0.5, 2.0)
+    wanted = 3.0 * (X[:, 0] * (1 - X[:, 0])) ** 2 / 24
+    np.testing.assert_allclose(u, wanted, atol=1e-4 * wanted.max())
+
+
+def test_conditions_are_rows():
+    operator = made(SoftEnds)
+    u, info = values(operator, 2.0, 3.0)
+    assert info.converged
+    wanted = jax.vmap(lambda x: exact(x, {"a": 2.0, "b": 3.0}))(X)
+    np.testing.assert_allclose(u, wanted, atol=2e-3 * np.abs(wanted).max())
+
+
+def test_a_loss_above_the_tolerance_is_no_solution():
+    operator = made(Diffusion, tolerance=1e-12, width=3, steps=3)
+    info = values(operator, 2.0, 3.0)[1]
+    assert not info.converged
+    assert info.reason == StopReason.STUCK
+    assert jax.jit(lambda a: values(operator, a, 1.0)[1])(jnp.nan).reason == StopReason.NOT_FINITE
+
+
+def test_features_do_not_follow_theta_and_settling_keeps_them(linear):
+    theta = {"a": jnp.array(2.0), "b": jnp.array(3.0)}
+    field, state, info = linear.solve(theta, linear.init_state())
+    settled = linear.settled(theta, state, key=jax.random.key(0))
+    np.testing.assert_allclose(output_weights(settled.operator), state)
+    assert float(settled.home["a"]) == 2.0
+    # The local operator is now the same function, at any theta.
+    np.testing.assert_allclose(
+        jax.vmap(settled.operator.field({"a": 5.0, "b": 1.0}))(X), jax.vmap(field)(X), rtol=1e-6
+    )
+    again, _, same = settled.solve(theta, settled.init_state())
+    np.testing.assert_allclose(same.loss, info.loss, rtol=1e-2)
+    np.testing.assert_allclose(jax.vmap(again)(X), jax.vmap(field)(X), rtol=1e-5)
+
+
+def test_it_stands_behind_solution_in_a_model(linear):
+    y = np.array(jax.vmap(lambda x: exact(x, {"a": 2.0, "b": 3.0}))(X))
+
+    def model():
+        a = numpyro.sample("a", dist.LogNormal(0.0, 1.0))
+        b = numpyro.sample("b", dist.Normal(0.0, 3.0))
+        u = bilo.solution("u", linear, {"a": a, "b": b})
+        numpyro.sample("y", dist.Normal(jax.vmap(u)(X), 0.01), obs=y)
+
+    def potential(z):
+        return potential_energy(model, (), {}, z)
+
+    z = {"a": jnp.array(0.5), "b": jnp.array(2.0)}
+    gradient = jax.grad(potential)(z)
+    for name, value in z.items():
+        moved = [potential({**z, name: value + h}) for h in (1e-4, -1e-4)]
+        np.testing.assert_allclose(gradient[name], (moved[0] - moved[1]) / 2e-4, rtol=1e-4)
+    many = {"a": jnp.array([0.5, 0.9]), "b": jnp.array([2.0, 1.0])}
+    one_by_one = [potential({"a": a, "b": b}) for a, b in zip(*many.values(), strict=True)]
+    np.testing.assert_allclose(jax.vmap(potential)(many), one_by_one, rtol=1e-8)
+
+
+def test_what_cannot_be_meant_is_refused(linear):
+    with pytest.raises(ValueError, match="must be positive"):
+        bilo.OutputLayer(linear.operator, START, tolerance=0.0)
+
+    class Own(Diffusion):
+        def inputs(self, x, theta):
+            return x * theta["a"]
+
+    operator = bilo.LocalOperator(Own(), START, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="may depend on theta"):
+        bilo.OutputLayer(operator, START, tolerance=1.0)
+
+    class Shifted(Diffusion):
+        def residual(self, u, x, theta):
+            return u(x + 0.1) - theta["b"]
+
+    operator = bilo.LocalOperator(Shifted(), START, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="derivatives of u at its point"):
+        bilo.OutputLayer(operator, START, tolerance=1.0)
