@@ -21,6 +21,7 @@ from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
+from bilo_ppl.run.sizes import described
 from bilo_ppl.run.tolerance import (
     HEADROOM,
     prediction_error,
@@ -93,6 +94,8 @@ def _pretrained(
         found.append(error(operator, start, plan.first_guess))
         return found[-1].worst
 
+    record["sizes"] = plan.sizes
+    record.say(f"\n{described(plan.sizes, plan.file)}")
     with record.stage("pretrain", f"Pretraining the operator at {_text(start)}."):
         operator, report = pretrain(
             plan.file.problem,
@@ -104,6 +107,9 @@ def _pretrained(
             progress=not settings.quiet,
             **plan.file.architecture,
         )
+        # For its file: another run may ask for others.
+        if operator.collocation is None and not plan.sizes["points"].stated:
+            operator = operator.with_points(plan.file.problem.points)
         if error:
             # The last one is that of the operator as it is.
             at_draws = partial(tolerance_at_prior_draws, plan, error, operator)
