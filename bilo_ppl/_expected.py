@@ -1,0 +1,155 @@
+"""Seconds that a loop of like steps will take, from those that it has timed and from what they cost.
+
+Compilation is left out: a block that compiles tells nothing of the others.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import NamedTuple
+
+__all__ = ["BlockReport", "Costs", "Expected", "Forecast", "Work", "costing"]
+
+EVIDENCE = 0.25
+"""Seconds of steps after which there is something to say."""
+
+DEAR = 60.0
+"""Seconds of a block, without compilation, beside which the tracing of a program is nothing."""
+
+LONG = 1800.0
+"""Seconds beyond which a loop is worth a thought before it goes on."""
+
+OFF = 2.0
+"""A forecast that turns out to be wrong by this factor is made anew."""
+
+
+class Work(NamedTuple):
+    """What a unit of work costs, next to others of its kind."""
+
+    kind: str
+    amount: float
+    """Arithmetic, in units that only their ratios matter of."""
+
+
+class BlockReport(NamedTuple):
+    """What a block has done."""
+
+    done: int
+    """Units of work, as many as asked for or fewer."""
+    text: str
+    """How things stand, for a person."""
+    finished: bool = False
+    """Whether no further block is needed."""
+    most_left: int | None = None
+    """Units that can still follow, where they are fewer than the total has room for."""
+
+
+class Expected(NamedTuple):
+    """Seconds that a loop should take in all."""
+
+    label: str
+    unit: str
+    units: int
+    seconds: float
+    """Of all units, compilation not included."""
+    left: float
+    """Of these, seconds still to come."""
+    at_most: bool
+    """Whether the loop may need fewer units."""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it would take more than half an hour from now."""
+        return self.left > LONG
+
+    def __str__(self) -> str:
+        most = " at most" if self.at_most else ""
+        units = f"{self.units} {self.unit}{'s' * (self.units != 1)}"
+        each = self.seconds / max(self.units, 1)
+        return f"{self.label}: about {duration(self.seconds)}{most} ({units} of {each:.2g} s)"
+
+
+def duration(seconds: float) -> str:
+    """In words: seconds, or minutes where they are many."""
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} minutes"
+
+
+class Costs:
+    """What work has cost in a run so far, by its kind; ``hear`` is told what loops will take."""
+
+    def __init__(self, hear: Callable[[Expected], None]):
+        self.hear = hear
+        self.rates: dict[str, float] = {}
+        """Seconds a unit of `Work.amount`."""
+
+
+_COSTS: ContextVar[Costs | None] = ContextVar("bilo_ppl_costs", default=None)
+
+
+@contextlib.contextmanager
+def costing(costs: Costs) -> Iterator[None]:
+    """Let the loops within know, and tell, what work costs."""
+    token = _COSTS.set(costs)
+    try:
+        yield
+    finally:
+        _COSTS.reset(token)
+
+
+class Forecast:
+    """Of one loop: what `before` and `after` return is worth saying, None is not."""
+
+    def __init__(self, total: int, label: str, unit: str, work: Work | None, at_most: bool):
+        self.total, self.label, self.unit = total, label, unit
+        self.work, self.at_most, self.costs = work, at_most, _COSTS.get()
+        self.done, self.spent, self.timed, self.timed_units = 0, 0.0, 0.0, 0
+        self.said: Expected | None = None
+        self._told_long = False
+
+    def before(self) -> Expected | None:
+        """From what work of this kind has cost before, if there was any."""
+        if self.costs is None or self.work is None or self.work.kind not in self.costs.rates:
+            return None
+        each = self.costs.rates[self.work.kind] * self.work.amount
+        return self._say(self._expected(each, self.total))
+
+    def after(self, report: BlockReport, seconds: float, compiled: float = 0.0) -> Expected | None:
+        """From a block, which took some seconds, ``compiled`` of them to compile."""
+        seconds = max(seconds - compiled, 0.0)
+        self.done += report.done
+        self.spent += seconds
+        if not report.done or (compiled and seconds < DEAR):
+            return None
+        self._learn(report.done, seconds)
+        if report.finished or self.timed < EVIDENCE:
+            return None
+        left = self.total - self.done
+        left = left if report.most_left is None else min(report.most_left, left)
+        return self._say(self._expected(seconds / report.done, left))
+
+    def _learn(self, done: int, seconds: float) -> None:
+        # Later blocks may do other work.
+        if self.costs is not None and self.work is not None and self.timed < EVIDENCE:
+            each = (self.timed + seconds) / (self.timed_units + done)
+            self.costs.rates[self.work.kind] = each / self.work.amount
+        self.timed += seconds
+        self.timed_units += done
+
+    def _expected(self, each: float, left: int) -> Expected:
+        seconds = self.spent + each * left
+        units = self.done + left
+        return Expected(self.label, self.unit, units, seconds, each * left, self.at_most)
+
+    def _say(self, found: Expected) -> Expected | None:
+        news = self.said is None
+        if self.said is not None:
+            most = max(found.seconds, self.said.seconds)
+            news = most > OFF * min(found.seconds, self.said.seconds) and self.done < self.total / 2
+        long = found.is_long and not self._told_long
+        self._told_long = self._told_long or found.is_long
+        if not (news or long):
+            return None
+        self.said = found
+        if self.costs is not None:
+            self.costs.hear(found)
+        return found
