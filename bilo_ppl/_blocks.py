@@ -140,6 +140,7 @@ def run_blocks(
     clock: Callable[[], float] = time.perf_counter,
     work: Work | None = None,
     at_most: bool = True,
+    typical: int | None = None,
 ) -> Ended:
     """Do ``total`` units of work, or as many as it takes, by ``block(length)`` of at most ``length``.
 
@@ -149,7 +150,8 @@ def run_blocks(
 
     ``progress`` also says what the loop should take, as soon as that can be known: from blocks that
     compile nothing, or, where other ``work`` of the kind was done, before the first (see
-    `bilo_ppl._expected`). ``at_most``: the loop may need fewer units than ``total``.
+    `bilo_ppl._expected`). ``at_most``: the loop may need fewer units than ``total``, and as a rule needs
+    some ``typical`` number of them, if there is one.
 
     SIGINT (Ctrl-C) or SIGTERM ends the loop after the block that is running: at least one is whole.
     A second signal raises KeyboardInterrupt at once. SIGTERM then raises ``SystemExit(143)``, unless
@@ -161,7 +163,7 @@ def run_blocks(
         interrupts.deferring(label if progress else ""),
         Progress(total, label, unit, progress) as shown,
     ):
-        forecast = Forecast(total, label, unit, work, at_most)
+        forecast = Forecast(total, label, unit, work, at_most, typical)
         ended = _loop(block, total, lengths, interrupts, shown, forecast, save, save_seconds, clock)
     if ended is Ended.INTERRUPTED and own.number == signal.SIGTERM:
         raise SystemExit(own.exit_status)
@@ -177,7 +179,7 @@ def _loop(block, total, lengths, interrupts, shown, forecast, save, save_seconds
         now, compiled = clock(), compiler().seconds - compiled
         done += report.done
         shown.update(done, report.text)
-        shown.expect(forecast.after(report, now - begun, compiled))
+        expected = forecast.after(report, now - begun, compiled)
         if interrupts.count:
             shown.interrupted = True
             if save is not None:
@@ -185,6 +187,7 @@ def _loop(block, total, lengths, interrupts, shown, forecast, save, save_seconds
             return Ended.INTERRUPTED
         if report.finished:
             break
+        shown.expect(expected)
         if save is not None and now - saved >= save_seconds:
             save()
             saved = clock()

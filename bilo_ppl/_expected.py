@@ -50,12 +50,15 @@ class Expected(NamedTuple):
     label: str
     unit: str
     units: int
+    """As many as it should need."""
+    total: int
+    """As many as it may need."""
+    at_most: bool
+    """Whether it may need fewer than ``units``."""
     seconds: float
-    """Of all units, compilation not included."""
+    """Of those that it should need, compilation not included."""
     left: float
     """Of these, seconds still to come."""
-    at_most: bool
-    """Whether the loop may need fewer units."""
 
     @property
     def is_long(self) -> bool:
@@ -63,10 +66,11 @@ class Expected(NamedTuple):
         return self.left > LONG
 
     def __str__(self) -> str:
-        most = " at most" if self.at_most else ""
         units = f"{self.units} {self.unit}{'s' * (self.units != 1)}"
         each = self.seconds / max(self.units, 1)
-        return f"{self.label}: about {duration(self.seconds)}{most} ({units} of {each:.2g} s)"
+        limit = f" at most ({units}" if self.at_most else f" ({units}"
+        more = "" if self.at_most or self.units == self.total else f", at most {self.total}"
+        return f"{self.label}: about {duration(self.seconds)}{limit} of {each:.2g} s{more})"
 
 
 def duration(seconds: float) -> str:
@@ -99,10 +103,20 @@ def costing(costs: Costs) -> Iterator[None]:
 class Forecast:
     """Of one loop: what `before` and `after` return is worth saying, None is not."""
 
-    def __init__(self, total: int, label: str, unit: str, work: Work | None, at_most: bool):
+    def __init__(
+        self,
+        total: int,
+        label: str,
+        unit: str,
+        work: Work | None = None,
+        at_most: bool = True,
+        typical: int | None = None,
+    ):
         self.total, self.label, self.unit = total, label, unit
-        self.work, self.at_most, self.costs = work, at_most, _COSTS.get()
-        self.done, self.spent, self.timed, self.timed_units = 0, 0.0, 0.0, 0
+        self.work, self.at_most, self.typical = work, at_most, typical
+        self.costs = _COSTS.get()
+        self.done, self.spent, self.timed = 0, 0.0, 0.0
+        self._recent = 0.0, 0
         self.said: Expected | None = None
         self._told_long = False
 
@@ -111,7 +125,7 @@ class Forecast:
         if self.costs is None or self.work is None or self.work.kind not in self.costs.rates:
             return None
         each = self.costs.rates[self.work.kind] * self.work.amount
-        return self._say(self._expected(each, self.total))
+        return self._say(self._expected(each, None))
 
     def after(self, report: BlockReport, seconds: float, compiled: float = 0.0) -> Expected | None:
         """From a block, which took some seconds, ``compiled`` of them to compile."""
@@ -120,34 +134,45 @@ class Forecast:
         self.spent += seconds
         if not report.done or (compiled and seconds < DEAR):
             return None
-        self._learn(report.done, seconds)
+        self._learn(report, seconds)
         if report.finished or self.timed < EVIDENCE:
             return None
-        left = self.total - self.done
-        left = left if report.most_left is None else min(report.most_left, left)
-        return self._say(self._expected(seconds / report.done, left))
+        return self._say(self._expected(seconds / report.done, report.most_left))
 
-    def _learn(self, done: int, seconds: float) -> None:
-        # Later blocks may do other work.
-        if self.costs is not None and self.work is not None and self.timed < EVIDENCE:
-            each = (self.timed + seconds) / (self.timed_units + done)
-            self.costs.rates[self.work.kind] = each / self.work.amount
+    def _learn(self, report: BlockReport, seconds: float) -> None:
+        """What a unit has cost last: first steps of a chain, say, are dearer."""
         self.timed += seconds
-        self.timed_units += done
+        self._recent = self._recent[0] + seconds, self._recent[1] + report.done
+        # With so few units left as only the loop knows of, their work may be another.
+        if self.costs is None or self.work is None or report.most_left is not None:
+            return
+        each = self._recent[0] / self._recent[1] / self.work.amount
+        if self._recent[0] >= EVIDENCE:
+            self._recent = 0.0, 0
+            self.costs.rates[self.work.kind] = each
+        else:
+            self.costs.rates.setdefault(self.work.kind, each)
 
-    def _expected(self, each: float, left: int) -> Expected:
-        seconds = self.spent + each * left
-        units = self.done + left
-        return Expected(self.label, self.unit, units, seconds, each * left, self.at_most)
+    @property
+    def _horizon(self) -> int:
+        """Units that the loop should need: the typical number, or twice that where it was not enough."""
+        units = self.total if self.typical is None else self.typical
+        while 0 < units <= self.done:
+            units *= 2
+        return min(units, self.total)
+
+    def _expected(self, each: float, most_left: int | None) -> Expected:
+        left = self._horizon - self.done
+        left = left if most_left is None else min(most_left, left)
+        units, seconds = self.done + left, self.spent + each * left
+        at_most = self.at_most and self._horizon == self.total
+        return Expected(self.label, self.unit, units, self.total, at_most, seconds, each * left)
 
     def _say(self, found: Expected) -> Expected | None:
-        news = self.said is None
-        if self.said is not None:
-            most = max(found.seconds, self.said.seconds)
-            news = most > OFF * min(found.seconds, self.said.seconds) and self.done < self.total / 2
         long = found.is_long and not self._told_long
         self._told_long = self._told_long or found.is_long
-        if not (news or long):
+        # Less than was said needs no correction.
+        if self.said is not None and found.seconds <= OFF * self.said.seconds and not long:
             return None
         self.said = found
         if self.costs is not None:

@@ -1,12 +1,19 @@
 """What a Levenberg-Marquardt step costs: of one that was timed, the seconds of another follow."""
 
-__all__ = ["step_arithmetic"]
+__all__ = ["CORRECTED", "LOOKED_AT", "STEP_OF_A_FIT", "step_arithmetic"]
+
+STEP_OF_A_FIT = "step of a fit"
+"""The kind of work, for `bilo_ppl._expected.Work`."""
 
 OVERHEAD = 1e5
 """Of a step that has nearly nothing to do."""
 
 FACTORING = 1 / 600
 """Of a product in the normal matrix, next to a weight's part in a row and its derivatives."""
+
+LOOKED_AT, CORRECTED = 0.06, 0.4
+"""What a weight costs at one row where a solution is only looked at, and where it is corrected by chord
+steps in double precision; in the same unit, as measured in ``benchmarks/results/defaults.json``."""
 
 
 def step_arithmetic(rows: int, trained: int, parameters: int) -> float:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from bilo_ppl._blocks import Lengths, run_blocks
 from bilo_ppl._expected import Work
 from bilo_ppl._types import Weights
+from bilo_ppl.inner.arithmetic import STEP_OF_A_FIT
 from bilo_ppl.inner.fit_by_parts import FitByParts, is_large_fit
 from bilo_ppl.inner.least_squares import LeastSquares
 from bilo_ppl.inner.solvers import AbstractInnerSolver
@@ -90,7 +91,7 @@ def fit(
         # What `least_gain` means, and so the result, depends on the chunks: not on the time they take.
         lengths=Lengths(chunk, fixed=True),
         progress=progress,
-        work=Work("step of a fit", fitting.arithmetic(parameters)),
+        work=Work(STEP_OF_A_FIT, fitting.arithmetic(parameters)),
     )
     reached, history = fitting.at_the_end()
     loss = float(reached.loss)

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from bilo_ppl._expected import LONG, Costs, Expected, duration
+from bilo_ppl._progress import WORTH_SAYING
+from bilo_ppl.inner.arithmetic import STEP_OF_A_FIT
 
 __all__ = ["Forecasts"]
 
 COMPILATION = {
-    "pretrain": ("check", 2.8),
     "adapt": ("pretrain", 8.0),
     "adapt again": ("pretrain", 8.0),
     "estimate": ("pretrain", 2.0),
@@ -20,16 +21,15 @@ COMPILATION = {
 """An earlier stage, and how many times its seconds of compilation a stage takes: medians of the runs in
 ``benchmarks/results/defaults.json``, most of which are met within a factor of two."""
 
-LEAST_COMPILATION = 1.0
-"""Seconds that are worth saying."""
-
 CHEAPER = {
     "pretrain": "fewer --points, a smaller --width, or a larger --tol",
     "adapt": "fewer --points, a smaller --width, a larger --tol, or --no-adapt",
     "adapt again": "fewer --points, a smaller --width, or a larger --tol",
     "estimate": "fewer --steps, --seeds or --points, or a smaller --width",
-    "warmup": "fewer --warmup steps, --chains or --points, or --operator numerical",
-    "sampling": "fewer --samples, --chains or --points, or --operator numerical",
+    "warmup": "fewer --warmup transitions, --chains or --points, or a larger --tol",
+    "sampling": "fewer --samples, --chains or --points, or a larger --tol",
+    "draws again": "fewer --samples, --chains or --points",
+    "certify": "fewer --points, a smaller --width, or --no-certify",
 }
 """What to ask for in the place of a stage that is long, by its name."""
 
@@ -48,18 +48,27 @@ class Forecasts:
         self.found = False
         """Whether compiled programs were found in a cache: then what others take is not known."""
 
-    def begin(self, stage: str, elapsed: Callable[[], float]) -> str:
-        """A stage, and the seconds since it began; a sentence on its compilation, if there is one."""
+    def begin(self, stage: str, elapsed: Callable[[], float], arithmetic: float = 0.0) -> str:
+        """A stage, and the seconds since it began: what to say of its compilation and of the rest.
+
+        ``arithmetic`` in the unit of `step_arithmetic`, where it is known.
+        """
         self.stage, self._elapsed = stage, elapsed
         basis, ratio = COMPILATION.get(_kind(stage), ("", 0.0))
         seconds = ratio * self.content["compile_seconds"].get(basis, 0.0)
         # Other data sets use the programs of the first.
         before = [_kind(name) for name in self.content["compile_seconds"]]
         repeated = _kind(stage) == "estimate" and "estimate" in before
-        if self.found or repeated or seconds < LEAST_COMPILATION:
-            return ""
-        self._entry["compilation"] = round(seconds, 1)
-        return f" Compilation: about {duration(seconds)}."
+        said = ""
+        if not self.found and not repeated and seconds >= WORTH_SAYING:
+            self._entry["compilation"] = round(seconds, 1)
+            said = f" Compilation: about {duration(seconds)}."
+        then = self.costs.rates.get(STEP_OF_A_FIT, 0.0) * arithmetic
+        if then >= WORTH_SAYING:
+            label = f"the stage {stage}"
+            self.costs.hear(Expected(label, "pass", 1, 1, False, then, then))
+            said += f" {'Then a' if said else 'A'}bout {duration(then)}."
+        return said
 
     @property
     def _entry(self) -> dict[str, Any]:

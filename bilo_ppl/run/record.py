@@ -124,14 +124,14 @@ class Record:
             self.say(f"  {self.folder.path / file}")
 
     @contextmanager
-    def stage(self, name: str, title: str = "") -> Iterator[None]:
+    def stage(self, name: str, title: str = "", arithmetic: float = 0.0) -> Iterator[None]:
         """Time a stage, in CPU and wall seconds; what it says stands below its title.
 
         With what it should take, as far as that is known: see `Forecasts`.
         """
         started = Clock()
         self.forecasts.found = compiler().found > self._found
-        expected = self.forecasts.begin(name, lambda: started.elapsed()[1])
+        expected = self.forecasts.begin(name, lambda: started.elapsed()[1], arithmetic)
         if title:
             self.say(f"\n{title}{expected}")
         self.status(f"in {name}")
