@@ -42,6 +42,8 @@ class BlockReport(NamedTuple):
     """Whether no further block is needed."""
     most_left: int | None = None
     """Units that can still follow, where they are fewer than the total has room for."""
+    at_work: float | None = None
+    """Seconds of the units alone, where a block does more."""
 
 
 class Expected(NamedTuple):
@@ -142,7 +144,8 @@ class Forecast:
     def _learn(self, report: BlockReport, seconds: float) -> None:
         """What a unit has cost last: first steps of a chain, say, are dearer."""
         self.timed += seconds
-        self._recent = self._recent[0] + seconds, self._recent[1] + report.done
+        at_work = seconds if report.at_work is None else min(report.at_work, seconds)
+        self._recent = self._recent[0] + at_work, self._recent[1] + report.done
         # With so few units left as only the loop knows of, their work may be another.
         if self.costs is None or self.work is None or report.most_left is not None:
             return

@@ -1,5 +1,8 @@
 """What a loop says that it will take, from the steps that it has timed and from what others cost."""
 
+import io
+import sys
+
 import pytest
 
 from bilo_ppl import _blocks
@@ -142,6 +145,39 @@ def test_work_of_a_kind_that_was_done_before_is_known_before_it_starts(monkeypat
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "work: about 150 s at most (100 steps of 1.5 s)"
     assert len(lines) == 2, "right to a factor of two"
+
+
+def test_of_what_a_block_does_besides_other_work_knows_nothing():
+    costs = Costs(lambda found: None)
+    with costing(costs):
+        forecast = Forecast(100, "work", "step", Work("of one kind", 2.0))
+        found = forecast.after(BlockReport(10, "", at_work=4.0), 20.0)
+    assert found.seconds == 200.0
+    assert costs.rates == {"of one kind": 0.2}
+
+
+def test_what_work_has_cost_last_is_what_is_known():
+    costs = Costs(lambda found: None)
+    with costing(costs):
+        forecast = Forecast(100, "work", "step", Work("of one kind", 1.0))
+        for seconds in (10.0, 2.0, 1.0):
+            forecast.after(BlockReport(10, ""), seconds)
+        assert costs.rates == {"of one kind": 0.1}
+        # Other work in the same loop, and a block that compiles.
+        forecast.after(BlockReport(10, "", most_left=50), 30.0)
+        forecast.after(BlockReport(10, ""), 30.0, 28.0)
+        assert costs.rates == {"of one kind": 0.1}
+
+
+def test_a_line_above_a_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    Loop(each=0.5).run(monkeypatch)
+    assert "work: about 50 s at most (100 steps of 0.5 s)\n" in terminal.getvalue()
+    assert "100/100" in terminal.getvalue()
 
 
 def test_without_progress_nothing_is_printed_but_a_run_is_told(monkeypatch, capsys):

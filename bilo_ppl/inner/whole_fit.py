@@ -1,5 +1,6 @@
 """A fit in blocks of steps on all of its rows, through stages that lead to the problem to solve."""
 
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -62,9 +63,10 @@ class WholeFit:
 
     def block(self, length: int) -> BlockReport:
         """At most ``length`` steps of the present stage; none, but an evaluation, at its start."""
-        starts, last = self.state is None, len(self.stages) == 1
+        starts, last, begun = self.state is None, len(self.stages) == 1, time.perf_counter()
         new = self._steps(self.weights, self.state, self.stages[0], length)
         steps, loss = int(new.steps), float(new.loss)
+        at_work = time.perf_counter() - begun
         self.taken += steps
         self.weights, self.state = new.weights, new.state
         finished = False
@@ -77,7 +79,7 @@ class WholeFit:
                 self.reached = new
         elif not starts or bool(new.done):
             self.stages, self.state = self.stages[1:], None
-        return BlockReport(steps, f"loss {loss:.1e}", finished=finished)
+        return BlockReport(steps, f"loss {loss:.1e}", finished=finished, at_work=at_work)
 
     def _is_enough(self, new: Reached, loss: float) -> bool:
         return self.enough is not None and self.enough(new.weights, loss)
