@@ -8,14 +8,15 @@ import contextlib
 import dataclasses
 import enum
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
-from tqdm import tqdm
+from bilo_ppl._compile import compiler
+from bilo_ppl._expected import BlockReport, Forecast, Work
+from bilo_ppl._progress import Progress, tell
 
 __all__ = ["BlockReport", "Ended", "Interrupts", "Lengths", "run_blocks"]
 
@@ -64,7 +65,7 @@ class Interrupts:
         if self._loop is None or self.count > 1:
             raise KeyboardInterrupt
         if self._loop:
-            _tell(f"{self._loop}: stopping after this block; Ctrl-C again stops at once.")
+            tell(f"{self._loop}: stopping after this block; Ctrl-C again stops at once.")
 
     @contextlib.contextmanager
     def deferring(self, label: str) -> Iterator[None]:
@@ -89,32 +90,6 @@ class Interrupts:
 def _active() -> Interrupts | None:
     handlers = (getattr(signal.getsignal(number), "__self__", None) for number in SIGNALS)
     return next((owner for owner in handlers if isinstance(owner, Interrupts)), None)
-
-
-def _on_terminal() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()
-
-
-def _tell(line: str) -> None:
-    if sys.stderr is None:
-        return
-    # The bar, if there is one, stands in the last line.
-    text = f"\n{line}\n" if _on_terminal() else f"{line}\n"
-    # A handler may have come in the middle of another write, into which this one must not go.
-    with contextlib.suppress(RuntimeError):
-        sys.stderr.write(text)
-        sys.stderr.flush()
-
-
-class BlockReport(NamedTuple):
-    """What a block has done."""
-
-    done: int
-    """Units of work, as many as asked for or fewer."""
-    text: str
-    """How things stand, for a person."""
-    finished: bool = False
-    """Whether no further block is needed."""
 
 
 class Ended(enum.Enum):
@@ -163,12 +138,20 @@ def run_blocks(
     save: Callable[[], Any] | None = None,
     save_seconds: float = SAVE_SECONDS,
     clock: Callable[[], float] = time.perf_counter,
+    work: Work | None = None,
+    at_most: bool = True,
+    typical: int | None = None,
 ) -> Ended:
     """Do ``total`` units of work, or as many as it takes, by ``block(length)`` of at most ``length``.
 
     ``label`` names the work and ``unit`` one unit, in the singular. ``progress`` shows a bar on a
     terminal, and elsewhere one line at the end. ``save()`` is called between blocks, about every
     ``save_seconds``, and once more if the loop is interrupted; what it raises ends the loop.
+
+    ``progress`` also says what the loop should take, as soon as that can be known: from blocks that
+    compile nothing, or, where other ``work`` of the kind was done, before the first (see
+    `bilo_ppl._expected`). ``at_most``: the loop may need fewer units than ``total``, and as a rule needs
+    some ``typical`` number of them, if there is one.
 
     SIGINT (Ctrl-C) or SIGTERM ends the loop after the block that is running: at least one is whole.
     A second signal raises KeyboardInterrupt at once. SIGTERM then raises ``SystemExit(143)``, unless
@@ -178,22 +161,25 @@ def run_blocks(
     with (
         own as interrupts,
         interrupts.deferring(label if progress else ""),
-        _Progress(total, label, unit, progress) as shown,
+        Progress(total, label, unit, progress) as shown,
     ):
-        ended = _loop(block, total, lengths, interrupts, shown, save, save_seconds, clock)
+        forecast = Forecast(total, label, unit, work, at_most, typical)
+        ended = _loop(block, total, lengths, interrupts, shown, forecast, save, save_seconds, clock)
     if ended is Ended.INTERRUPTED and own.number == signal.SIGTERM:
         raise SystemExit(own.exit_status)
     return ended
 
 
-def _loop(block, total, lengths, interrupts, shown, save, save_seconds, clock) -> Ended:
+def _loop(block, total, lengths, interrupts, shown, forecast, save, save_seconds, clock) -> Ended:
     done, length, saved = 0, lengths.first, clock()
+    shown.expect(forecast.before())
     while done < total:
-        length, begun = min(length, total - done), clock()
+        length, begun, compiled = min(length, total - done), clock(), compiler().seconds
         report = block(length)
-        now = clock()
+        now, compiled = clock(), compiler().seconds - compiled
         done += report.done
         shown.update(done, report.text)
+        expected = forecast.after(report, now - begun, compiled)
         if interrupts.count:
             shown.interrupted = True
             if save is not None:
@@ -201,39 +187,9 @@ def _loop(block, total, lengths, interrupts, shown, save, save_seconds, clock) -
             return Ended.INTERRUPTED
         if report.finished:
             break
+        shown.expect(expected)
         if save is not None and now - saved >= save_seconds:
             save()
             saved = clock()
         length = lengths.after(length, report.done, now - begun)
     return Ended.FINISHED
-
-
-class _Progress:
-    """A bar on a terminal; elsewhere one line at the end."""
-
-    def __init__(self, total: int, label: str, unit: str, shown: bool):
-        self.label, self.unit, self.begun = label, unit, time.perf_counter()
-        self.done, self.text, self.interrupted = 0, "", False
-        terminal = _on_terminal()
-        self._line = shown and total > 0 and not terminal
-        self._bar = tqdm(
-            total=total, desc=label, unit=unit, file=sys.stderr, disable=not (shown and terminal)
-        )
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def update(self, done: int, text: str) -> None:
-        """Show how far the work is."""
-        self.done, self.text = done, text
-        self._bar.update(done - self._bar.n)
-        self._bar.set_postfix_str(text)
-
-    def __exit__(self, kind: Any, *exc_info) -> None:
-        self._bar.close()
-        if kind is None and self._line:
-            units = self.unit if self.done == 1 else f"{self.unit}s"
-            after = "interrupted after " if self.interrupted else ""
-            text = f", {self.text}" if self.text else ""
-            seconds = time.perf_counter() - self.begun
-            _tell(f"{self.label}: {after}{self.done} {units}{text} ({seconds:.1f} s)")

@@ -1,4 +1,4 @@
-"""How much the compiler should try."""
+"""How much the compiler should try, and how long it has taken."""
 
 import functools
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import equinox as eqx
 import jax
 
-__all__ = ["jit_for", "jit_once"]
+__all__ = ["Compiler", "compiler", "jit_for", "jit_once"]
 
 F = TypeVar("F", bound=Callable)
 
@@ -35,3 +35,28 @@ def jit_for(count: int, function: F) -> F:
     """The function compiled for ``count`` evaluations in all: quickly for few, well for many."""
     jit: Any = jit_once if count <= FEW else jax.jit
     return jit(function)
+
+
+class Compiler:
+    """Seconds that XLA has compiled for in this process, as JAX reports them, and programs found."""
+
+    EVENT = "/jax/core/compile/backend_compile_duration"
+    FOUND = "/jax/compilation_cache/cache_hits"
+
+    def __init__(self):
+        self.seconds, self.found = 0.0, 0
+        jax.monitoring.register_event_duration_secs_listener(self._add)
+        jax.monitoring.register_event_listener(self._count)
+
+    def _add(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == self.EVENT:
+            self.seconds += duration_secs
+
+    def _count(self, event: str, **kwargs: str | int) -> None:
+        self.found += event == self.FOUND
+
+
+@functools.cache
+def compiler() -> Compiler:
+    """The one listener of the process: JAX has no public way to take it off again."""
+    return Compiler()

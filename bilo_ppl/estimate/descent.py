@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from bilo_ppl._blocks import BlockReport, Ended, Lengths, run_blocks
+from bilo_ppl.estimate.line_search import LeastSquaresTrials, Trials
 from bilo_ppl.estimate.loop import Kept, MapState, descend
 from bilo_ppl.estimate.objective import Objective
 from bilo_ppl.estimate.result import History
@@ -17,6 +18,9 @@ __all__ = ["Descent"]
 
 BLOCK = 256
 """Largest number of steps in one call of the compiled function."""
+
+GAUSS_NEWTON_STEPS, LBFGS_STEPS = 16, 60
+"""As many as descents of few and of many unknowns take as a rule."""
 
 
 class Descent:
@@ -45,8 +49,16 @@ class Descent:
             unit="step",
             lengths=Lengths(BLOCK, growth=4),
             progress=progress,
+            typical=self._typical,
         )
         return ended is Ended.INTERRUPTED
+
+    @property
+    def _typical(self) -> int | None:
+        """Steps that such a descent needs as a rule; None: that is not known."""
+        if isinstance(self.optimizer, LeastSquaresTrials):
+            return GAUSS_NEWTON_STEPS
+        return LBFGS_STEPS if isinstance(self.optimizer, Trials) else None
 
     def _block(self, length: int) -> BlockReport:
         before = int(self.state.steps)

@@ -14,6 +14,7 @@ from bilo_ppl.inner.lower_level import LowerLevel
 from bilo_ppl.inner.solvers import LevenbergMarquardt
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.lora import saves
+from bilo_ppl.network.trainable import count_parameters
 from bilo_ppl.pde.theta import theta_as
 
 __all__ = ["consolidate"]
@@ -83,6 +84,7 @@ def consolidate(
             progress=progress,
             label=f"consolidate {count} thetas",
             least_gain=LEAST_GAIN,
+            parameters=count_parameters(eqx.filter(wide.network, eqx.is_inexact_array)),
         )
         seconds += report.cpu_seconds
         if kept and report.loss > tolerance:

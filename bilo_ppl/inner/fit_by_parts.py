@@ -6,7 +6,6 @@ Where it no longer leads far, it grows.
 """
 
 import math
-from functools import cached_property
 from typing import Any
 
 import jax
@@ -77,13 +76,17 @@ class FitByParts(WholeFit):
         made = self.solver, self.rows, self.weights, self.stages[-1], self.count, WATCHED
         return AllRows(*made) if self.sampled else PartOfRows(*made)
 
+    @property
+    def _items_seen(self) -> int:
+        return self.count
+
     def block(self, length: int) -> BlockReport:
         """See `WholeFit.block`; a step on a sample stands for several on parts."""
         if not self.sampled:
             return super().block(length)
-        report = super().block(SAMPLE_STEPS if self.enough is None else 1)
+        report = super().block(min(length, SAMPLE_STEPS if self.enough is None else 1))
         self.sample_steps += report.done
-        return report
+        return report._replace(most_left=max(self.solver.max_steps - self.sample_steps, 0))
 
     def _note(self, new: Reached, loss: float) -> None:
         best = self.reached
@@ -121,11 +124,6 @@ class FitByParts(WholeFit):
         if (self.sampled and count <= self.count) or is_large_system(rows, size):
             return 0
         return count
-
-    @cached_property
-    def _rows_per_item(self) -> float:
-        problem = self.rows(self.stages[-1])
-        return jax.eval_shape(problem.rows, self.weights).size / problem.count
 
     def _gains_little(self, loss: float) -> bool:
         used_up = self.sample_steps >= self.solver.max_steps

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from bilo_ppl._blocks import Lengths, run_blocks
+from bilo_ppl._expected import Work
 from bilo_ppl._types import Weights
+from bilo_ppl.inner.arithmetic import STEP_OF_A_FIT
 from bilo_ppl.inner.fit_by_parts import FitByParts, is_large_fit
 from bilo_ppl.inner.least_squares import LeastSquares
 from bilo_ppl.inner.solvers import AbstractInnerSolver
@@ -58,6 +60,7 @@ def fit(
     chunks: int = 20,
     least_gain: float = 0.0,
     enough: Callable[[Weights, float], bool] | None = None,
+    parameters: int | None = None,
 ) -> tuple[Weights, FitReport]:
     """Run a solver in chunks with a progress bar; the best weights survive Ctrl-C.
 
@@ -67,6 +70,9 @@ def fit(
     lowers the loss by a smaller part than ``least_gain`` is the last.
 
     ``enough(weights, loss)``, asked after every chunk of the last stage, may end it too.
+
+    ``parameters`` of the network, of which ``weights`` may be few, tell what a step costs next to
+    those of other fits.
 
     A large problem is solved by parts of its rows: see `FitByParts`. The loss of the report is that on
     all of them, of very many on 262 144 items.
@@ -85,6 +91,7 @@ def fit(
         # What `least_gain` means, and so the result, depends on the chunks: not on the time they take.
         lengths=Lengths(chunk, fixed=True),
         progress=progress,
+        work=Work(STEP_OF_A_FIT, fitting.arithmetic(parameters)),
     )
     reached, history = fitting.at_the_end()
     loss = float(reached.loss)

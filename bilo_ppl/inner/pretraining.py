@@ -20,6 +20,7 @@ from bilo_ppl.inner.sensitivity import ResidualGradient
 from bilo_ppl.inner.solvers import AbstractInnerSolver, LevenbergMarquardt
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.pde.checks import check_problem
+from bilo_ppl.pde.collocation import completed
 from bilo_ppl.pde.domain import Box
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.theta import theta_as
@@ -79,6 +80,7 @@ def pretrain(
     where the tolerance is out of reach because the lift leaves no freedom at some points.
     """
     check_problem(problem, theta)
+    problem = completed(problem, theta)
     solver = LevenbergMarquardt(tolerance=1e-6, max_steps=300) if solver is None else solver
     operator = LocalOperator(problem, theta, key=key, **architecture)
     theta = theta_as(theta, operator.dtype)

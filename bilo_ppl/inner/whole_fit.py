@@ -1,13 +1,19 @@
 """A fit in blocks of steps on all of its rows, through stages that lead to the problem to solve."""
 
+import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
+
+import jax
 
 from bilo_ppl._blocks import BlockReport
 from bilo_ppl._types import Weights
+from bilo_ppl.inner.arithmetic import step_arithmetic
 from bilo_ppl.inner.least_squares import LeastSquares
 from bilo_ppl.inner.solvers import AbstractInnerSolver
 from bilo_ppl.inner.stepping import AllRows, Reached
+from bilo_ppl.network.trainable import count_parameters
 
 __all__ = ["WholeFit"]
 
@@ -39,11 +45,28 @@ class WholeFit:
     def _stepping(self) -> Any:
         return AllRows(self.solver, self.rows, self.weights, self.stages[-1])
 
+    def arithmetic(self, parameters: int | None = None) -> float:
+        """Of a first step, see `step_arithmetic`; ``parameters`` of the network, if there are more."""
+        trained = count_parameters(self.weights)
+        rows = round(self._items_seen * self._rows_per_item)
+        return step_arithmetic(rows, trained, max(parameters or 0, trained))
+
+    @property
+    def _items_seen(self) -> int:
+        """Items that a step sees."""
+        return self.items
+
+    @cached_property
+    def _rows_per_item(self) -> float:
+        problem = self.rows(self.stages[-1])
+        return jax.eval_shape(problem.rows, self.weights).size / problem.count
+
     def block(self, length: int) -> BlockReport:
         """At most ``length`` steps of the present stage; none, but an evaluation, at its start."""
-        starts, last = self.state is None, len(self.stages) == 1
+        starts, last, begun = self.state is None, len(self.stages) == 1, time.perf_counter()
         new = self._steps(self.weights, self.state, self.stages[0], length)
         steps, loss = int(new.steps), float(new.loss)
+        at_work = time.perf_counter() - begun
         self.taken += steps
         self.weights, self.state = new.weights, new.state
         finished = False
@@ -56,7 +79,7 @@ class WholeFit:
                 self.reached = new
         elif not starts or bool(new.done):
             self.stages, self.state = self.stages[1:], None
-        return BlockReport(steps, f"loss {loss:.1e}", finished=finished)
+        return BlockReport(steps, f"loss {loss:.1e}", finished=finished, at_work=at_work)
 
     def _is_enough(self, new: Reached, loss: float) -> bool:
         return self.enough is not None and self.enough(new.weights, loss)

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from numpyro.infer import HMC
 
 from bilo_ppl._blocks import BlockReport, Ended, Lengths, run_blocks
+from bilo_ppl._expected import Work
 from bilo_ppl._types import Key
 from bilo_ppl.mcmc._numpyro import fresh_kernel
 from bilo_ppl.mcmc.chain_kernel import ChainKernel
@@ -160,6 +161,8 @@ class BlockSampler:
             lengths=Lengths(self.block),
             progress=progress,
             save=save,
+            work=Work("transition", 1.0),
+            at_most=False,
         )
 
     def collected(self) -> Draws:

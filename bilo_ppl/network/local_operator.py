@@ -19,7 +19,9 @@ from bilo_ppl.network.mlp import MLP
 from bilo_ppl.network.modulation import close_modulations, is_modulated, open_modulations
 from bilo_ppl.network.tangent import Tangent
 from bilo_ppl.network.trainable import cast_arrays, trainable
+from bilo_ppl.pde.collocation import completed
 from bilo_ppl.pde.problem import Problem
+from bilo_ppl.pde.sizes import unknowns_in, usual_sizes
 from bilo_ppl.pde.theta import admit, theta_as
 
 __all__ = ["LocalOperator", "LocalSolution"]
@@ -51,7 +53,8 @@ class LocalOperator(eqx.Module):
     or any Equinox module ``network(x, e) -> (components,)`` of the problem's inputs x and the
     embedding e of theta, ``(width,)``, which should be added to a first pre-activation. All of its
     floating-point arrays are weights, except those inside `bilo_ppl.network.Frozen`; layers of
-    the kind ``equinox.nn.Linear`` can be given low-rank increments.
+    the kind ``equinox.nn.Linear`` can be given low-rank increments. What is not given of width, depth and
+    features is as usual for the problem (`bilo_ppl.pde.sizes.usual_sizes`).
 
     ``scales`` gives typical magnitudes of the entries of theta (default: that of the first guess
     ``theta``; of a field, its root mean square over the collocation points), so that parameters of
@@ -74,9 +77,9 @@ class LocalOperator(eqx.Module):
         *,
         key: Key,
         network: Callable[[Any, Any], Any] | None = None,
-        width: int = 64,
-        depth: int = 2,
-        fourier: int = 0,
+        width: int | None = None,
+        depth: int | None = None,
+        fourier: int | None = None,
         fourier_scale: float = 1.0,
         residual: bool = False,
         scales: Mapping[str, Any] | None = None,
@@ -84,8 +87,15 @@ class LocalOperator(eqx.Module):
         dtype: Any = np.float32,
     ):
         theta = admit(problem, theta, dtype)
+        problem = completed(problem, theta)
         check_names(problem, embedded or (), scales or {})
-        shape = {"depth": depth, "fourier": fourier, "fourier_scale": fourier_scale}
+        usual = usual_sizes(problem.domain, unknowns_in(theta))
+        width = usual.width if width is None else width
+        shape = {
+            "depth": usual.depth if depth is None else depth,
+            "fourier": usual.fourier if fourier is None else fourier,
+            "fourier_scale": fourier_scale,
+        }
         made, embedding = _initialised(
             problem,
             theta,

@@ -9,6 +9,7 @@ import numpy as np
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Field, Theta
+from bilo_ppl.pde.collocation import completed
 from bilo_ppl.pde.data_columns import SIGMA, reserved_names
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.theta import check_theta, theta_as
@@ -38,12 +39,13 @@ def check_problem(problem: Problem, theta: Theta) -> None:
     them, the boundary values.
     """
     name = type(problem).__name__
-    needed = ("parameters", "domain", "points", "components")
+    needed = ("parameters", "domain", "components")
     missing = [attribute for attribute in needed if not hasattr(problem, attribute)]
     if missing:
         raise ValueError(f"{name} does not give {missing}; a Problem needs each of {list(needed)}.")
     _check_component_names(problem)
     check_theta(problem, theta)
+    problem = completed(problem, theta)
     points = np.asarray(problem.points)
     if points.ndim != 2 or points.shape[1] != problem.domain.dimension or not len(points):
         raise ValueError(

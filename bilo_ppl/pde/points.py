@@ -11,7 +11,7 @@ import numpy as np
 from bilo_ppl._types import Points
 from bilo_ppl.pde.domain import Box
 
-__all__ = ["graded", "hammersley", "masked", "refined"]
+__all__ = ["even_part", "graded", "hammersley", "masked", "refined"]
 
 LARGEST_SEARCH = 64
 """Candidates of `refined` for every point that is wanted, before it makes do with fewer."""
@@ -95,6 +95,34 @@ def masked(
     if not keep.any():
         raise ValueError("masked: no point is left inside the mask.")
     return points[keep.astype(bool)]
+
+
+def even_part(points: Points, count: int) -> np.ndarray:
+    """``count`` of the points ``(n, d)``, as dense everywhere, up to a factor, as all of them.
+
+    On an interval they are equally many apart, the first and the last among them. Else each is the middle
+    one of ``count`` boxes with equally many, which halving across the longest sides leads to.
+    """
+    own = np.asarray(points, float)
+    if not 1 <= count <= len(own):
+        raise ValueError(f"even_part: {count} of {len(own)} points; give a number between.")
+    if own.shape[1] == 1:
+        ranks = np.linspace(0, len(own) - 1, count).round().astype(int)
+        return own[np.sort(np.argsort(own[:, 0])[ranks])]
+    return own[
+        np.sort(_middles(own / np.maximum(np.ptp(own, axis=0), 1e-300) * _cells(own), count))
+    ]
+
+
+def _middles(points: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the points in the middle of ``count`` boxes."""
+    if count == 1:
+        return ((points - points.mean(axis=0)) ** 2).sum(axis=1).argmin(keepdims=True)
+    order = np.argsort(points[:, np.ptp(points, axis=0).argmax()], kind="stable")
+    first = count // 2
+    below, above = np.split(order, [round(len(points) * first / count)])
+    parts = (below, first), (above, count - first)
+    return np.concatenate([part[_middles(points[part], number)] for part, number in parts])
 
 
 def refined(points: Points, box: Box, times: int = 4) -> np.ndarray:

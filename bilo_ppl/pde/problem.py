@@ -14,8 +14,9 @@ __all__ = ["Problem"]
 class Problem(eqx.Module):
     """A PDE with unknown parameters, stated at a point.
 
-    A subclass gives ``parameters``, ``domain`` and ``points`` (as class attributes or as fields),
-    `residual`, and `lift` where boundary or initial values are imposed exactly. In the methods,
+    A subclass gives ``parameters``, ``domain`` and, unless the usual ones will do, ``points`` (as class
+    attributes or as fields), `residual`, and `lift` where boundary or initial values are imposed exactly.
+    In the methods,
     ``u`` is a function of a point of shape ``(d,)``; its value is a scalar, or ``(components,)``
     for a system. An entry ``theta[name]`` is a scalar, an array, or a field (a function of x).
     """
@@ -27,7 +28,10 @@ class Problem(eqx.Module):
     """Where the solution is defined, and which coordinate is time; data outside it are refused."""
 
     points: ClassVar[Points]
-    """Collocation points ``(n, d)`` at which the residual is driven to zero."""
+    """Collocation points ``(n, d)`` at which the residual is driven to zero.
+
+    Where they are not stated, an operator takes as many as is usual (`bilo_ppl.pde.sizes`), scattered.
+    """
 
     components: ClassVar[int]
     """Number of components of u; with 1, ``u(x)`` is a scalar."""

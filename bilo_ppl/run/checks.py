@@ -29,6 +29,7 @@ from bilo_ppl.ppl.site_values import site_values
 from bilo_ppl.run.folder import RunFolder
 from bilo_ppl.run.model_file import ModelFile
 from bilo_ppl.run.settings import CommonSettings
+from bilo_ppl.run.sizes import Chosen, sized
 
 __all__ = ["Plan", "prepare", "untrained"]
 
@@ -44,6 +45,9 @@ class Plan(Generic[S]):
 
     settings: S
     file: ModelFile
+    """With all sizes filled in."""
+    sizes: dict[str, Chosen]
+    """These, and where they are from; what an operator that is loaded has is its own."""
     observations: Observations
     folder: RunFolder
     loaded: LocalOperator | None
@@ -107,7 +111,7 @@ def prepare(settings: S, file: ModelFile) -> Plan[S]:
     """
     folder = _folder(settings, file)
     folder.check()
-    file = _shaped(file, settings.architecture)
+    file, sizes = sized(file, settings)
     observations = _observations(settings, file)
     loaded = None
     if settings.fine_tuned and settings.operator_file is not None:
@@ -118,7 +122,9 @@ def prepare(settings: S, file: ModelFile) -> Plan[S]:
         )
     numerical = None if settings.fine_tuned else _numerical(file)
     tolerance = USUAL_TOLERANCE if settings.tol is None else settings.tol
-    plan = Plan(settings, file, observations, folder, loaded, numerical, (), {}, {}, (), tolerance)
+    plan = Plan(
+        settings, file, sizes, observations, folder, loaded, numerical, (), {}, {}, (), tolerance
+    )
     operator = numerical or plan.fine_tuned(untrained(plan))
     look = _look(plan, operator)
     return dataclasses.replace(
@@ -128,16 +134,6 @@ def prepare(settings: S, file: ModelFile) -> Plan[S]:
         chains_near=_chains_near(file, look.latent),
         solutions=tuple(look.solutions),
     )
-
-
-def _shaped(file: ModelFile, architecture: dict[str, int]) -> ModelFile:
-    """The model file with another shape of its network."""
-    if architecture and "network" in file.architecture:
-        raise ValueError(
-            f"{file.path} brings a network of its own, which --{' and --'.join(architecture)} cannot "
-            "shape."
-        )
-    return dataclasses.replace(file, architecture={**file.architecture, **architecture})
 
 
 def _chains_near(file: ModelFile, latent: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,28 +7,15 @@ from typing import Any, NamedTuple, cast
 import jax
 
 from bilo_ppl._blocks import Interrupts
-from bilo_ppl._compile import jit_once
-from bilo_ppl._types import Theta
 from bilo_ppl.adaptation.adapting import adapt
 from bilo_ppl.adaptation.report import Adapted, AdaptReport
-from bilo_ppl.inner.fitting import FitReport
-from bilo_ppl.inner.pretraining import pretrain
-from bilo_ppl.inner.solvers import LevenbergMarquardt
-from bilo_ppl.network.local_operator import LocalOperator
-from bilo_ppl.network.operator_file import save_operator
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.run.checks import Plan
+from bilo_ppl.run.pretraining import loaded, pretrained, save
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
-from bilo_ppl.run.tolerance import (
-    HEADROOM,
-    prediction_error,
-    tolerance_at_mode,
-    tolerance_at_prior_draws,
-    tolerance_of,
-)
-from bilo_ppl.validation.accuracy import Accuracy, PredictionError
+from bilo_ppl.run.tolerance import prediction_error, tolerance_at_mode
 
 __all__ = ["Prepared", "adapt_again", "keep_adapted", "make_operator"]
 
@@ -46,8 +33,6 @@ class Prepared(NamedTuple):
     """How adaptation went; None without."""
 
 
-PRETRAIN_STEPS = 300
-
 DENSE_UP_TO = 50
 """Unknowns up to which the mass matrix of the sampler is dense."""
 
@@ -56,9 +41,6 @@ LEAST_READY = 0.5
 
 WIDER = 3.0
 """Factor by which a region is widened whose operator did not suffice."""
-
-PRECISION = 1e-12
-"""A loss that nothing aims below."""
 
 
 def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepared:
@@ -72,109 +54,13 @@ def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepare
     error = prediction_error(plan) if plan.finds_tolerance else None
     if plan.loaded is not None:
         record.say(f"\nOperator loaded from {plan.settings.operator_file}.")
-        fine = _loaded(plan, record, plan.loaded, error)
+        fine = loaded(plan, record, plan.loaded, error)
     else:
-        fine = _pretrained(plan, record, interrupts, error)
+        fine = pretrained(plan, record, interrupts, error)
     if not plan.settings.adapts:
         return Prepared(fine, None, _nowhere)
     at_mode = partial(tolerance_at_mode, record, error) if error else None
     return _adapted(plan, record, interrupts, fine, tolerance_at=at_mode)
-
-
-def _pretrained(
-    plan: Plan, record: Record, interrupts: Interrupts, error: PredictionError | None
-) -> FineTuned:
-    settings, start = plan.settings, plan.file.start
-    tolerance = PRECISION if error else HEADROOM * plan.tolerance
-    found: list[Accuracy] = []
-
-    def worst(operator: LocalOperator) -> float:
-        assert error is not None
-        found.append(error(operator, start, plan.first_guess))
-        return found[-1].worst
-
-    with record.stage("pretrain", f"Pretraining the operator at {_text(start)}."):
-        operator, report = pretrain(
-            plan.file.problem,
-            start,
-            key=jax.random.key(settings.seed),
-            solver=LevenbergMarquardt(tolerance=tolerance, max_steps=PRETRAIN_STEPS),
-            sensitivity=plan.sensitivity(),
-            error=worst if error else None,
-            progress=not settings.quiet,
-            **plan.file.architecture,
-        )
-        if error:
-            # The last one is that of the operator as it is.
-            at_draws = partial(tolerance_at_prior_draws, plan, error, operator)
-            tolerance = tolerance_of(record, found[-1], report.loss, at_draws, operator.dtype)
-            plan = plan.with_tolerance(tolerance)
-            reached = report.loss <= plan.tolerance
-            report = report._replace(tolerance=plan.tolerance, converged=reached)
-        _save(plan, record, operator, report, "operator.eqx")
-    record["pretrain"] = _fit_entry(report)
-    record.say(str(report))
-    if not report.adequate:
-        record.alarm(
-            f"The collocation points do not suffice at the first guess: the loss is "
-            f"{report.loss:.1e} at the points, and {report.unseen_loss:.1e} between them. Give the "
-            "problem more points, or look whether the PDE has a smooth solution there."
-        )
-    interrupts.raise_if_any()
-    fine = plan.fine_tuned(operator)
-    if not report.loss <= plan.tolerance:
-        with record.stage("check operator"):
-            _check_start(plan, record, fine)
-    return fine
-
-
-def _loaded(
-    plan: Plan, record: Record, operator: LocalOperator, error: PredictionError | None
-) -> FineTuned:
-    if error:
-        home = operator.home if len(operator.home) == len(operator.problem.parameters) else None
-        theta = home or plan.file.start
-        loss = jit_once(lambda: plan.fine_tuned(operator).loss_of_home_state(theta))()
-        found = error(operator, theta, plan.first_guess)
-        at_draws = partial(tolerance_at_prior_draws, plan, error, operator)
-        tolerance = tolerance_of(record, found, float(loss), at_draws, operator.dtype)
-        plan = plan.with_tolerance(tolerance)
-    return plan.fine_tuned(operator)
-
-
-def _text(theta: Theta) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in theta.items())
-
-
-def _save(plan: Plan, record: Record, operator: LocalOperator, report: Any, name: str) -> None:
-    metadata = {"tolerance": plan.tolerance, "report": str(report)}
-    save_operator(record.path(name), operator, metadata)
-    record.say(f"Saved {record.folder.path / name}.")
-
-
-def _fit_entry(report: FitReport) -> dict:
-    entry = report._asdict()
-    return {name: entry[name] for name in ("loss", "terms", "steps", "converged", "tolerance")}
-
-
-def _check_start(plan: Plan, record: Record, fine: FineTuned) -> None:
-    """Solve at the first guess: what pretraining left over, the inner solver must be able to do."""
-    solve = jit_once(lambda: fine.solve(plan.file.start, fine.init_state())[2])
-    info = jax.device_get(solve())
-    record["solve_at_start"] = info
-    if not info.converged and not plan.settings.tolerates_unconverged:
-        raise RunFailedError(
-            f"The operator does not reach the tolerance {plan.tolerance:g} at the first guess "
-            f"{_text(plan.file.start)}: the loss is {float(info.loss):.2e} after {int(info.steps)} "
-            "inner steps. Choose a larger --tol, a larger --rank (0: all weights) or more "
-            "--max-inner-steps, or look whether the PDE has a solution there. A loss that stalls "
-            "near 1e-9 is the limit of single precision."
-        )
-    if info.steps:
-        record.say(
-            f"Pretraining ended above the tolerance; the inner solver needs {int(info.steps)} "
-            "steps at the first guess."
-        )
 
 
 def adapt_again(
@@ -237,7 +123,7 @@ def keep_adapted(plan: Plan, record: Record, prepared: Prepared) -> None:
     fine, report = cast(FineTuned, prepared.operator), prepared.report
     assert report is not None
     done = plan.with_tolerance(fine.loss_tolerance)
-    _save(done, record, fine.operator, report, "operator-adapted.eqx")
+    save(done, record, fine.operator, report, "operator-adapted.eqx")
     record["adapt"] = {k: v for k, v in report._asdict().items() if k != "fits"}
 
 

@@ -1,7 +1,6 @@
 """The record of a run: what was asked, what was done, how long it took; kept in run.json."""
 
 import dataclasses
-import functools
 import importlib.metadata
 import json
 import os
@@ -17,9 +16,12 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from bilo_ppl._compile import compiler
+from bilo_ppl._expected import costing
 from bilo_ppl._files import replacing
 from bilo_ppl.diagnostics.plots import save_figure
 from bilo_ppl.run.folder import RunFolder
+from bilo_ppl.run.forecasts import Forecasts
 from bilo_ppl.run.settings import CommonSettings
 
 __all__ = ["Clock", "Record", "plain", "version", "warn"]
@@ -35,32 +37,12 @@ def version(package: str) -> str:
         return "not installed"
 
 
-class _Compiler:
-    """Seconds that XLA has compiled for in this process, as JAX reports them."""
-
-    EVENT = "/jax/core/compile/backend_compile_duration"
-
-    def __init__(self):
-        self.seconds = 0.0
-        jax.monitoring.register_event_duration_secs_listener(self._add)
-
-    def _add(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
-        if event == self.EVENT:
-            self.seconds += duration_secs
-
-
-@functools.cache
-def _compiler() -> _Compiler:
-    """The one listener of the process: JAX has no public way to take it off again."""
-    return _Compiler()
-
-
 class Clock:
     """CPU seconds of this process, wall seconds, and those of compilation, from now on."""
 
     def __init__(self):
         self.cpu, self.wall = time.process_time(), time.perf_counter()
-        self.compiled = _compiler().seconds
+        self.compiled = compiler().seconds
 
     def elapsed(self) -> tuple[float, float]:
         """``(cpu, wall)`` seconds."""
@@ -68,7 +50,7 @@ class Clock:
 
     def compilation(self) -> float:
         """Wall seconds of compilation."""
-        return _compiler().seconds - self.compiled
+        return compiler().seconds - self.compiled
 
 
 class Record:
@@ -79,6 +61,7 @@ class Record:
 
     def __init__(self, folder: RunFolder, settings: CommonSettings):
         self.folder, self.settings = folder, settings
+        self._found = compiler().found
         self.content: dict[str, Any] = {
             "status": "started",
             "arguments": dataclasses.asdict(settings),
@@ -95,7 +78,10 @@ class Record:
             "cpu_seconds": {},
             "wall_seconds": {},
             "compile_seconds": {},
+            "expected_seconds": {},
+            "long_stages": {},
         }
+        self.forecasts = Forecasts(self.content, warn)
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.content[name] = value
@@ -138,14 +124,20 @@ class Record:
             self.say(f"  {self.folder.path / file}")
 
     @contextmanager
-    def stage(self, name: str, title: str = "") -> Iterator[None]:
-        """Time a stage, in CPU and wall seconds; what it says stands below its title."""
-        if title:
-            self.say(f"\n{title}")
-        self.status(f"in {name}")
+    def stage(self, name: str, title: str = "", arithmetic: float = 0.0) -> Iterator[None]:
+        """Time a stage, in CPU and wall seconds; what it says stands below its title.
+
+        With what it should take, as far as that is known: see `Forecasts`.
+        """
         started = Clock()
+        self.forecasts.found = compiler().found > self._found
+        expected = self.forecasts.begin(name, lambda: started.elapsed()[1], arithmetic)
+        if title:
+            self.say(f"\n{title}{expected}")
+        self.status(f"in {name}")
         try:
-            yield
+            with costing(self.forecasts.costs):
+                yield
         finally:
             self.took(name, started)
 

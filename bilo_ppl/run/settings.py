@@ -71,6 +71,15 @@ class CommonSettings(abc.ABC):
         group=OPERATOR,
         help="load this operator instead of pretraining one",
     )
+    points: int | None = option(
+        None,
+        least=1,
+        unset="the model file's, else by dimension: 51 in one, 81 of time alone, 1000 in two",
+        group=OPERATOR,
+        help="number of collocation points, in the place of the model file's: fewer are an even part of "
+        "these, more are these and others scattered between, so that they lie where these do; where the "
+        "file states none they are even in the whole domain, time included",
+    )
     width: int | None = option(
         None,
         least=1,
@@ -81,7 +90,7 @@ class CommonSettings(abc.ABC):
     depth: int | None = option(
         None,
         least=1,
-        unset="the model file's, else 2",
+        unset="the model file's, else 2, in three dimensions 3",
         group=OPERATOR,
         help="hidden layers of the network",
     )
@@ -138,9 +147,10 @@ class CommonSettings(abc.ABC):
     def check(self) -> None:
         """Raise a ``ValueError`` for a value that cannot be meant."""
         check_options(self)
-        if self.architecture and not self.pretrains:
+        sizes = [*self.architecture, *(["points"] if self.points is not None else [])]
+        if sizes and not self.pretrains:
             raise ValueError(
-                f"--{' and --'.join(self.architecture)} would shape a network to pretrain, and there is "
+                f"--{' and --'.join(sizes)} would shape a network to pretrain, and there is "
                 "none: the operator is numerical, or comes from a file."
             )
 

@@ -8,7 +8,8 @@ import optax
 import pytest
 
 import bilo_ppl as bilo
-from bilo_ppl.inner import fit_by_parts
+from bilo_ppl.inner import fit_by_parts, fitting
+from bilo_ppl.inner.arithmetic import step_arithmetic
 from bilo_ppl.inner.fitting import fit
 from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
 from bilo_ppl.inner.stepping import AllRows, PartOfRows
@@ -193,3 +194,61 @@ def test_a_first_order_solver_takes_parts_too():
     solver = bilo.OptaxSolver(optimiser=optax.adam(3e-2), tolerance=1e-4, max_steps=200)
     _, report = fit(solver, lambda _: problem(), START, progress=False, label="")
     assert report.loss < 1e-3
+
+
+class Bar:
+    """What a bar would show."""
+
+    def __init__(self, run):
+        self.run, self.shown = run, []
+
+    def __call__(self, block, total, **options):
+        def watched(length):
+            report = block(length)
+            self.shown.append((length, report.done, report.most_left))
+            return report
+
+        self.total = total
+        return self.run(watched, total, **options)
+
+
+@pytest.mark.parametrize("count", [300, 2000])
+@pytest.mark.parametrize("limit", [1, 5])
+def test_a_fit_takes_no_more_steps_than_its_bar_has(monkeypatch, count, limit):
+    bar = Bar(fitting.run_blocks)
+    monkeypatch.setattr(fitting, "run_blocks", bar)
+    # From the second chunk on there is nothing to be gained by parts.
+    monkeypatch.setattr(fit_by_parts, "SLOW", 0.0)
+    solver = bilo.LevenbergMarquardt(tolerance=1e-30, max_steps=limit)
+    noisy = problem(count, noise=0.3)
+    fit(solver, lambda _: noisy, START, progress=False, label="", stages=[0.0, 1.0])
+    taken = [done for _, done, _ in bar.shown]
+    assert 0 < sum(taken) <= bar.total
+    assert all(done <= length for length, done, _ in bar.shown)
+
+
+def test_a_sample_takes_no_more_steps_than_are_left():
+    noisy = problem(noise=0.3)
+    parts = fit_by_parts.FitByParts(SOLVER, lambda _: noisy, START, [0.0], 0.0, None)
+    parts.count, parts.sampled = 800, True
+    parts._steps = parts._stepping()
+    report = parts.block(3)
+    assert report.done <= 3
+    assert report.most_left == SOLVER.max_steps - report.done
+
+
+def test_a_fit_says_what_its_steps_cost(monkeypatch):
+    asked = []
+
+    def run(block, total, *, work, **options):
+        asked.append(work)
+        return fitting_run(block, total, work=work, **options)
+
+    fitting_run = fitting.run_blocks
+    monkeypatch.setattr(fitting, "run_blocks", run)
+    fit(SOLVER, lambda _: problem(300), START, progress=False, label="", parameters=50)
+    fit(SOLVER, lambda _: problem(), START, progress=False, label="")
+    assert [work.kind for work in asked] == ["step of a fit"] * 2
+    assert asked[0].amount == step_arithmetic(310, 3, 50)
+    # Of the first part, not of all rows.
+    assert asked[1].amount == step_arithmetic(fit_by_parts.PART, 3, 3)

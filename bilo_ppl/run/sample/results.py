@@ -6,8 +6,12 @@ from typing import Any
 import numpy as np
 
 from bilo_ppl import diagnostics
+from bilo_ppl.inner.arithmetic import CORRECTED, LOOKED_AT
 from bilo_ppl.mcmc import BlockSampler
+from bilo_ppl.network.lora import merge_lora
+from bilo_ppl.network.trainable import count_parameters
 from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.record import Record, warn
 from bilo_ppl.run.sample.figures import draw_posterior_figures
@@ -23,6 +27,9 @@ __all__ = ["Results"]
 
 TIGHTER_DRAWS, NUMERICAL_DRAWS = 64, 200
 """Draws that are solved again: by the network, on more points, a solve is dear."""
+
+CERTIFIED_POINTS = 5
+"""So many times as many as those of the operator."""
 
 MANY_POINTS, FEWER_DRAWS = 500, 24
 """Collocation points beyond which fewer draws must do for the tighter certificate."""
@@ -93,13 +100,14 @@ class Results:
         """What the solves do at the draws, unless the chain has recorded it, and whether the data
         look like data of the model there; a warning if they do not.
         """
-        stateful = self.plan.settings.stateful
+        settings = self.plan.settings
+        stateful = settings.stateful
         look: Any = diagnostics.goodness_of_fit if stateful else diagnostics.solves_and_fit
         # Side by side, all draws would take the steps that one of them needs.
         batch = 1 if self.operator.is_dear else 16
-        with self.record.stage(
-            "draws again", "The draws again: inner solves, and fit to the data."
-        ):
+        title = "The draws again: inner solves, and fit to the data."
+        passes = LOOKED_AT * self._passes(settings.chains * settings.samples)
+        with self.record.stage("draws again", title, passes):
             model = self.plan.model(self.sampled)
             found = look(model, self.samples, *self.args, batch_size=batch, **self.kwargs)
             self.inner, self.fits = (None, found) if stateful else found
@@ -168,7 +176,9 @@ class Results:
         ways: dict[str, Any] = {"tighter": None}
         if self.plan.file.reference is not None:
             ways["numerical"] = self.plan.file.reference()
-        with self.record.stage("certify", "Certificates: a subset of the draws, solved again."):
+        title = "Certificates: a subset of the draws, solved again."
+        passes = CORRECTED * CERTIFIED_POINTS * self._passes(self._tighter_draws)
+        with self.record.stage("certify", title, passes):
             for name, better in ways.items():
                 try:
                     self.certificates[name] = self._certificate(better)
@@ -221,6 +231,13 @@ class Results:
     def _tighter_draws(self) -> int:
         many = len(self.plan.file.problem.points) > MANY_POINTS
         return FEWER_DRAWS if many else TIGHTER_DRAWS
+
+    def _passes(self, draws: int) -> float:
+        """Weights of the network times rows, of so many draws; zero without a network."""
+        if not isinstance(self.operator, FineTuned):
+            return 0.0
+        local = self.operator.operator
+        return float(draws * len(local.points) * count_parameters(merge_lora(local.network)))
 
     def draw_figures(self) -> None:
         """Write figures/*.png."""
