@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jax.sharding import Mesh
+
 from bilo_ppl._blocks import BlockReport
 from bilo_ppl._types import Weights
 from bilo_ppl.inner.least_squares import LeastSquares
@@ -23,8 +25,10 @@ class WholeFit:
         stages: Sequence[Any],
         least_gain: float,
         enough: Callable[[Weights, float], bool] | None,
+        mesh: Mesh | None = None,
     ):
-        self.solver, self.rows, self.enough = solver, rows, enough
+        self.solver, self.enough, self.mesh = solver, enough, mesh
+        self.rows = lambda stage: rows(stage).over(mesh)
         self.weights, self.stages, self.least_gain = weights, list(stages), least_gain
         self.state: Any = None
         """The solver's in the first of ``stages``, those that are not done; None before it starts."""
@@ -37,7 +41,7 @@ class WholeFit:
         self._steps: Any = self._stepping()
 
     def _stepping(self) -> Any:
-        return AllRows(self.solver, self.rows, self.weights, self.stages[-1])
+        return AllRows(self.solver, self.rows, self.weights, self.stages[-1], mesh=self.mesh)
 
     def block(self, length: int) -> BlockReport:
         """At most ``length`` steps of the present stage; none, but an evaluation, at its start."""
