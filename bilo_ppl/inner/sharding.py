@@ -49,6 +49,9 @@ def on_each_device(
     The leading axes of ``items`` are multiples of the number of devices. No communication but what
     ``function`` asks for.
     """
+    # Made whole on every device, of which each keeps its part: the draw of a part of the items, say,
+    # would otherwise be spread too, and then gathered.
+    items = jax.lax.with_sharding_constraint(items, NamedSharding(mesh, P()))
     items = jax.lax.with_sharding_constraint(items, NamedSharding(mesh, P(ROWS)))
     # Without the check of varying axes: a user's residual may hold loops, whose carry it would refuse.
     parts = {"in_specs": (P(), P(ROWS)), "out_specs": P(ROWS), "check_vma": False}
