@@ -8,7 +8,8 @@ it has; then one all-reduce of rows x rows. The factorisation is done by every d
 what it costs does not fall with the number of devices.
 
 A QR decomposition would need the devices' factors gathered, and is left to one device. Double precision
-stands for it: damped as steps are, the normal matrix is as good (`bilo_ppl.inner.linearised.LEAST_DAMPING`).
+stands for it: with the damping that steps have, the normal matrix is as good (`LEAST_DAMPING` in
+`bilo_ppl.inner.linearised`).
 """
 
 from collections.abc import Callable
