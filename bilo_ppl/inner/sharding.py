@@ -30,7 +30,7 @@ ROWS = "rows"
 """Name of the only axis of a mesh."""
 
 
-def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def device_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of one axis over ``devices``, over which the rows of large fits can be spread.
 
     By default these are all that JAX has: of all processes too, after `jax.distributed.initialize`.
