@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.multihost_utils import broadcast_one_to_all
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
@@ -91,7 +92,12 @@ def turned(J: Float[Array, "own p"], devices: int) -> Float[Array, "rows part"]:
 
 
 def everywhere(tree: Any, mesh: Mesh) -> Any:
-    """All arrays of a tree, the same on every device of the mesh."""
+    """All arrays of a tree, the same on every device of the mesh: those of process 0, if there are more.
+
+    What every process has computed for itself may differ by rounding.
+    """
+    if mesh.is_multi_process:
+        tree = broadcast_one_to_all(tree)
     return jax.device_put(tree, NamedSharding(mesh, P()))
 
 

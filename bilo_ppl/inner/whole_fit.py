@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 
 from bilo_ppl._blocks import BlockReport
 from bilo_ppl._types import Weights
 from bilo_ppl.inner.least_squares import LeastSquares
+from bilo_ppl.inner.sharding import everywhere
 from bilo_ppl.inner.solvers import AbstractInnerSolver
 from bilo_ppl.inner.stepping import AllRows, Reached
 
@@ -63,7 +65,11 @@ class WholeFit:
         return BlockReport(steps, f"loss {loss:.1e}", finished=finished)
 
     def _is_enough(self, new: Reached, loss: float) -> bool:
-        return self.enough is not None and self.enough(new.weights, loss)
+        if self.enough is None:
+            return False
+        answer = self.enough(new.weights, loss)
+        # All processes must go the same way.
+        return answer if self.mesh is None else bool(everywhere(np.array(answer), self.mesh))
 
     def _note(self, new: Reached, loss: float) -> None:
         self.reached = new

@@ -102,6 +102,7 @@ def _pretrained(
             sensitivity=plan.sensitivity(),
             error=worst if error else None,
             progress=not settings.quiet,
+            mesh=plan.mesh,
             **plan.file.architecture,
         )
         if error:
@@ -204,6 +205,7 @@ def _adapted(
                 fine,
                 *plan.observations.model_args,
                 progress=not settings.quiet,
+                mesh=plan.mesh,
                 **plan.observations.model_kwargs,
                 **options,
             )

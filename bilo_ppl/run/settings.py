@@ -123,6 +123,12 @@ class CommonSettings(abc.ABC):
         help="how the solution is differentiated with respect to theta; auto: partial once adapted, "
         "else implicit with lm, residual-gradient with adam",
     )
+    devices: int = option(
+        1,
+        least=0,
+        group=OPERATOR,
+        help="devices over which the rows of pretraining and adaptation are spread; 0: all that JAX has",
+    )
     out: str | os.PathLike | None = option(
         None, metavar="DIR", group=RESULTS, help="folder of the results"
     )
