@@ -149,6 +149,11 @@ class CommonSettings(abc.ABC):
                 f"--{' and --'.join(self.architecture)} would shape a network to pretrain, and there is "
                 "none: the operator is numerical, or comes from a file."
             )
+        if self.devices != 1 and not (self.pretrains or self.adapts):
+            raise ValueError(
+                "--devices would spread pretraining and adaptation, and there is neither: the operator "
+                "is numerical, or comes from a file."
+            )
 
     @property
     def fine_tuned(self) -> bool:
