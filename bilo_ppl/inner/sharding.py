@@ -10,8 +10,10 @@ gathered.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -25,6 +27,7 @@ __all__ = [
     "spread",
     "sum_of_rows",
     "to_host",
+    "turned",
 ]
 
 ROWS = "rows"
@@ -96,9 +99,10 @@ def everywhere(tree: Any, mesh: Mesh) -> Any:
 
     What every process has computed for itself may differ by rounding.
     """
+    arrays, others = eqx.partition(tree, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
     if mesh.is_multi_process:
-        tree = broadcast_one_to_all(tree)
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+        arrays = broadcast_one_to_all(arrays)
+    return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, P())), others)
 
 
 def spread(tree: Any, mesh: Mesh, rows: int | None = None) -> Any:

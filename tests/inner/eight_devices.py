@@ -16,6 +16,7 @@ from bilo_ppl.inner.fitting import fit
 from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
 from bilo_ppl.inner.linearised import Dense, MatrixFree, linearise
 from bilo_ppl.inner.sharded_gram import ShardedGram
+from bilo_ppl.inner.sharding import everywhere
 from bilo_ppl.inner.stepping import AllRows, PartOfRows
 
 MESH = bilo.device_mesh()
@@ -206,6 +207,15 @@ def test_a_chunk_of_steps_gathers_nothing_and_is_compiled_once(kind, count, widt
         reached = steps(reached.weights, reached.state, stage, length)
     assert len(traced) == before
     assert reached.weights["a"].sharding.device_set == {jax.devices()[0]}
+
+
+def test_what_is_no_array_stays_as_it_is():
+    given = {"a": np.ones(3), "b": jnp.tanh, "c": None, "d": 2.0, "e": jnp.array(True)}
+    found = everywhere(given, MESH)
+    assert (found["b"], found["c"], found["d"]) == (jnp.tanh, None, 2.0)
+    for name in "ae":
+        assert found[name].sharding.is_fully_replicated
+        assert len(found[name].sharding.device_set) == 8
 
 
 def test_a_fit_by_parts_ends_where_one_device_does():

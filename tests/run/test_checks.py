@@ -55,11 +55,14 @@ def test_rows_are_spread_over_the_devices_that_are_asked_for(planned, command, m
     assert planned(command).mesh is None
     assert planned(command, "--devices", "0").mesh is None  # one is all that there is
     capsys.readouterr()
-    assert main([command, "closed.py", "--devices", "3"]) == 2
+    assert main([command, "closed.py", "--overwrite", "--devices", "3"]) == 2
     said = capsys.readouterr().err
     assert "--devices 3: JAX has 1 here (cpu)" in said
     assert "--xla_force_host_platform_device_count=3" in said
-    assert main([command, "closed.py", "--devices", "2", "--operator", "numerical"]) == 2
+    assert (
+        main([command, "closed.py", "--overwrite", "--devices", "2", "--operator", "numerical"])
+        == 2
+    )
     assert "there is neither" in capsys.readouterr().err
     plan = planned(command)
     monkeypatch.setattr(checks, "device_mesh", list)
