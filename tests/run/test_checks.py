@@ -64,13 +64,14 @@ def test_rows_are_spread_over_the_devices_that_are_asked_for(planned, command, m
         == 2
     )
     assert "there is neither" in capsys.readouterr().err
-    plan = planned(command)
-    monkeypatch.setattr(checks, "device_mesh", list)
+    plan, one, asked = planned(command), bilo.device_mesh(), []
+    monkeypatch.setattr(checks, "device_mesh", lambda devices: asked.append(devices) or one)
     monkeypatch.setattr(checks.jax, "device_count", lambda: 3)
     monkeypatch.setattr(checks.jax, "devices", lambda: ["a", "b", "c"])
-    for given, wanted in ((1, None), (2, ["a", "b"]), (0, ["a", "b", "c"])):
+    for given, mesh in ((1, None), (2, one), (0, one)):
         settings = dataclasses.replace(plan.settings, devices=given)
-        assert dataclasses.replace(plan, settings=settings).mesh == wanted
+        assert dataclasses.replace(plan, settings=settings).mesh == mesh
+    assert asked == [["a", "b"], ["a", "b", "c"]]
 
 
 @COMMANDS
