@@ -20,6 +20,7 @@ from bilo_ppl.fields import (
 from bilo_ppl.inner.lower_level import AbstractSensitivity, LowerLevel
 from bilo_ppl.inner.pretraining import pretrain
 from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
+from bilo_ppl.inner.sharding import device_mesh
 from bilo_ppl.inner.solvers import AbstractInnerSolver, LevenbergMarquardt, OptaxSolver
 from bilo_ppl.inner.stop_reason import StopReason
 from bilo_ppl.mcmc import BiLOHMC, BiLONUTS, Draws, init_near, sample_in_blocks
@@ -84,6 +85,7 @@ __all__ = [
     "adapt",
     "certify",
     "check_model",
+    "device_mesh",
     "distances",
     "divergence",
     "field_weights",

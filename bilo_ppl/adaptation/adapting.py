@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.adaptation.batches import batch_of, count_of, home_like, joined, losses
@@ -45,6 +46,7 @@ def adapt(
     fit_steps: int = 80,
     tolerance_at: Callable[[Any, Mapping[str, Any]], float] | None = None,
     progress: bool = True,
+    mesh: Mesh | None = None,
     **model_kwargs: Any,
 ) -> Adapted:
     """Adapt the operators of a model's solution sites to the posterior of the model's data.
@@ -79,6 +81,8 @@ def adapt(
     ``tolerance_at(operator, values)`` may give each operator, settled at the mode where the latent sites
     have these values, the tolerance that the posterior asks for; by default, and where thetas are given,
     it keeps its own. One that is far tighter makes the descent go on from there.
+
+    ``mesh`` (`device_mesh`) spreads the rows of the fits over its devices; all else runs on one.
 
     The increments are merged, so the result has the rank that the operator had before, starting from
     zero. Use it by `replace_operator`, or as the model's argument, also with other data of the same
@@ -130,6 +134,7 @@ def adapt(
                 steps=fit_steps,
                 key=jax.random.fold_in(key_lora, len(fits)),
                 progress=progress,
+                mesh=mesh,
             )
             fits.append(fit)
         found = _losses(operators, source.to_check(operators))

@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.inner.adequacy import Adequate
@@ -45,6 +46,7 @@ def consolidate(
     steps: int,
     key: Key,
     progress: bool,
+    mesh: Mesh | None = None,
 ) -> tuple[LocalOperator, FitReport]:
     """Fit increments of ``rank`` and the modulations to the rows of all thetas, then merge them.
 
@@ -60,6 +62,8 @@ def consolidate(
     Where the loss between the collocation points exceeds the tolerance though that at them does not,
     points are added by the residual, and the fit goes on; one that does not reach the tolerance there
     is undone.
+
+    With a ``mesh`` (`device_mesh`) the rows, of all points and thetas, are spread over its devices.
 
     The result has the rank that the operator had before, its increments starting from zero.
     """
@@ -85,6 +89,7 @@ def consolidate(
             label=f"consolidate {count} thetas",
             least_gain=LEAST_GAIN,
             parameters=count_parameters(eqx.filter(wide.network, eqx.is_inexact_array)),
+            mesh=mesh,
         )
         seconds += report.cpu_seconds
         if kept and report.loss > tolerance:

@@ -14,6 +14,7 @@ from bilo_ppl._blocks import BlockReport
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Weights
 from bilo_ppl.inner.linearised import is_large_system
+from bilo_ppl.inner.sharding import everywhere
 from bilo_ppl.inner.stepping import AllRows, PartOfRows, Reached
 from bilo_ppl.inner.whole_fit import WholeFit
 from bilo_ppl.network.trainable import count_parameters
@@ -73,7 +74,7 @@ class FitByParts(WholeFit):
     """Steps taken on samples."""
 
     def _stepping(self) -> Any:
-        made = self.solver, self.rows, self.weights, self.stages[-1], self.count, WATCHED
+        made = self.solver, self.rows, self.weights, self.stages[-1], self.count, WATCHED, self.mesh
         return AllRows(*made) if self.sampled else PartOfRows(*made)
 
     @property
@@ -133,7 +134,9 @@ class FitByParts(WholeFit):
         """As of any fit, but the loss is that on all rows; the last entry of the history is the best."""
         reached, history = super().at_the_end()
         if self.items > WATCHED:
-            terms = jit_once(self._terms)(reached.weights)
+            weights = reached.weights
+            weights = weights if self.mesh is None else everywhere(weights, self.mesh)
+            terms = jit_once(self._terms)(weights)
             reached = reached._replace(terms=terms, loss=sum(terms.values()))
         return reached, [*history[:-1], (history[-1][0], float(reached.loss))]
 

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from jax.sharding import Mesh
+
 from bilo_ppl._blocks import Lengths, run_blocks
 from bilo_ppl._expected import Work
 from bilo_ppl._types import Weights
@@ -61,6 +63,7 @@ def fit(
     least_gain: float = 0.0,
     enough: Callable[[Weights, float], bool] | None = None,
     parameters: int | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Weights, FitReport]:
     """Run a solver in chunks with a progress bar; the best weights survive Ctrl-C.
 
@@ -74,6 +77,8 @@ def fit(
     ``parameters`` of the network, of which ``weights`` may be few, tell what a step costs next to
     those of other fits.
 
+    With a ``mesh`` (`device_mesh`) the rows of every step are spread over its devices.
+
     A large problem is solved by parts of its rows: see `FitByParts`. The loss of the report is that on
     all of them, of very many on 262 144 items.
     """
@@ -82,7 +87,7 @@ def fit(
     limit = solver.max_steps * (PART_STEPS if large else 1)
     chunk = max(1, -(-solver.max_steps // chunks), LEAST_PARTS if large else 0)
     kind = FitByParts if large else WholeFit
-    fitting = kind(solver, rows, weights, stages, least_gain, enough)
+    fitting = kind(solver, rows, weights, stages, least_gain, enough, mesh)
     run_blocks(
         fitting.block,
         max(1, limit + (len(stages) - 1) * chunk),

@@ -13,9 +13,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from bilo_ppl._types import Key, Rows, Scalar, Weights
+from bilo_ppl.inner.sharding import on_each_device
 
 __all__ = ["LeastSquares", "RowFamily"]
 
@@ -34,6 +36,8 @@ class RowFamily(eqx.Module):
     rows: Callable[[Weights, Any], Mapping[str, Rows]]
     items: Any
     row_weights: Mapping[str, float]
+    of: int | None = eqx.field(static=True, default=None)
+    """Number of items of the mean, where these are a part of them; None for all."""
 
     @property
     def count(self) -> int:
@@ -53,9 +57,31 @@ class RowFamily(eqx.Module):
         items = jax.tree.map(lambda leaf: leaf[picked], self.items)
         return eqx.tree_at(lambda family: family.items, self, items)
 
+    def filled(self, multiple: int) -> "RowFamily":
+        """The family with items added until their number is a multiple; their rows are zero.
+
+        They repeat the first item, so that a residual is finite there if it is at all.
+        """
+        missing = -self.count % multiple
+        if not missing:
+            return RowFamily(self.rows, self.items, self.row_weights, self.count)
+
+        def rows(weights, item):
+            own, added = item
+            found = self.rows(weights, own)
+            return {name: jnp.where(added, 0, block) for name, block in found.items()}
+
+        def fill(leaf):
+            leaf = jnp.asarray(leaf)
+            return jnp.concatenate([leaf, jnp.repeat(leaf[:1], missing, axis=0)])
+
+        added = jnp.arange(self.count + missing) >= self.count
+        items = (jax.tree.map(fill, self.items), added)
+        return RowFamily(rows, items, self.row_weights, self.count)
+
     def _scaled(self, weights: Weights, item: Any) -> dict[str, Rows]:
         return {
-            name: math.sqrt(self.row_weights.get(name, 1.0) / self.count) * rows
+            name: math.sqrt(self.row_weights.get(name, 1.0) / (self.of or self.count)) * rows
             for name, rows in self.rows(weights, item).items()
         }
 
@@ -82,16 +108,40 @@ class RowFamily(eqx.Module):
 
 
 class LeastSquares(eqx.Module):
-    """minimise sum(rows(W)**2), the rows of all families stacked."""
+    """minimise sum(rows(W)**2), the rows of all families stacked.
+
+    With a ``mesh`` (`over`), items are spread over its devices: see `bilo_ppl.inner.sharding`. Rows of
+    zeros then fill the families up to multiples of their number; loss and minimiser are the same.
+    """
 
     families: tuple[RowFamily, ...]
+    mesh: Mesh | None = eqx.field(static=True, default=None)
+
+    def over(self, mesh: Mesh | None) -> "LeastSquares":
+        """The same problem with its rows over the devices of a mesh; None: as they are on one device."""
+        return self if mesh == self.mesh else LeastSquares(self.families, mesh)
+
+    def _on_each_device(self, mesh: Mesh, method: Callable[..., Any], weights: Weights) -> Any:
+        """``method(problem, weights)`` of the part that each device has, one after the other."""
+        families = tuple(family.filled(mesh.size) for family in self.families)
+
+        def local(weights, items):
+            pairs = zip(families, items, strict=True)
+            own = (eqx.tree_at(lambda f: f.items, family, part) for family, part in pairs)
+            return method(LeastSquares(tuple(own)), weights)
+
+        return on_each_device(mesh, local, weights, [family.items for family in families])
 
     def named(self, weights: Weights) -> dict[str, Float[Array, "items m"]]:
         """Scaled rows by name."""
+        if self.mesh is not None:
+            return self._on_each_device(self.mesh, LeastSquares.named, weights)
         return {name: rows for f in self.families for name, rows in f.named(weights).items()}
 
     def rows(self, weights: Weights) -> Rows:
         """All scaled rows; the order is that of `jacobian`."""
+        if self.mesh is not None:
+            return self._on_each_device(self.mesh, LeastSquares.rows, weights)
         parts = []
         for family in self.families:
             named = family.named(weights)
@@ -121,8 +171,10 @@ class LeastSquares(eqx.Module):
             family.part(jax.random.fold_in(key, i), max(round(share * family.count), WHOLE))
             for i, family in enumerate(self.families)
         )
-        return LeastSquares(tuple(parts))
+        return LeastSquares(tuple(parts), self.mesh)
 
     def jacobian(self, weights: Weights) -> Float[Array, "rows p"]:
         """Derivative of `rows` with respect to the flattened weights."""
+        if self.mesh is not None:
+            return self._on_each_device(self.mesh, LeastSquares.jacobian, weights)
         return jnp.concatenate([family.jacobian(weights) for family in self.families])

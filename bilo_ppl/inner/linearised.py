@@ -3,10 +3,10 @@
 Both minimise ``|J d - rows|^2 + damping * scale * |d|^2`` through the smaller normal matrix, rows x
 rows (dual) or weights x weights (primal). `Dense` factors J by QR, never the normal matrix itself,
 whose condition number a single-precision Cholesky factorisation would not survive. `MatrixFree` solves
-by conjugate gradients and never forms J.
+by conjugate gradients and never forms J. Rows that are spread over devices have a form of their own,
+`ShardedGram`.
 """
 
-import abc
 from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
@@ -15,12 +15,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
+from jax.scipy.linalg import cho_factor, solve_triangular
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
 from bilo_ppl._types import Rows, Scalar, Weights
 from bilo_ppl.inner.least_squares import LeastSquares
+from bilo_ppl.inner.linear_model import AbstractLinearised, lower_half, solve_factored
+from bilo_ppl.inner.sharded_gram import ShardedGram
 
 __all__ = [
     "LEAST_DAMPING",
@@ -46,34 +48,8 @@ GRAM_FROM = 256
 LEAST_DAMPING = 1e-9
 """From which on a damped normal matrix in double precision is as good as a QR decomposition."""
 
-HALVINGS, LEAST_BLOCK = 2, 256
-"""How often a normal matrix is halved so that its upper half is left out, and the least block."""
-
 PROBES = 8
 """Random vectors for the mean eigenvalue of a normal matrix that is never formed."""
-
-
-class AbstractLinearised(eqx.Module):
-    """Rows near some weights: ``rows(weights + d)`` is about ``rows + J d``."""
-
-    has_factor: ClassVar[bool] = True
-    """Whether another solve with the same damping costs little."""
-
-    @abc.abstractmethod
-    def damped(self, damping: Scalar | float) -> Callable[[Rows], Float[Array, " p"]]:
-        """From rows to their damped minimiser: what there is to factor is factored once.
-
-        ``damping`` is in units of the mean eigenvalue of the smaller normal matrix. Near zero, the
-        result is the minimum-norm least-squares solution.
-        """
-
-    def solve(self, damping: Scalar | float, rows: Rows) -> Float[Array, " p"]:
-        """The damped minimiser; linear in ``rows`` and differentiable in them in both modes."""
-        return self.damped(damping)(rows)
-
-    @abc.abstractmethod
-    def apply(self, step: Float[Array, " p"]) -> Rows:
-        """J d."""
 
 
 class _Formed(AbstractLinearised):
@@ -133,7 +109,7 @@ class Gram(_Formed):
         """The normal matrix of a Jacobian; its derivative is not needed and is stopped."""
         self.J = jax.lax.stop_gradient(jacobian)
         wide = self.J.astype(jnp.result_type(float))
-        self.normal = _lower_half(wide if self.dual else wide.T)
+        self.normal = lower_half(wide if self.dual else wide.T)
 
     def damped(self, damping: Scalar | float) -> Callable[[Rows], Float[Array, " p"]]:
         """See `AbstractLinearised`."""
@@ -144,27 +120,6 @@ class Gram(_Formed):
         size = self.normal.shape[0]
         shift = damping * jnp.trace(self.normal) / size
         return cho_factor(self.normal + shift * jnp.eye(size), lower=True)[0]
-
-
-def _lower_half(A: Float[Array, "k m"], halvings: int = HALVINGS) -> Float[Array, "k k"]:
-    """The lower triangle of ``A A^T`` by blocks, for little more than half of the products."""
-    half = A.shape[0] // 2
-    if not halvings or half < LEAST_BLOCK:
-        return A @ A.T
-    first, second = A[:half], A[half:]
-    upper = jnp.pad(_lower_half(first, halvings - 1), ((0, 0), (0, len(second))))
-    lower = [second @ first.T, _lower_half(second, halvings - 1)]
-    return jnp.concatenate([upper, jnp.concatenate(lower, axis=1)])
-
-
-def solve_factored(
-    J: Float[Array, "rows p"], factor: Float[Array, "k k"], rows: Rows
-) -> Float[Array, " p"]:
-    """The damped minimiser, from the lower factor of the smaller normal matrix of J."""
-    dual = J.shape[0] <= J.shape[1]
-    right_side = rows if dual else J.T @ rows
-    found = cho_solve((factor, True), right_side.astype(factor.dtype)).astype(rows.dtype)
-    return J.T @ found if dual else found
 
 
 def _normal_solve(R, b):
@@ -186,6 +141,8 @@ class MatrixFree(AbstractLinearised):
     """y -> J^T y."""
     scale: Scalar
     shape: tuple[int, int] = eqx.field(static=True)
+    dual: bool = eqx.field(static=True)
+    """Whether the iteration runs in the space of the rows."""
     max_iterations: int = eqx.field(static=True)
 
     def __init__(self, problem: LeastSquares, weights: Weights, max_iterations: int = 200):
@@ -194,16 +151,14 @@ class MatrixFree(AbstractLinearised):
         rows, self.push = jax.linearize(lambda w: problem.rows(unravel(w)), flat)
         transpose = jax.linear_transpose(self.push, flat)
         self.pull = lambda y: transpose(y)[0]
-        self.shape, self.max_iterations = (rows.size, flat.size), max_iterations
+        count = rows.size if problem.mesh is None else _count_rows(problem, weights)
+        self.shape, self.max_iterations = (count, flat.size), max_iterations
+        # Vectors of weights are the same on all devices: there only J^T y is summed over them.
+        self.dual = problem.mesh is None and self.shape[0] <= self.shape[1]
         # E |J^T s|^2 over random signs s is the trace of J J^T.
         signs = jax.random.rademacher(jax.random.key(0), (PROBES, rows.size), rows.dtype)
         trace = jnp.mean(jnp.sum(jax.vmap(self.pull)(signs) ** 2, axis=1))
         self.scale = jax.lax.stop_gradient(trace / min(self.shape))
-
-    @property
-    def dual(self) -> bool:
-        """Whether the iteration runs in the space of the rows."""
-        return self.shape[0] <= self.shape[1]
 
     def damped(self, damping: Scalar | float) -> Callable[[Rows], Float[Array, " p"]]:
         """See `AbstractLinearised`."""
@@ -229,8 +184,13 @@ class MatrixFree(AbstractLinearised):
 
 def is_large(problem: LeastSquares, weights: Weights) -> bool:
     """Whether the Jacobian is too large for a factorisation to be the cheaper way."""
-    count = jax.eval_shape(problem.rows, weights).size
-    return is_large_system(count, sum(leaf.size for leaf in jax.tree.leaves(weights)))
+    size = sum(leaf.size for leaf in jax.tree.leaves(weights))
+    return is_large_system(_count_rows(problem, weights), size)
+
+
+def _count_rows(problem: LeastSquares, weights: Weights) -> int:
+    """Rows of a problem, without those that fill up what several devices have."""
+    return jax.eval_shape(problem.over(None).rows, weights).size
 
 
 def is_large_system(rows: int, weights: int) -> bool:
@@ -243,11 +203,15 @@ def linearise(
 ) -> AbstractLinearised:
     """The rows near ``weights``, by the cheapest of the representations for their sizes.
 
-    ``damped`` is for steps whose damping is at least `LEAST_DAMPING`, or nearly.
+    ``damped`` is for steps whose damping is at least `LEAST_DAMPING`, or nearly. Over several devices
+    others are by conjugate gradients, and so is everything where JAX has no double precision enabled.
     """
-    if is_large(problem, weights):
+    mesh, double = problem.mesh, jnp.result_type(float) == jnp.float64
+    if is_large(problem, weights) or (mesh is not None and not (damped and double)):
         return MatrixFree(problem, weights)
     jacobian = problem.jacobian(weights)
+    if mesh is not None:
+        return ShardedGram(jacobian, mesh, _count_rows(problem, weights))
     # Without double precision there is only the QR decomposition.
     if damped and min(jacobian.shape) >= GRAM_FROM and jacobian.dtype != jnp.result_type(float):
         return Gram(jacobian)

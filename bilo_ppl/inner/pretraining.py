@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Points, Theta, Weights
@@ -58,6 +59,7 @@ def pretrain(
     data_weight: float = 1.0,
     error: Callable[[LocalOperator], float] | None = None,
     progress: bool = True,
+    mesh: Mesh | None = None,
     **architecture: Any,
 ) -> Pretrained:
     """Train a local operator at ``theta``: the problem is checked before anything expensive runs.
@@ -67,7 +69,8 @@ def pretrain(
     `PartialDerivative` pretraining is cheaper, and knows u at ``theta`` only). ``data`` are
     points ``(n, d)`` and values ``(n,)`` or ``(n, components)`` of a numerical solution at ``theta``,
     fitted with weight ``data_weight`` besides the PDE. ``architecture`` goes to `LocalOperator` (width,
-    depth, fourier, residual, scales, embedded, dtype).
+    depth, fourier, residual, scales, embedded, dtype). ``mesh`` (`device_mesh`) spreads the rows over
+    its devices.
 
     ``error(operator)`` says how wrong the operator still is, in units of what is allowed. Asked after
     every chunk of steps, an error below 0.4 ends training before the tolerance is reached; and points
@@ -108,6 +111,7 @@ def pretrain(
             label="pretrain",
             chunks=CHUNKS if error is None else CHUNKS_THAT_ASK,
             stages=[jnp.asarray(part, operator.dtype) for part in parts],
+            mesh=mesh,
             enough=error and (lambda w, _, op=at_points: error(op.with_weights(w)) <= ENOUGH),
         )
         look = adequate(weights, batch_of_one, points)

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from bilo_ppl._types import Weights
+from bilo_ppl._types import Rows, Weights
 from bilo_ppl.inner.least_squares import LeastSquares
+from bilo_ppl.inner.sharding import everywhere, spread, to_host
 from bilo_ppl.inner.solvers import AbstractInnerSolver, advance
 
 __all__ = ["AllRows", "PartOfRows", "Reached"]
@@ -43,25 +45,54 @@ class Reached(NamedTuple):
 
 
 class _Steps:
-    """Steps of a solver, compiled once for all stages and lengths."""
+    """Steps of a solver, compiled once for all stages and lengths.
 
-    def __init__(self, make: Callable[[], Any], run: Callable[..., Reached]):
+    Over a mesh, the solver's state stays on its devices; what is given and returned besides is on one.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        run: Callable[..., Reached],
+        rows: Callable[[], Rows],
+        mesh: Mesh | None,
+    ):
         shapes = eqx.filter_eval_shape(make)
-        self._blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        self._run, self._taken = eqx.filter_jit(run), 0
+        self._mesh, self._taken = mesh, 0
+
+        def blank():
+            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+        if mesh is None:
+            self._blank, self._run = blank(), eqx.filter_jit(run)
+            return
+
+        size = eqx.filter_eval_shape(rows).size
+
+        def placed(*args):
+            reached = run(*args)
+            return spread(reached, mesh)._replace(state=spread(reached.state, mesh, size))
+
+        self._blank = jax.jit(lambda: spread(blank(), mesh, size))()
+        self._run = eqx.filter_jit(placed)
 
     def __call__(self, weights: Weights, state: Any, stage: Any, length: int) -> Reached:
         """At most ``length`` steps from the solver's ``state``; None: it starts at ``weights``."""
         first, known = jnp.array(state is None), self._blank if state is None else state
         taken = jnp.asarray(self._taken)
         self._taken += length
-        return self._run(weights, known, first, stage, jnp.asarray(length), taken)
+        if self._mesh is None:
+            return self._run(weights, known, first, stage, jnp.asarray(length), taken)
+        given = everywhere((weights, first, stage, jnp.asarray(length), taken), self._mesh)
+        reached = self._run(given[0], known, *given[1:])
+        return to_host(reached._replace(state=None))._replace(state=reached.state)
 
 
 class AllRows(_Steps):
     """Steps of ``solver`` on the problem ``rows(stage)``; the call that starts only evaluates.
 
-    With a ``count``, on so many of its items, always the same ones; then all calls take steps.
+    With a ``count``, on so many of its items, always the same ones; then all calls take steps. ``mesh``
+    is that of the problem, if it has one.
     """
 
     def __init__(
@@ -72,6 +103,7 @@ class AllRows(_Steps):
         stage: Any,
         count: int | None = None,
         watched: int | None = None,
+        mesh: Mesh | None = None,
     ):
         target = solver
         if count is not None:
@@ -97,7 +129,9 @@ class AllRows(_Steps):
             done = over if count is None else _ended(target, loss)
             return Reached(state, state.weights, loss, terms, state.loss, steps, done, over)
 
-        super().__init__(lambda: solver.init(seen(stage), weights), run)
+        super().__init__(
+            lambda: solver.init(seen(stage), weights), run, lambda: seen(stage).rows(weights), mesh
+        )
 
 
 class PartOfRows(_Steps):
@@ -111,6 +145,7 @@ class PartOfRows(_Steps):
         stage: Any,
         count: int,
         watched: int | None = None,
+        mesh: Mesh | None = None,
     ):
         solver = solver.for_parts()
 
@@ -131,7 +166,12 @@ class PartOfRows(_Steps):
             done = _ended(solver, loss)
             return Reached(state, state.weights, loss, terms, state.loss, length, done, over)
 
-        super().__init__(lambda: solver.init(part(rows(stage), 0), weights), run)
+        super().__init__(
+            lambda: solver.init(part(rows(stage), 0), weights),
+            run,
+            lambda: part(rows(stage), 0).rows(weights),
+            mesh,
+        )
 
 
 def _watched(problem: LeastSquares, count: int | None) -> LeastSquares:

@@ -6,11 +6,14 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
 from bilo_ppl._blocks import BlockReport
 from bilo_ppl._types import Weights
 from bilo_ppl.inner.arithmetic import step_arithmetic
 from bilo_ppl.inner.least_squares import LeastSquares
+from bilo_ppl.inner.sharding import everywhere
 from bilo_ppl.inner.solvers import AbstractInnerSolver
 from bilo_ppl.inner.stepping import AllRows, Reached
 from bilo_ppl.network.trainable import count_parameters
@@ -29,8 +32,10 @@ class WholeFit:
         stages: Sequence[Any],
         least_gain: float,
         enough: Callable[[Weights, float], bool] | None,
+        mesh: Mesh | None = None,
     ):
-        self.solver, self.rows, self.enough = solver, rows, enough
+        self.solver, self.enough, self.mesh = solver, enough, mesh
+        self.rows = lambda stage: rows(stage).over(mesh)
         self.weights, self.stages, self.least_gain = weights, list(stages), least_gain
         self.state: Any = None
         """The solver's in the first of ``stages``, those that are not done; None before it starts."""
@@ -43,7 +48,7 @@ class WholeFit:
         self._steps: Any = self._stepping()
 
     def _stepping(self) -> Any:
-        return AllRows(self.solver, self.rows, self.weights, self.stages[-1])
+        return AllRows(self.solver, self.rows, self.weights, self.stages[-1], mesh=self.mesh)
 
     def arithmetic(self, parameters: int | None = None) -> float:
         """Of a first step, see `step_arithmetic`; ``parameters`` of the network, if there are more."""
@@ -58,7 +63,7 @@ class WholeFit:
 
     @cached_property
     def _rows_per_item(self) -> float:
-        problem = self.rows(self.stages[-1])
+        problem = self.rows(self.stages[-1]).over(None)
         return jax.eval_shape(problem.rows, self.weights).size / problem.count
 
     def block(self, length: int) -> BlockReport:
@@ -82,7 +87,11 @@ class WholeFit:
         return BlockReport(steps, f"loss {loss:.1e}", finished=finished, at_work=at_work)
 
     def _is_enough(self, new: Reached, loss: float) -> bool:
-        return self.enough is not None and self.enough(new.weights, loss)
+        if self.enough is None:
+            return False
+        answer = self.enough(new.weights, loss)
+        # All processes must go the same way.
+        return answer if self.mesh is None else bool(everywhere(np.array(answer), self.mesh))
 
     def _note(self, new: Reached, loss: float) -> None:
         self.reached = new

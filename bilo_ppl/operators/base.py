@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 from bilo_ppl._types import Field, Key, Scalar, Theta
@@ -148,9 +149,19 @@ class AbstractSolutionOperator(eqx.Module):
         self._cannot("tell its loss before a solve, since it has no weights to adapt")
 
     def fitted_to(
-        self, thetas: Theta, *, rank: int, steps: int, key: Key, progress: bool
+        self,
+        thetas: Theta,
+        *,
+        rank: int,
+        steps: int,
+        key: Key,
+        progress: bool,
+        mesh: Mesh | None = None,
     ) -> tuple["AbstractSolutionOperator", FitReport]:
-        """The operator adapted to a batch of thetas, so that they need no inner step any more."""
+        """The operator adapted to a batch of thetas, so that they need no inner step any more.
+
+        ``mesh`` are the devices over which the work may be spread; None: one.
+        """
         self._cannot("be fitted to thetas, since it has no weights to adapt")
 
     def _cannot(self, what: str) -> NoReturn:

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 from bilo_ppl._types import Field, Key, Scalar, Theta, Weights
@@ -236,7 +237,14 @@ class FineTuned(AbstractSolutionOperator):
         return self.lower_level.at(theta).loss(self.init_state())
 
     def fitted_to(
-        self, thetas: Theta, *, rank: int, steps: int, key: Key, progress: bool
+        self,
+        thetas: Theta,
+        *,
+        rank: int,
+        steps: int,
+        key: Key,
+        progress: bool,
+        mesh: Mesh | None = None,
     ) -> tuple["FineTuned", FitReport]:
         """See `bilo_ppl.inner.consolidation.consolidate`; the rank stays what it was."""
         local, report = consolidate(
@@ -247,5 +255,6 @@ class FineTuned(AbstractSolutionOperator):
             steps=steps,
             key=key,
             progress=progress,
+            mesh=mesh,
         )
         return eqx.tree_at(lambda o: o.operator, self, local), report

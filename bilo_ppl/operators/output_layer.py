@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import cho_factor, cho_solve
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
@@ -337,7 +338,14 @@ class OutputLayer(AbstractSolutionOperator):
         return self.solve(theta, self.init_state())[2].loss
 
     def fitted_to(
-        self, thetas: Theta, *, rank: int, steps: int, key: Key, progress: bool
+        self,
+        thetas: Theta,
+        *,
+        rank: int,
+        steps: int,
+        key: Key,
+        progress: bool,
+        mesh: Mesh | None = None,
     ) -> tuple["OutputLayer", FitReport]:
         """The operator as it is, with its mean loss over ``thetas``."""
         loss = float(jnp.mean(jax.lax.map(self.loss_of_home_state, thetas)))

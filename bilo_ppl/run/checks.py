@@ -8,9 +8,11 @@ from typing import Any, Generic, TypeVar
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from bilo_ppl.inner.lower_level import AbstractSensitivity
 from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
+from bilo_ppl.inner.sharding import device_mesh
 from bilo_ppl.inner.solvers import AbstractInnerSolver, LevenbergMarquardt, OptaxSolver
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.operator_file import load_operator
@@ -75,6 +77,12 @@ class Plan(Generic[S]):
         """The plan with another tolerance."""
         return dataclasses.replace(self, tolerance=tolerance)
 
+    @property
+    def mesh(self) -> Mesh | None:
+        """The devices over which rows are spread; None for one."""
+        count = self.settings.devices or jax.device_count()
+        return device_mesh(jax.devices()[:count]) if count > 1 else None
+
     def solver(self) -> AbstractInnerSolver:
         """The inner solver of sampling."""
         return _solver(self.settings, self.tolerance)
@@ -111,6 +119,7 @@ def prepare(settings: S, file: ModelFile) -> Plan[S]:
     """
     folder = _folder(settings, file)
     folder.check()
+    _check_devices(settings)
     file, sizes = sized(file, settings)
     observations = _observations(settings, file)
     loaded = None
@@ -134,6 +143,15 @@ def prepare(settings: S, file: ModelFile) -> Plan[S]:
         chains_near=_chains_near(file, look.latent),
         solutions=tuple(look.solutions),
     )
+
+
+def _check_devices(settings: CommonSettings) -> None:
+    if settings.devices > jax.device_count():
+        raise ValueError(
+            f"--devices {settings.devices}: JAX has {jax.device_count()} here ({jax.default_backend()}). "
+            "To make several of the cores of a CPU, put "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={settings.devices} in the environment."
+        )
 
 
 def _chains_near(file: ModelFile, latent: Mapping[str, Any]) -> dict[str, Any]:

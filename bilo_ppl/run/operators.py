@@ -90,6 +90,7 @@ def _adapted(
                 fine,
                 *plan.observations.model_args,
                 progress=not settings.quiet,
+                mesh=plan.mesh,
                 **plan.observations.model_kwargs,
                 **options,
             )

@@ -57,6 +57,7 @@ def pretrained(
             sensitivity=plan.sensitivity(),
             error=worst if error else None,
             progress=not settings.quiet,
+            mesh=plan.mesh,
             **plan.file.architecture,
         )
         # For its file: another run may ask for others.

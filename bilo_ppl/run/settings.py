@@ -132,6 +132,12 @@ class CommonSettings(abc.ABC):
         help="how the solution is differentiated with respect to theta; auto: partial once adapted, "
         "else implicit with lm, residual-gradient with adam",
     )
+    devices: int = option(
+        1,
+        least=0,
+        group=OPERATOR,
+        help="devices over which the rows of pretraining and adaptation are spread; 0: all that JAX has",
+    )
     out: str | os.PathLike | None = option(
         None, metavar="DIR", group=RESULTS, help="folder of the results"
     )
@@ -152,6 +158,11 @@ class CommonSettings(abc.ABC):
             raise ValueError(
                 f"--{' and --'.join(sizes)} would shape a network to pretrain, and there is "
                 "none: the operator is numerical, or comes from a file."
+            )
+        if self.devices != 1 and not (self.pretrains or self.adapts):
+            raise ValueError(
+                "--devices would spread pretraining and adaptation, and there is neither: the operator "
+                "is numerical, or comes from a file."
             )
 
     @property

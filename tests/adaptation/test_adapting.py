@@ -16,6 +16,7 @@ from bilo_ppl.adaptation.given import FromBatch
 from bilo_ppl.adaptation.report import Adapted, AdaptReport
 from bilo_ppl.adaptation.sources import FromPosterior
 from bilo_ppl.inner import consolidation
+from bilo_ppl.operators import fine_tuned
 from models import poisson
 
 X = np.linspace(0.1, 0.9, 9)[:, None]
@@ -103,6 +104,20 @@ def test_a_consolidation_ends_far_below_the_tolerance(fine, monkeypatch, large, 
     assert report.converged
     assert report.loss <= TOLERANCE / part
     assert report.tolerance <= 1.01 * TOLERANCE / part
+
+
+def test_fits_are_spread_over_the_devices_that_are_given(fine, monkeypatch):
+    meshes = []
+
+    def noted(*args, mesh, **options):
+        meshes.append(mesh)
+        return consolidation.consolidate(*args, mesh=mesh, **options)
+
+    monkeypatch.setattr(fine_tuned, "consolidate", noted)
+    thetas, mesh = {"D": np.linspace(0.95, 1.05, 24)}, bilo.device_mesh()
+    found = adapted_to(fine, thetas=thetas, count=5, max_rounds=1, mesh=mesh)
+    assert meshes == [mesh]
+    assert found.report.fits[0].converged
 
 
 def test_thetas_above_the_tolerance_are_not_ready(fine):

@@ -1,5 +1,6 @@
 """What a command line asks of the inner solves, as the stages of a run are given it."""
 
+import dataclasses
 import pathlib
 import re
 
@@ -8,6 +9,7 @@ import pytest
 import bilo_ppl as bilo
 from bilo_ppl.cli import main
 from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
+from bilo_ppl.run import checks
 from bilo_ppl.run.checks import untrained
 from bilo_ppl.run.map import pipeline as map_pipeline
 from bilo_ppl.run.sample import pipeline as sample_pipeline
@@ -46,6 +48,30 @@ def test_the_tolerance_of_the_command_line_is_that_of_the_solves(planned, comman
     assert plan.tolerance == fine_tuned(plan).loss_tolerance == 3e-5
     assert planned(command).finds_tolerance
     assert not planned(command, "--inner", "adam").finds_tolerance
+
+
+@COMMANDS
+def test_rows_are_spread_over_the_devices_that_are_asked_for(planned, command, monkeypatch, capsys):
+    assert planned(command).mesh is None
+    assert planned(command, "--devices", "0").mesh is None  # one is all that there is
+    capsys.readouterr()
+    assert main([command, "closed.py", "--overwrite", "--devices", "3"]) == 2
+    said = capsys.readouterr().err
+    assert "--devices 3: JAX has 1 here (cpu)" in said
+    assert "--xla_force_host_platform_device_count=3" in said
+    assert (
+        main([command, "closed.py", "--overwrite", "--devices", "2", "--operator", "numerical"])
+        == 2
+    )
+    assert "there is neither" in capsys.readouterr().err
+    plan, one, asked = planned(command), bilo.device_mesh(), []
+    monkeypatch.setattr(checks, "device_mesh", lambda devices: asked.append(devices) or one)
+    monkeypatch.setattr(checks.jax, "device_count", lambda: 3)
+    monkeypatch.setattr(checks.jax, "devices", lambda: ["a", "b", "c"])
+    for given, mesh in ((1, None), (2, one), (0, one)):
+        settings = dataclasses.replace(plan.settings, devices=given)
+        assert dataclasses.replace(plan, settings=settings).mesh == mesh
+    assert asked == [["a", "b"], ["a", "b", "c"]]
 
 
 @COMMANDS
