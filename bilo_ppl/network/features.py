@@ -6,6 +6,7 @@ derivatives takes the place of the network.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -21,6 +22,9 @@ from bilo_ppl.network.mlp import MLP
 from bilo_ppl.network.modulation import close_modulations
 
 __all__ = ["Polynomials", "blinded", "features", "output_weights", "with_output_weights"]
+
+BATCH = 64
+"""Points whose derivatives are computed side by side."""
 
 
 def blinded(operator: LocalOperator) -> LocalOperator:
@@ -92,19 +96,8 @@ class Polynomials(eqx.Module):
     @classmethod
     def of(cls, operator: LocalOperator, points: Points, order: int) -> "Polynomials":
         """With derivatives up to an ``order``, computed once."""
-
-        @jit_once
-        def tabulated(operator, points):
-            def feature(x):
-                return features(operator, x)
-
-            functions = [feature]
-            for _ in range(order):
-                functions.append(jax.jacfwd(functions[-1]))
-            return tuple(jax.lax.map(f, points, batch_size=64) for f in functions)
-
         points = jnp.asarray(points, operator.dtype)
-        return cls(points, tabulated(operator, points))
+        return cls(points, _tabulated(operator, points, order))
 
     @staticmethod
     def value(
@@ -118,3 +111,11 @@ class Polynomials(eqx.Module):
                 term = term @ step
             total = total + term / math.factorial(order)
         return total
+
+
+@jit_once
+def _tabulated(operator: LocalOperator, points: Any, order: int) -> tuple[Any, ...]:
+    functions: list[Any] = [partial(features, operator)]
+    for _ in range(order):
+        functions.append(jax.jacfwd(functions[-1]))
+    return tuple(jax.lax.map(f, points, batch_size=BATCH) for f in functions)

@@ -153,8 +153,8 @@ def test_the_gauss_newton_form_of_the_derivative_is_off_where_rows_cannot_vanish
     field, state, info = operator.solve(theta, operator.init_state())
     assert info.loss > 1e-3
     flat = state.ravel()
-    J = operator._jacobian(theta, flat)
-    rows_dot = jax.jacfwd(lambda a: operator._flat_rows({**theta, "a": a}, flat))(theta["a"])
+    J = operator.level.jacobian(theta, flat)
+    rows_dot = jax.jacfwd(lambda a: operator.level.rows({**theta, "a": a}, flat))(theta["a"])
     gauss_newton = -jnp.linalg.lstsq(J, rows_dot)[0].reshape(state.shape)
     moved = eqx.tree_at(lambda f: f.weights, field, field.weights + 1e-4 * gauss_newton)
     by_gauss_newton = (jax.vmap(moved)(X) - jax.vmap(field)(X)) / 1e-4
@@ -182,9 +182,9 @@ def test_a_nonlinear_problem_is_iterated():
 
 
 def test_fourth_derivatives_are_found_to_be_asked_for(linear):
-    assert len(linear.table.derivatives) == 3
+    assert len(linear.level.table.derivatives) == 3
     beam = made(Beam)
-    assert len(beam.table.derivatives) == 5
+    assert len(beam.level.table.derivatives) == 5
     u, _ = values(beam, 0.5, 2.0)
     wanted = 3.0 * (X[:, 0] * (1 - X[:, 0])) ** 2 / 24
     np.testing.assert_allclose(u, wanted, atol=1e-4 * wanted.max())
