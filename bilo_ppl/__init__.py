@@ -26,7 +26,7 @@ from bilo_ppl.mcmc import BiLOHMC, BiLONUTS, Draws, init_near, sample_in_blocks
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.operator_file import load_operator, save_operator
 from bilo_ppl.network.trainable import Frozen
-from bilo_ppl.numerics import FiniteDifferences, Godunov, MethodOfLines
+from bilo_ppl.numerics import FiniteDifferences, FiniteVolumes, Godunov, MethodOfLines
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.operators.closed_form import ClosedForm
 from bilo_ppl.operators.fine_tuned import FineTuned
@@ -62,6 +62,7 @@ __all__ = [
     "Estimate",
     "FineTuned",
     "FiniteDifferences",
+    "FiniteVolumes",
     "Frozen",
     "Godunov",
     "ImplicitDifferentiation",

@@ -4,9 +4,11 @@ from bilo_ppl.numerics.evolution.godunov import Godunov
 from bilo_ppl.numerics.evolution.method_of_lines import MethodOfLines
 from bilo_ppl.numerics.grid_field import GridField, GridField2D, PiecewiseGridField
 from bilo_ppl.numerics.interval.finite_differences import FiniteDifferences
+from bilo_ppl.numerics.plane.finite_volumes import FiniteVolumes
 
 __all__ = [
     "FiniteDifferences",
+    "FiniteVolumes",
     "Godunov",
     "GridField",
     "GridField2D",
