@@ -32,6 +32,7 @@ from bilo_ppl.operators.closed_form import ClosedForm
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.pde.calculus import divergence, grad, laplacian, partial
 from bilo_ppl.pde.domain import Box, interval, space_time, time_interval
+from bilo_ppl.pde.image import ImageDomain, image_domain
 from bilo_ppl.pde.points import graded, hammersley, masked, refined
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.ppl.data_sites import observed
@@ -65,6 +66,7 @@ __all__ = [
     "FiniteVolumes",
     "Frozen",
     "Godunov",
+    "ImageDomain",
     "ImplicitDifferentiation",
     "KarhunenLoeve",
     "Laplace",
@@ -92,6 +94,7 @@ __all__ = [
     "graded",
     "grid_posterior",
     "hammersley",
+    "image_domain",
     "init_near",
     "inner_report",
     "inner_statistics",
