@@ -26,7 +26,15 @@ from bilo_ppl.mcmc import BiLOHMC, BiLONUTS, Draws, init_near, sample_in_blocks
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.operator_file import load_operator, save_operator
 from bilo_ppl.network.trainable import Frozen
-from bilo_ppl.numerics import FiniteDifferences, FiniteVolumes, Godunov, MethodOfLines
+from bilo_ppl.numerics import (
+    FiniteDifferences,
+    FiniteVolumes,
+    Godunov,
+    MethodOfLines,
+    ReactionDiffusion,
+    logistic_flow,
+    runge_kutta,
+)
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.operators.closed_form import ClosedForm
 from bilo_ppl.operators.fine_tuned import FineTuned
@@ -78,6 +86,7 @@ __all__ = [
     "OptaxSolver",
     "PartialDerivative",
     "Problem",
+    "ReactionDiffusion",
     "ResidualGradient",
     "SolveInfo",
     "StatefulPotential",
@@ -102,6 +111,7 @@ __all__ = [
     "laplace",
     "laplacian",
     "load_operator",
+    "logistic_flow",
     "masked",
     "mean_squared_gradient",
     "observed",
@@ -110,6 +120,7 @@ __all__ = [
     "pretrain",
     "refined",
     "replace_operator",
+    "runge_kutta",
     "sample_in_blocks",
     "save_estimate",
     "save_operator",

@@ -21,6 +21,7 @@ from bilo_ppl.inner.stop_reason import StopReason
 from bilo_ppl.numerics.conjugate_gradients import (
     LinearReport,
     conjugate_gradients,
+    default_tolerance,
     solve_symmetric,
 )
 from bilo_ppl.numerics.grid_field import GridField2D
@@ -38,9 +39,6 @@ __all__ = ["FiniteVolumes"]
 
 MODERATE_CONTRAST = 4.5
 """max A / min A up to which the preconditioner is the plain Laplacian, even where A jumps."""
-
-TOLERANCE_POWER = 0.65
-"""By default the tolerance is this power of the machine precision: 7e-11, or 3e-5 in single."""
 
 
 class FiniteVolumes(AbstractSolutionOperator):
@@ -108,7 +106,7 @@ class FiniteVolumes(AbstractSolutionOperator):
         self.coefficient, self.source = as_pytree(coefficient), as_pytree(source)
         self.cells = int(cells[0]), int(cells[1])
         self.method = method or "cg"
-        self.tolerance = tolerance or float(jnp.finfo(dtype).eps) ** TOLERANCE_POWER
+        self.tolerance = tolerance or default_tolerance(dtype)
         self.max_steps = max_steps
         check_coefficient(self._faces(theta, dtype))
         check_statement(problem, self._statement, self._boundary(), theta, dtype)
@@ -196,7 +194,7 @@ class FiniteVolumes(AbstractSolutionOperator):
                 # Backward error: what rounding leaves of the residual is in units of the matrix.
                 size = jnp.linalg.norm(b) + largest * jnp.linalg.norm(x)
                 solved = left <= self.tolerance * size
-                return x, LinearReport(jnp.array(1), solved)
+                return x, LinearReport(jnp.array(1), solved, left**2)
 
             return direct
         eigenvalues = poisson_eigenvalues(self.cells, self._spacing)
