@@ -6,13 +6,15 @@ cast to the precision of the network where they are used.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from bilo_ppl._types import Points
 
 __all__ = ["Box", "interval", "space_time", "time_interval"]
+
+Domain = TypeVar("Domain", bound="Box")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +147,7 @@ def time_interval(start: float | int, end: float | int) -> Box:
     return Box((float(start),), (float(end),), time=0)
 
 
-def space_time(space: Box, end: float | int, start: float | int = 0.0) -> Box:
+def space_time(space: Domain, end: float | int, start: float | int = 0.0) -> Domain:
     """The cylinder ``space x [start, end]``, time being the last coordinate; a mask is kept.
 
     Raises a ``ValueError`` if ``space`` has a time of its own.
@@ -155,4 +157,4 @@ def space_time(space: Box, end: float | int, start: float | int = 0.0) -> Box:
             f"space_time: coordinate {space.time} of the space is time already; give a box of space "
             "only, such as interval(0, 1)."
         )
-    return space.until(end, start)
+    return space.until(end, start)  # pyright: ignore[reportReturnType]

@@ -129,7 +129,7 @@ class ImageDomain(Box):
         """A function of a point of space ``(d,)`` at the centres of all voxels: an image."""
         import jax
 
-        index = np.stack(np.indices(self.mask.shape), axis=-1)
+        index = np.moveaxis(np.indices(self.mask.shape), 0, -1)
         centres = index * np.array(self.spacing) + np.array(self.origin)
         values = jax.vmap(function)(centres.reshape(-1, len(self.spacing)))
         return np.asarray(values).reshape(self.mask.shape)

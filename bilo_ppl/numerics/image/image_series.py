@@ -79,7 +79,7 @@ def nearest_inside(domain: ImageDomain) -> np.ndarray:
     index: Any = distance_transform_edt(
         outside, domain.spacing, return_distances=False, return_indices=True
     )
-    return np.ravel_multi_index(tuple(index - _ROOM), domain.mask.shape)
+    return np.asarray(np.ravel_multi_index(tuple(index - _ROOM), domain.mask.shape))
 
 
 def continued(images: Float[Array, "..."], nearest: Any) -> Float[Array, "..."]:

@@ -211,13 +211,13 @@ class ReactionDiffusion(AbstractSolutionOperator):
             state = advance(state, gap)
             return state, state.u
 
-        low, high = jnp.min(first), jnp.max(first)
-        start = _State(first, *constant((low, high)), jnp.array(True), jnp.array(0), zero)
+        fixed = constant(first)
+        start = _State(first, jnp.min(fixed), jnp.max(fixed), jnp.array(True), jnp.array(0), zero)
         gaps = jnp.asarray(self._gaps, first.dtype)
         end, images = jax.lax.scan(segment, start, gaps)
         if self.times[0] == self._domain.lower[-1]:
             images = jnp.concatenate([first[None], images])
-        return images, self._info(*constant((first, end)), theta)
+        return images, self._info(fixed, constant(end), theta)
 
     def _step(self, equation: _Equation, state: _State, dt: Scalar) -> _State:
         diffusion, capacity, theta = equation

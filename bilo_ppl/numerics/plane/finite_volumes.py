@@ -182,7 +182,8 @@ class FiniteVolumes(AbstractSolutionOperator):
         right_side = area * on_points(self.source(theta), nodes, dtype) - scheme.outflow(lifted)
         interior, report = solve_symmetric(scheme.apply, right_side, self._solver(constant(scheme)))
         values = lifted + jnp.pad(interior, 1)
-        return values, self._info(*constant((scheme, right_side, interior)), report, area)
+        fixed = constant((scheme, right_side, interior))
+        return values, self._info(fixed, report, area)
 
     def _solver(self, scheme: FivePoint) -> Callable[[Array], tuple[Array, LinearReport]]:
         if self.method == "direct":
@@ -211,7 +212,8 @@ class FiniteVolumes(AbstractSolutionOperator):
 
         return iterate
 
-    def _info(self, scheme, right_side, interior, report: LinearReport, area: float) -> SolveInfo:
+    def _info(self, solved: Any, report: LinearReport, area: float) -> SolveInfo:
+        scheme, right_side, interior = solved
         positive = (jnp.min(scheme.first) > 0) & (jnp.min(scheme.second) > 0)
         loss = jnp.mean(((right_side - scheme.apply(interior)) / area) ** 2)
         finite = jnp.isfinite(loss)

@@ -6,7 +6,6 @@ difference of the two nodes, over their distance. Everything is multiplied by th
 makes the matrix symmetric.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -14,8 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
-
-from bilo_ppl._types import Scalar
 
 __all__ = ["FivePoint", "conductances", "face_middles", "on_points"]
 
@@ -54,12 +51,12 @@ def face_middles(
     return one, two
 
 
-def on_points(function: Callable[[Any], Scalar] | Any, points: Any, dtype: Any) -> Array:
+def on_points(function: Any, points: Any, dtype: Any) -> Array:
     """A function of a point, or a number, on points ``(..., d)``."""
     points = jnp.asarray(points, dtype)
     if not callable(function):
         return jnp.broadcast_to(jnp.asarray(function, dtype), points.shape[:-1])
-    values = jax.vmap(function)(points.reshape(-1, points.shape[-1]))
+    values: Any = jax.vmap(function)(points.reshape(-1, points.shape[-1]))
     return jnp.reshape(values, points.shape[:-1])
 
 
