@@ -48,7 +48,7 @@ class Manufactured(bilo.Problem):
         return exact(x) + x[0] * (1 - x[0]) * (x[1] + 0.5) * (1 - x[1]) * raw
 
 
-def manufactured(cells=(16, 24), c=1.0, **options):
+def manufactured(cells=(16, 16), c=1.0, **options):
     return bilo.FiniteVolumes(
         Manufactured(), cells, theta={"c": c}, coefficient=coefficient, source=source, **options
     )
@@ -94,7 +94,7 @@ def darcy(cells=(16, 16), modes=3, **options):
 def test_a_manufactured_solution_is_met_at_second_order(method):
     errors = []
     for n in (12, 24, 36):
-        operator = manufactured((n, 3 * n // 2), c=2.0, method=method)
+        operator = manufactured((n, n), c=2.0, method=method)
         u, state, info = operator.solve({"c": 2.0}, operator.init_state())
         difference = jax.vmap(u)(SAMPLES) - jax.vmap(exact)(jnp.asarray(SAMPLES))
         errors.append(np.abs(difference).max())
@@ -102,7 +102,7 @@ def test_a_manufactured_solution_is_met_at_second_order(method):
         assert info.converged
         assert info.loss < 1e-9
     orders = np.diff(-np.log(errors)) / np.diff(np.log([12, 24, 36]))
-    assert errors[-1] < 2e-3
+    assert errors[-1] < 4e-3
     np.testing.assert_allclose(orders, 2, atol=0.1)
 
 
@@ -277,12 +277,17 @@ class Evolving(Darcy):
     domain = bilo.space_time(bilo.interval(0.0, 1.0), 1.0)
 
 
+class Masked(Darcy):
+    domain = bilo.image_domain(np.ones((4, 4)))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"problem": Anisotropic()}, "they state different equations"),
         ({"problem": Floating()}, "it depends on the raw network output"),
         ({"problem": Evolving()}, "one of which is time"),
+        ({"problem": Masked()}, "an image with a mask"),
         ({"A": lambda x: x[0] - 0.5}, "the coefficient must be positive"),
         ({"A": lambda x: jnp.where(x[0] > 0.5, jnp.nan, 1.0)}, "the coefficient must be positive"),
         ({"cells": (3, 8)}, "at least 4 each"),

@@ -11,6 +11,7 @@ import numpy as np
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Field, Theta
 from bilo_ppl.pde.calculus import divergence, grad
+from bilo_ppl.pde.image import ImageDomain
 from bilo_ppl.pde.problem import Problem
 
 __all__ = ["Statement", "check_coefficient", "check_elliptic", "check_statement"]
@@ -29,6 +30,11 @@ def check_elliptic(problem: Problem, cells: Any) -> None:
         raise ValueError(
             f"FiniteVolumes solves scalar problems on a rectangle; {name} has {problem.components} "
             f"components in {domain.dimension} dimensions{time}."
+        )
+    if isinstance(domain, ImageDomain):
+        raise ValueError(
+            f"FiniteVolumes solves on a whole rectangle; the domain of {name} is an image with a mask. "
+            "Give a Box."
         )
     if np.shape(cells) != (2,) or min(cells) < 4:
         raise ValueError(
