@@ -27,13 +27,22 @@ from bilo_ppl.mcmc import BiLOHMC, BiLONUTS, Draws, init_near, sample_in_blocks
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.operator_file import load_operator, save_operator
 from bilo_ppl.network.trainable import Frozen
-from bilo_ppl.numerics import FiniteDifferences, Godunov, MethodOfLines
+from bilo_ppl.numerics import (
+    FiniteDifferences,
+    FiniteVolumes,
+    Godunov,
+    MethodOfLines,
+    ReactionDiffusion,
+    logistic_flow,
+    runge_kutta,
+)
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.operators.closed_form import ClosedForm
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.pde.calculus import divergence, grad, laplacian, partial
 from bilo_ppl.pde.domain import Box, interval, space_time, time_interval
+from bilo_ppl.pde.image import ImageDomain, image_domain
 from bilo_ppl.pde.points import graded, hammersley, masked, refined
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.ppl.data_sites import observed
@@ -64,8 +73,10 @@ __all__ = [
     "Estimate",
     "FineTuned",
     "FiniteDifferences",
+    "FiniteVolumes",
     "Frozen",
     "Godunov",
+    "ImageDomain",
     "ImplicitDifferentiation",
     "KarhunenLoeve",
     "Laplace",
@@ -78,6 +89,7 @@ __all__ = [
     "OutputLayer",
     "PartialDerivative",
     "Problem",
+    "ReactionDiffusion",
     "ResidualGradient",
     "SolveInfo",
     "StatefulPotential",
@@ -95,6 +107,7 @@ __all__ = [
     "graded",
     "grid_posterior",
     "hammersley",
+    "image_domain",
     "init_near",
     "inner_report",
     "inner_statistics",
@@ -102,6 +115,7 @@ __all__ = [
     "laplace",
     "laplacian",
     "load_operator",
+    "logistic_flow",
     "masked",
     "mean_squared_gradient",
     "observed",
@@ -110,6 +124,7 @@ __all__ = [
     "pretrain",
     "refined",
     "replace_operator",
+    "runge_kutta",
     "sample_in_blocks",
     "save_estimate",
     "save_operator",

@@ -29,6 +29,41 @@ def constant(x):
     return jnp.sin(jnp.pi * x[0])
 
 
+class Plane(bilo.Problem):
+    """-div(D grad u) = 1 on the unit square, u = 0 on its boundary."""
+
+    parameters = ("D",)
+    components = 1
+    domain = bilo.Box((0.0, 0.0), (1.0, 1.0))
+    points = domain.grid(5, 5)
+
+    def residual(self, u, x, theta):
+        return theta["D"] * bilo.laplacian(u)(x) + 1
+
+    def lift(self, x, raw, theta):
+        return x[0] * (1 - x[0]) * x[1] * (1 - x[1]) * raw
+
+
+class Image(bilo.Problem):
+    """u_t = D laplace u + rho u (1 - u) on an image."""
+
+    parameters = ("D", "rho")
+    components = 1
+    domain = bilo.space_time(bilo.image_domain(np.ones((6, 5))), 1.0)
+    points = domain.scatter(5)
+
+
+def image_operator():
+    return bilo.ReactionDiffusion(
+        Image(),
+        theta={"D": 1.0, "rho": 1.0},
+        diffusivity=lambda theta: theta["D"],
+        initial=lambda theta: np.linspace(0.1, 0.4, 30).reshape(6, 5),
+        flow=bilo.logistic_flow(lambda theta: theta["rho"]),
+        steps=8,
+    )
+
+
 @pytest.fixture(scope="session")
 def operators(small_problem, small_operator):
     """By name: an operator, and two thetas that it can solve."""
@@ -48,6 +83,17 @@ def operators(small_problem, small_operator):
             *poissons,
         ),
         "method of lines": (bilo.MethodOfLines(small, 11, 11, theta=ones), ones, twos),
+        "finite volumes": (
+            bilo.FiniteVolumes(
+                Plane(),
+                (8, 8),
+                theta={"D": 1.0},
+                coefficient=lambda theta: theta["D"],
+                source=lambda theta: 1.0,
+            ),
+            *poissons,
+        ),
+        "reaction and diffusion": (image_operator(), ones, twos),
         "Godunov": (burgers.reference(nodes=21), *fields),
     }
 
@@ -58,6 +104,8 @@ NAMES = [
     "one step",
     "finite differences",
     "method of lines",
+    "finite volumes",
+    "reaction and diffusion",
     "Godunov",
 ]
 ADJUSTABLE = [name for name in NAMES if name != "Godunov"]
@@ -71,7 +119,7 @@ def middle(operator):
     lower, upper = (
         np.array(side) for side in (operator.problem.domain.lower, operator.problem.domain.upper)
     )
-    return jnp.asarray(lower + np.array([0.4, 0.7])[: len(lower)] * (upper - lower))
+    return jnp.asarray(lower + np.array([0.4, 0.7, 0.6])[: len(lower)] * (upper - lower))
 
 
 def value(operator, theta):

@@ -13,7 +13,7 @@ from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.theta import admit
 
-__all__ = ["ClosedForm"]
+__all__ = ["ClosedForm", "as_pytree"]
 
 
 class ClosedForm(AbstractSolutionOperator):
@@ -42,8 +42,8 @@ class ClosedForm(AbstractSolutionOperator):
           converged, for the reason ``StopReason.INVALID``. By default it holds everywhere.
         """
         self.problem = problem
-        self.formula = _as_pytree(formula)
-        self.valid = None if valid is None else _as_pytree(valid)
+        self.formula = as_pytree(formula)
+        self.valid = None if valid is None else as_pytree(valid)
 
     def init_state(self) -> tuple[()]:
         """Nothing is carried from one solve to the next."""
@@ -81,6 +81,6 @@ class _AtTheta(eqx.Module):
         return value
 
 
-def _as_pytree(function: Callable) -> Any:
+def as_pytree(function: Callable) -> Any:
     """A plain function as a pytree without leaves, so that the operator may be an argument of jit."""
     return function if isinstance(function, eqx.Module) else jax.tree_util.Partial(function)

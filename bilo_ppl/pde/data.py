@@ -90,7 +90,7 @@ def check(
     _refuse(
         ~domain.contains(x),
         row,
-        lambda i, _: f"x = {_point(x[i])} lies outside the domain {_box(domain)}",
+        lambda i, _: f"x = {_point(x[i])} lies outside the domain {domain}",
     )
     codes, names = None, ()
     if observations.experiment is not None:
@@ -188,7 +188,3 @@ def _refuse(bad: Any, row: Callable[[int], str], what: Callable[[int, int], str]
 
 def _point(x: np.ndarray) -> str:
     return f"{x[0]:g}" if len(x) == 1 else "(" + ", ".join(f"{c:g}" for c in x) + ")"
-
-
-def _box(domain: Box) -> str:
-    return " x ".join(f"[{a:g}, {b:g}]" for a, b in zip(domain.lower, domain.upper, strict=True))

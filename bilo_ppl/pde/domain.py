@@ -6,13 +6,15 @@ cast to the precision of the network where they are used.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from bilo_ppl._types import Points
 
 __all__ = ["Box", "interval", "space_time", "time_interval"]
+
+Domain = TypeVar("Domain", bound="Box")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,10 @@ class Box:
                 "one that is time, or None if all are space."
             )
 
+    def __str__(self) -> str:
+        limits = zip(self.lower, self.upper, strict=True)
+        return " x ".join(f"[{a:g}, {b:g}]" for a, b in limits)
+
     @property
     def dimension(self) -> int:
         """Number of coordinates, time included."""
@@ -67,6 +73,10 @@ class Box:
         """The interval of one coordinate."""
         time = 0 if axis == self.time else None
         return Box((self.lower[axis],), (self.upper[axis],), time)
+
+    def until(self, end: float | int, start: float | int = 0.0) -> "Box":
+        """The cylinder of the box over [start, end], time being the last coordinate."""
+        return Box((*self.lower, float(start)), (*self.upper, float(end)), time=self.dimension)
 
     def grid(self, *axes: int | Sequence[float] | np.ndarray) -> Points:
         """A tensor grid ``(n, d)``; one argument for every axis.
@@ -137,8 +147,8 @@ def time_interval(start: float | int, end: float | int) -> Box:
     return Box((float(start),), (float(end),), time=0)
 
 
-def space_time(space: Box, end: float | int, start: float | int = 0.0) -> Box:
-    """The cylinder ``space x [start, end]``, time being the last coordinate.
+def space_time(space: Domain, end: float | int, start: float | int = 0.0) -> Domain:
+    """The cylinder ``space x [start, end]``, time being the last coordinate; a mask is kept.
 
     Raises a ``ValueError`` if ``space`` has a time of its own.
     """
@@ -147,4 +157,4 @@ def space_time(space: Box, end: float | int, start: float | int = 0.0) -> Box:
             f"space_time: coordinate {space.time} of the space is time already; give a box of space "
             "only, such as interval(0, 1)."
         )
-    return Box((*space.lower, float(start)), (*space.upper, float(end)), time=space.dimension)
+    return space.until(end, start)  # pyright: ignore[reportReturnType]

@@ -126,11 +126,12 @@ def _middles(points: np.ndarray, count: int) -> np.ndarray:
 
 
 def refined(points: Points, box: Box, times: int = 4) -> np.ndarray:
-    """The points ``(n, d)``, and at least ``times n`` others strictly inside the box: for a check.
+    """The points ``(n, d)``, and at least ``times n`` others strictly inside the domain: for a check.
 
     The others are scattered (Halton's points, shifted by irrational numbers, so that they meet no
-    corner, no centre and none of the points). A mask is not known here: candidates that lie farther
-    from the points than these lie apart are left out, and if few remain, so there are fewer.
+    corner, no centre and none of the points). They keep to the mask of an `ImageDomain`. A mask that only
+    the points have is not known here: candidates that lie farther from the points than these lie apart
+    are left out, and if few remain, so there are fewer.
     """
     from scipy.spatial import KDTree
     from scipy.stats import qmc  # takes a second to import
@@ -151,7 +152,7 @@ def refined(points: Points, box: Box, times: int = 4) -> np.ndarray:
     found, tried = np.empty((0, box.dimension)), 0
     while len(found) < wanted and tried < LARGEST_SEARCH * wanted:
         others = lower + (numbers.random(wanted) + shift) % 1 * (upper - lower)
-        near = tree.query(scaled(others))[0] <= apart
+        near = (tree.query(scaled(others))[0] <= apart) & box.contains(others)
         found, tried = np.concatenate([found, others[near]]), tried + wanted
     return np.concatenate([own, found])
 

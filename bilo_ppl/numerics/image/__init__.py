@@ -1,0 +1,1 @@
+"""Evolution problems on masked images, in two or three dimensions."""
