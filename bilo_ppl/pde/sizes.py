@@ -11,7 +11,7 @@ import numpy as np
 from bilo_ppl._types import Theta
 from bilo_ppl.pde.domain import Box
 
-__all__ = ["Sizes", "unknowns_in", "usual_sizes"]
+__all__ = ["Sizes", "unknowns_in", "usual_features", "usual_sizes"]
 
 POINTS_OF_TIME = 81
 """Of an ordinary differential equation, whose solution may oscillate."""
@@ -27,6 +27,10 @@ POINTS_PER_UNKNOWN = 4
 
 WIDTH, DEPTH, DEEPER = 64, 2, 3
 """A network in three dimensions has one layer more."""
+
+
+FEATURES, POINTS_PER_FEATURE = 256, 2
+"""Of an output layer that is fine-tuned alone, and how many points it must have at least."""
 
 
 class Sizes(NamedTuple):
@@ -52,6 +56,11 @@ def usual_sizes(domain: Box, unknowns: int) -> Sizes:
         depth=DEPTH if dimension < 3 else DEEPER,
         fourier=0,
     )
+
+
+def usual_features(points: int) -> int:
+    """The number of features whose weights so many points determine."""
+    return max(1, min(FEATURES, points // POINTS_PER_FEATURE))
 
 
 def unknowns_in(theta: Theta) -> int:

@@ -33,7 +33,7 @@ from bilo_ppl.run.model_file import ModelFile
 from bilo_ppl.run.settings import CommonSettings
 from bilo_ppl.run.sizes import Chosen, sized
 
-__all__ = ["Plan", "prepare", "untrained"]
+__all__ = ["Plan", "prepare", "stand_in", "untrained"]
 
 USUAL_TOLERANCE = 1e-6
 """On the loss, until the noise says more."""
@@ -90,6 +90,8 @@ class Plan(Generic[S]):
     def fine_tuned(self, operator: LocalOperator) -> FineTuned:
         """A trained operator, with the inner solver and the sensitivity that were asked for."""
         rank, key = self.settings.rank, jax.random.key(self.settings.seed + 1)
+        # Of one hidden layer there is no increment to have.
+        rank = 0 if self.settings.output_layer else rank
         return FineTuned(  # pyright: ignore[reportCallIssue]
             operator=operator.with_lora(rank, key=key),
             solver=self.solver(),
@@ -134,7 +136,7 @@ def prepare(settings: S, file: ModelFile) -> Plan[S]:
     plan = Plan(
         settings, file, sizes, observations, folder, loaded, numerical, (), {}, {}, (), tolerance
     )
-    operator = numerical or plan.fine_tuned(untrained(plan))
+    operator = numerical or stand_in(plan)
     look = _look(plan, operator)
     return dataclasses.replace(
         plan,
@@ -199,6 +201,11 @@ def untrained(plan: Plan) -> LocalOperator:
         return plan.loaded
     problem, start = plan.file.problem, plan.file.start
     return LocalOperator(problem, start, key=jax.random.key(0), **plan.file.architecture)
+
+
+def stand_in(plan: Plan) -> FineTuned:
+    """An operator to look at a model with, where nothing is solved."""
+    return plan.fine_tuned(untrained(plan))
 
 
 def _look(plan: Plan, operator: AbstractSolutionOperator) -> ModelLook:

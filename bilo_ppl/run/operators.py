@@ -11,13 +11,19 @@ from bilo_ppl.adaptation.adapting import adapt
 from bilo_ppl.adaptation.report import Adapted, AdaptReport
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
+from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.run.checks import Plan
+from bilo_ppl.run.features import featured
 from bilo_ppl.run.pretraining import loaded, pretrained, save
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.tolerance import prediction_error, tolerance_at_mode
 
 __all__ = ["Prepared", "adapt_again", "keep_adapted", "make_operator"]
+
+
+Fitted = FineTuned | OutputLayer
+"""What adaptation gives back of its own kind."""
 
 
 class Prepared(NamedTuple):
@@ -55,6 +61,8 @@ def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepare
     if plan.loaded is not None:
         record.say(f"\nOperator loaded from {plan.settings.operator_file}.")
         fine = loaded(plan, record, plan.loaded, error)
+    elif plan.settings.output_layer:
+        fine = featured(plan, record, interrupts, error)
     else:
         fine = pretrained(plan, record, interrupts, error)
     if not plan.settings.adapts:
@@ -67,7 +75,7 @@ def adapt_again(
     plan: Plan, record: Record, interrupts: Interrupts, prepared: Prepared, factor: float
 ) -> Prepared:
     """The operator adapted once more from where it is, to a tolerance times ``factor``, more widely."""
-    fine = cast(FineTuned, prepared.operator)
+    fine = cast(Fitted, prepared.operator)
     fine = fine.to_tolerance(factor * fine.loss_tolerance)
     return _adapted(plan, record, interrupts, fine, stage="adapt again", spread=WIDER)
 
@@ -76,7 +84,7 @@ def _adapted(
     plan: Plan,
     record: Record,
     interrupts: Interrupts,
-    fine: FineTuned,
+    fine: Fitted,
     *,
     stage: str = "adapt",
     **options: Any,
@@ -96,7 +104,7 @@ def _adapted(
             )
         except ValueError as error:
             raise RunFailedError(f"the operator cannot be adapted: {error}") from error
-        fine, report = cast(FineTuned, adapted.operator), adapted.report
+        fine, report = cast(Fitted, adapted.operator), adapted.report
         prepared = Prepared(fine, _scales(adapted), adapted.starts, report)
         keep_adapted(plan, record, prepared)
     record.say(str(report))
@@ -121,7 +129,7 @@ def _scales(adapted: Adapted) -> Any:
 
 def keep_adapted(plan: Plan, record: Record, prepared: Prepared) -> None:
     """Write the adapted operator and its report, in the place of an earlier one's."""
-    fine, report = cast(FineTuned, prepared.operator), prepared.report
+    fine, report = cast(Fitted, prepared.operator), prepared.report
     assert report is not None
     done = plan.with_tolerance(fine.loss_tolerance)
     save(done, record, fine.operator, report, "operator-adapted.eqx")

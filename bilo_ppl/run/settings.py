@@ -112,6 +112,13 @@ class CommonSettings(abc.ABC):
     rank: int = option(
         4, least=0, group=OPERATOR, help="rank of the fine-tuned increments; 0: all weights"
     )
+    fine_tune: str = option(
+        "increments",
+        choices=("increments", "output-layer"),
+        group=OPERATOR,
+        help="what a solve may change: low-rank increments, or the output layer alone, on random "
+        "features: for equations linear in u, with many unknowns or unknown functions",
+    )
     inner: str | None = option(
         "lm",
         choices=("lm", "adam"),
@@ -159,6 +166,21 @@ class CommonSettings(abc.ABC):
                 f"--{' and --'.join(sizes)} would shape a network to pretrain, and there is "
                 "none: the operator is numerical, or comes from a file."
             )
+        if self.output_layer:
+            self._check_output_layer()
+
+    def _check_output_layer(self) -> None:
+        others = {"depth": self.depth, "fourier": self.fourier, "operator-file": self.operator_file}
+        if given := [name for name, value in others.items() if value is not None]:
+            raise ValueError(
+                f"--fine-tune output-layer takes one layer of random features; --{given[0]} cannot be "
+                "combined with it, --width is their number."
+            )
+        if self.chosen_inner != "lm" or not self.fine_tuned or self.sensitivity != "auto":
+            raise ValueError(
+                "--fine-tune output-layer solves in one least-squares step and has a derivative of its "
+                "own: leave --operator, --inner and --sensitivity as they are."
+            )
         if self.devices != 1 and not (self.pretrains or self.adapts):
             raise ValueError(
                 "--devices would spread pretraining and adaptation, and there is neither: the operator "
@@ -174,6 +196,11 @@ class CommonSettings(abc.ABC):
     def pretrains(self) -> bool:
         """Whether a network is pretrained here."""
         return self.fine_tuned and self.operator_file is None
+
+    @property
+    def output_layer(self) -> bool:
+        """Whether the output layer is all that is fine-tuned."""
+        return self.fine_tune == "output-layer"
 
     @property
     def architecture(self) -> dict[str, int]:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from bilo_ppl.pde.collocation import completed, resized, scattered, with_points
-from bilo_ppl.pde.sizes import unknowns_in, usual_sizes
+from bilo_ppl.pde.sizes import unknowns_in, usual_features, usual_sizes
 from bilo_ppl.run.model_file import ModelFile
 from bilo_ppl.run.settings import CommonSettings
 
@@ -45,6 +45,10 @@ def sized(file: ModelFile, settings: CommonSettings) -> tuple[ModelFile, dict[st
     if "network" in file.architecture:
         return file, chosen
     usual = usual_sizes(file.problem.domain, unknowns_in(file.start))
+    if settings.output_layer:
+        # The model file's shape is one to train; here the features are one hidden layer.
+        usual = usual._replace(width=usual_features(points.value), depth=1)
+        file = dataclasses.replace(file, architecture={})
     for name in NETWORK:
         ways = (settings.architecture, OPTION), (file.architecture, FILE), (usual._asdict(), USUAL)
         chosen[name] = next(Chosen(given[name], origin) for given, origin in ways if name in given)

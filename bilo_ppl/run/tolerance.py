@@ -10,10 +10,9 @@ import jax.numpy as jnp
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl.network.local_operator import LocalOperator
-from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.ppl.experiments import first_theta
 from bilo_ppl.ppl.look import look_at
-from bilo_ppl.run.checks import Plan, untrained
+from bilo_ppl.run.checks import Plan, stand_in
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.validation.accuracy import NOISE_LIMIT, SIZE_LIMIT, Accuracy, PredictionError, rounded
@@ -41,7 +40,7 @@ HEADROOM = 0.5
 
 def prediction_error(plan: Plan) -> PredictionError:
     """How right a solution is, in units of the noise."""
-    model = plan.model(plan.fine_tuned(untrained(plan)))
+    model = plan.model(stand_in(plan))
     data = plan.observations
     return PredictionError(model, data.model_args, data.model_kwargs)
 
@@ -100,7 +99,7 @@ def tolerance_of(
 
 
 def tolerance_at_mode(
-    record: Record, error: PredictionError, operator: FineTuned, values: Mapping[str, Any]
+    record: Record, error: PredictionError, operator: Any, values: Mapping[str, Any]
 ) -> float:
     """The tolerance that the noise asks for at the point estimate, where the operator is settled.
 

@@ -88,7 +88,7 @@ def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) 
     prepared = make_operator(plan, record, interrupts)
     results, interrupted = _attempt(plan, record, prepared)
     found = [] if interrupted else results.contradictions()
-    if found and plan.settings.adapts:
+    if found and plan.settings.adapts and not plan.settings.output_layer:
         record.say(
             "", "The draws contradict the adaptation, which is done again from there:", *found
         )

@@ -1,0 +1,104 @@
+"""Random features for an output layer: a hidden layer of tanh units that nothing has trained.
+
+Units whose transitions lie anywhere in the domain, at any direction, and are as steep as a scale says
+(the random feature method: Chen, Chi, E, Yang, *Bridging traditional and machine learning-based
+algorithms for solving PDEs*, 2022). Which scale suits a problem the loss between the points says.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bilo_ppl._compile import jit_once
+from bilo_ppl._types import Key, Scalar, Theta
+from bilo_ppl.inner.lower_level import LowerLevel
+from bilo_ppl.inner.sensitivity import PartialDerivative
+from bilo_ppl.network.features import with_output_weights
+from bilo_ppl.network.local_operator import LocalOperator
+from bilo_ppl.operators.output_layer import OutputLayer
+from bilo_ppl.pde.points import refined
+from bilo_ppl.pde.problem import Problem
+
+__all__ = ["FeatureTrial", "choose_random_features", "random_features"]
+
+SCALES = (1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 10.0)
+"""Standard deviations of the slopes, in half widths of the domain."""
+
+NOTHING = 1e-20
+"""A loss below which all are alike."""
+
+
+class FeatureTrial(NamedTuple):
+    """What features of one scale make of some thetas."""
+
+    scale: float
+    losses: list[float]
+    """At the collocation points, by theta."""
+    unseen: list[float]
+    """At points between them."""
+
+    @property
+    def score(self) -> float:
+        """Mean of the logarithms of the unseen losses; infinite where one is not finite."""
+        logs = np.log(np.maximum(self.unseen, NOTHING))
+        return float(np.mean(logs)) if np.isfinite(logs).all() else np.inf
+
+
+def random_features(
+    problem: Problem, theta: Theta, *, count: int, scale: float, key: Key
+) -> LocalOperator:
+    """A local operator with ``count`` random features, and an output layer of zeros."""
+    operator = LocalOperator(problem, theta, key=key, width=count, depth=1, embedded=())
+    first, last = operator.network.layers  # pyright: ignore[reportAttributeAccessIssue]
+    key_slope, key_place = jax.random.split(key)
+    slopes = scale * jax.random.normal(key_slope, first.weight.shape, first.weight.dtype)
+    places = jax.random.uniform(key_place, slopes.shape, slopes.dtype, -1.0, 1.0)
+    return eqx.tree_at(
+        lambda o: (
+            o.network.layers[0].weight,
+            o.network.layers[0].bias,
+            o.network.layers[1].weight,
+        ),
+        operator,
+        (slopes, -jnp.sum(slopes * places, axis=1), jnp.zeros_like(last.weight)),
+    )
+
+
+def choose_random_features(
+    problem: Problem, thetas: Sequence[Theta], *, count: int, key: Key
+) -> tuple[LocalOperator, list[FeatureTrial]]:
+    """Random features of the scale that leaves the least loss between the points, and all trials.
+
+    ``thetas`` are of one structure, and should be spread as those that will be asked for: features may
+    suit one and not another. Raises a ``ValueError`` if no scale solves at all of them.
+    """
+    points = jnp.asarray(refined(np.asarray(problem.points, float), problem.domain))
+    made: list[LocalOperator] = []
+    trials: list[FeatureTrial] = []
+    for scale in SCALES:
+        local = random_features(problem, thetas[0], count=count, scale=scale, key=key)
+        operator = OutputLayer(local, thetas[0], tolerance=np.inf)
+        found = [_losses(operator, theta, points) for theta in thetas]
+        seen, unseen = ([float(pair[i]) for pair in found] for i in (0, 1))
+        made.append(local)
+        trials.append(FeatureTrial(scale, seen, unseen))
+    best = int(np.argmin([trial.score for trial in trials]))
+    if not np.isfinite(trials[best].score):
+        raise ValueError(
+            f"choose_random_features: features of no scale of {SCALES} solve the PDE at all of "
+            f"{len(thetas)} thetas: the losses are not finite."
+        )
+    return made[best], trials
+
+
+@jit_once
+def _losses(operator: OutputLayer, theta: Theta, points: Any) -> tuple[Scalar, Scalar]:
+    """Of the solution at theta: at the collocation points, and at others."""
+    _, state, info = operator.solve(theta, operator.init_state())
+    local = with_output_weights(operator.operator, state).with_points(points)
+    level = LowerLevel(local, PartialDerivative())
+    return info.loss, level.at(theta).loss(local.weights)
