@@ -88,7 +88,7 @@ def check_estimate(
     tight = {name: operator.searching() for name, operator in operators.items()}
     better = eqx.tree_at(lambda o: o.operators, objective, tight)
     states = {
-        name: jax.tree.map(lambda old, new: old.astype(new.dtype), state, tight[name].init_state())
+        name: objective.operators[name].state_for(tight[name], state)
         for name, state in estimate.operator_states.items()
     }
     energy, gradient, info = jax.device_get(_evaluated(better, estimate.z, states))

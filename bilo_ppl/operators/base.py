@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array
@@ -100,6 +101,10 @@ class AbstractSolutionOperator(eqx.Module):
     def tightened(self, factor: float, max_steps: int) -> "AbstractSolutionOperator":
         """The operator with a tolerance ``factor`` times smaller, reached in ``max_steps`` steps."""
         self._cannot("solve more tightly than it does")
+
+    def state_for(self, tight: Any, state: Any) -> Any:
+        """A state of this operator as one of ``tight``, which `tightened` has made of it."""
+        return jax.tree.map(lambda old, new: old.astype(new.dtype), state, tight.init_state())
 
     def corrected_near(
         self, theta: Theta, factor: float, max_steps: int

@@ -183,7 +183,7 @@ class OutputLayer(AbstractSolutionOperator):
 
     def settled(self, theta: Theta, state: Weights, *, key: Key) -> "OutputLayer":
         """With the weights ``state`` as its own."""
-        local = with_output_weights(self.operator, state)
+        local = with_output_weights(self.operator, jnp.asarray(state))
         known = {n: v for n, v in theta_as(theta, local.dtype).items() if not callable(v)}
         local = eqx.tree_at(lambda o: o.home, local, known)
         return eqx.tree_at(lambda o: o.level.operator, self, local)
@@ -197,6 +197,12 @@ class OutputLayer(AbstractSolutionOperator):
     def tightened(self, factor: float, max_steps: int) -> FineTuned:
         """All weights, at five times as many points: the features are part of the error."""
         return self._all_weights.tightened(factor, max_steps)
+
+    def state_for(self, tight: Any, state: Weights) -> Weights:
+        """All weights of a network with the output layer ``state``, or a batch of them."""
+        if state.ndim > 2:
+            return jax.vmap(lambda one: self.state_for(tight, one))(state)
+        return with_output_weights(tight.operator, jnp.asarray(state)).weights
 
     def corrected_near(self, theta: Theta, factor: float, max_steps: int) -> FineTuned | None:
         """The same, by corrections that are linear in all weights."""

@@ -14,6 +14,7 @@ from numpyro.infer.util import potential_energy
 import bilo_ppl as bilo
 from bilo_ppl.inner.stop_reason import StopReason
 from bilo_ppl.network.features import output_weights
+from bilo_ppl.operators.random_features import choose_random_features
 
 X = np.linspace(0.05, 0.95, 13)[:, None]
 
@@ -219,6 +220,34 @@ def test_features_do_not_follow_theta_and_settling_keeps_them(linear):
     again, _, same = settled.solve(theta, settled.init_state())
     assert same.converged
     np.testing.assert_allclose(jax.vmap(again)(X), jax.vmap(field)(X), rtol=1e-5)
+
+
+def test_a_tightened_operator_starts_from_its_state(linear):
+    theta = {"a": jnp.array(2.0), "b": jnp.array(3.0)}
+    field, state, _ = linear.solve(theta, linear.init_state())
+    tight = linear.tightened(10.0, 5)
+    assert len(tight.operator.points) > len(linear.operator.points)
+    for given in (state, jnp.stack([state, 2 * state])):
+        weights = linear.state_for(tight, given)
+        weights = weights if given.ndim == 2 else jax.tree.map(lambda leaf: leaf[0], weights)
+        started = tight.operator.with_weights(weights).field(theta)
+        np.testing.assert_allclose(jax.vmap(started)(X), jax.vmap(field)(X), rtol=1e-6)
+
+
+def test_random_features_have_the_scale_that_leaves_the_least_between_the_points():
+    thetas = [{"a": a, "b": b} for a, b in ((1.0, 1.0), (2.0, -3.0))]
+    local, trials = choose_random_features(Diffusion(), thetas, count=20, key=jax.random.key(0))
+    scores = [trial.score for trial in trials]
+    assert len(set(scores)) == len(trials)
+    best = trials[int(np.argmin(scores))]
+    slopes = local.network.layers[0].weight
+    np.testing.assert_allclose(jnp.std(slopes), best.scale, rtol=0.5)
+    assert max(best.unseen) < 1e-3 * max(trials[-1].unseen)
+    operator = bilo.OutputLayer(local, thetas[0], tolerance=1e-2)
+    u, info = values(operator, 1.5, 2.0)
+    assert info.converged
+    wanted = jax.vmap(lambda x: exact(x, {"a": 1.5, "b": 2.0}))(X)
+    np.testing.assert_allclose(u, wanted, atol=1e-3 * np.abs(wanted).max())
 
 
 def test_it_stands_behind_solution_in_a_model(linear):

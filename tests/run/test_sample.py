@@ -7,18 +7,24 @@ import subprocess
 import sys
 import textwrap
 import types
+from functools import partial
 
 import jax
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 
+import bilo_ppl as bilo
 from bilo_ppl.cli import main
 from bilo_ppl.diagnostics import load
 from bilo_ppl.mcmc import BlockSampler
 from bilo_ppl.operators.base import SolveInfo
+from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.sample.results import Results
 from bilo_ppl.run.sample.settings import SampleSettings
+from bilo_ppl.run.sample.solves import look_closely, over_sites
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.tolerance import tolerance_of
 from bilo_ppl.validation.accuracy import Accuracy
@@ -297,10 +303,14 @@ def test_a_small_fine_tuned_run_that_is_contradicted_adapts_again(folder, capsys
 def test_what_contradicts_an_adaptation(inner, diverging, error, expected):
     results = object.__new__(Results)
     steps, converged = inner
-    results.inner = {"u": SolveInfo.of(np.full((2, 20), steps), 1e-7, np.full((2, 20), converged))}
+    results.closely = {
+        "u": SolveInfo.of(np.full((2, 20), steps), 1e-7, np.full((2, 20), converged))
+    }
     flags = np.arange(40).reshape(2, 20) < 40 * diverging
     results.draws = types.SimpleNamespace(statistics={"diverging": flags})
-    results.plan = types.SimpleNamespace(settings=types.SimpleNamespace(adapts=True))
+    results.plan = types.SimpleNamespace(
+        settings=types.SimpleNamespace(adapts=True, output_layer=False)
+    )
     certificate = Certificate(
         "solving", 40, 0, 0, 1e-8, error, error**2 / 2, np.exp(-(error**2)), 0.1, {}, {}
     )
@@ -309,6 +319,36 @@ def test_what_contradicts_an_adaptation(inner, diverging, error, expected):
     assert len(found) == len(expected)
     assert all(a.startswith(b) for a, b in zip(found, expected, strict=True))
     assert results.tightening() == (pytest.approx(0.0025) if error == 0.5 else 1.0)
+    # Of an output layer, one step is a solve.
+    results.plan.settings.output_layer = True
+    found = [text for text in results.contradictions() if "inner steps" in text]
+    assert not found
+
+
+def test_a_close_look_is_at_some_draws_of_every_chain():
+    def model(operator):
+        D = numpyro.sample("D", dist.Normal(0.0, 1.0))
+        bilo.solution("u", operator, {"D": D})
+
+    class Noted(bilo.AbstractSolutionOperator):
+        problem: bilo.Problem
+
+        def init_state(self):
+            return ()
+
+        def solve(self, theta, state):
+            # As many steps as theta says; not solved where it is above 700.
+            D = theta["D"]
+            return (lambda x: 0 * x[0]), state, SolveInfo.of(D.astype(int), D, D <= 700)
+
+    samples = {"D": np.arange(1000.0).reshape(2, 500)}
+    operator = Noted(load_model("poisson").problem)
+    found = over_sites(look_closely(partial(model, operator), samples, (), {}))
+    assert found.steps.shape == (2, 200)
+    assert set(found.steps[:, 0]) == {0, 500}
+    assert set(found.steps[:, -1]) == {499, 999}
+    np.testing.assert_array_equal(found.missed, found.steps > 700)
+    assert str(found).startswith("399 of 400 draws need inner steps")
 
 
 def test_a_wrong_solution_at_the_first_guess_ends_the_run():

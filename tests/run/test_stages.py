@@ -34,7 +34,7 @@ def plan(folder):
 
 
 def sampler_of(plan, variances=None):
-    return _sampler(plan, Prepared(plan.numerical, variances, lambda chains: None))
+    return _sampler(plan, plan.numerical, variances)
 
 
 @pytest.mark.parametrize("kind", ["nuts", "bilo-hmc"])
@@ -43,8 +43,8 @@ def test_chains_begin_with_the_variances_that_adaptation_has_found(plan, kind):
     sampler.start(jax.random.key(0))
     (matrix,) = jax.tree.leaves(sampler.state.adapt_state.inverse_mass_matrix)
     np.testing.assert_allclose(matrix, np.full((2, 1), 0.04), rtol=1e-6)
-    # A step is in their units.
-    assert (sampler.state.adapt_state.step_size > 0.5).all()
+    # The next guess is ten times the first.
+    np.testing.assert_allclose(sampler.state.adapt_state.step_size, 0.1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["nuts", "hmc", "bilo-nuts"])
@@ -80,7 +80,7 @@ def results_of(plan):
     sampler = sampler_of(asked)
     sampler.start(jax.random.key(0))
     sampler.run(100, keep=True, progress=False, label="")
-    return Results(asked, object.__new__(Record), asked.numerical, sampler)
+    return Results(asked, object.__new__(Record), asked.numerical, sampler, asked.numerical)
 
 
 def test_a_certificate_is_of_the_energies_of_the_chain_and_by_the_operator_that_is_given(plan):

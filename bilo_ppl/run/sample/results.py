@@ -16,6 +16,7 @@ from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.record import Record, warn
 from bilo_ppl.run.sample.figures import draw_posterior_figures
 from bilo_ppl.run.sample.settings import SampleSettings
+from bilo_ppl.run.sample.solves import look_closely, over_sites
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.validation.accuracy import NOISE_LIMIT
 from bilo_ppl.validation.certificate import Certificate
@@ -33,9 +34,6 @@ CERTIFIED_POINTS = 5
 
 MANY_POINTS, FEWER_DRAWS = 500, 24
 """Collocation points beyond which fewer draws must do for the tighter certificate."""
-
-ON_ALL_POINTS = 400
-"""Draws, evenly spaced, that are solved on all points where the chains have looked at a few."""
 
 MANY_STEPS, MANY_DIVERGENCES = 0.5, 0.02
 """Parts of draws that need inner steps, and of diverging transitions, which contradict an adaptation."""
@@ -113,35 +111,13 @@ class Results:
             self.inner, self.fits = (None, found) if stateful else found
             self.closely = self.inner
             if self.sampled is not self.operator:
-                self._look_closely(batch)
+                self.closely = look_closely(self.model, self.samples, self.args, self.kwargs)
+                solves = over_sites(self.closely)
+                self.record["solves_on_all_points"] = str(solves)
+                self.record.say(f"On all {len(self.plan.file.problem.points)} points, {solves}.")
         self.record["fit"] = self.fits
         for text in filter(None, (fit.warning for fit in self.fits.values())):
             warn(text)
-
-    def _look_closely(self, batch: int) -> None:
-        """On all points, at some of the draws: what they need, and what is not solved there."""
-        chains, draws = np.shape(next(iter(self.samples.values())))[:2]
-        kept = np.unique(np.linspace(0, draws - 1, max(1, ON_ALL_POINTS // chains)).astype(int))
-        self.closely = diagnostics.inner_statistics(
-            self.model,
-            {name: value[:, kept] for name, value in self.samples.items()},
-            *self.args,
-            batch_size=batch,
-            **self.kwargs,
-        )
-        steps, missed = self._solves()
-        entry = {"draws": steps.size, "with_steps": int((steps > 0).sum()), "missed": missed.sum()}
-        self.record["solves_on_all_points"] = entry
-        self.record.say(
-            f"On all {len(self.plan.file.problem.points)} points, {entry['with_steps']} of "
-            f"{entry['draws']} draws need inner steps, {entry['missed']} are not solved."
-        )
-
-    def _solves(self) -> tuple[np.ndarray, np.ndarray]:
-        """Inner steps and whether the tolerance was missed, over all sites, by the closest look."""
-        found = self.closely.values()
-        steps = np.sum([np.asarray(info.steps) for info in found], axis=0)
-        return steps, ~np.all([np.asarray(info.converged) for info in found], axis=0)
 
     def compare_with_exact(self) -> None:
         """The exact posterior on a grid, where the model file has one, and the distances to it."""
@@ -194,7 +170,7 @@ class Results:
         if tighter is not None and tighter.distorted:
             found.append(f"A tighter solve disagrees: {tighter.verdict}")
         if self.closely is not None and self.plan.settings.adapts:
-            steps, missed = self._solves()
+            steps, missed = over_sites(self.closely)
             # Of an output layer, a step is all that there is to do.
             if not self.plan.settings.output_layer and np.mean(steps > 0) > MANY_STEPS:
                 found.append(f"{np.mean(steps > 0):.0%} of the draws need inner steps.")
