@@ -40,6 +40,7 @@ from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.operators.closed_form import ClosedForm
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
+from bilo_ppl.operators.random_features import choose_random_features
 from bilo_ppl.pde.calculus import divergence, grad, laplacian, partial
 from bilo_ppl.pde.domain import Box, interval, space_time, time_interval
 from bilo_ppl.pde.image import ImageDomain, image_domain
@@ -97,6 +98,7 @@ __all__ = [
     "adapt",
     "certify",
     "check_model",
+    "choose_random_features",
     "device_mesh",
     "distances",
     "divergence",

@@ -1,15 +1,18 @@
 """The stage that chooses random features, where only the output layer is fine-tuned."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+from numpyro.distributions import ImproperUniform
 
 from bilo_ppl._blocks import Interrupts
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Theta
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.operators.random_features import choose_random_features
+from bilo_ppl.ppl.data_sites import innermost
 from bilo_ppl.ppl.experiments import first_theta
 from bilo_ppl.ppl.look import look_at
 from bilo_ppl.run.checks import Plan, stand_in
@@ -22,8 +25,8 @@ from bilo_ppl.validation.accuracy import Accuracy, PredictionError
 
 __all__ = ["featured"]
 
-PRIOR_DRAWS = 4
-"""Thetas of the prior at which features are tried, beside the first guess."""
+OTHERS, VARIED = 4, 0.1
+"""Thetas at which features are tried beside the first guess, and how far flat sites are from it there."""
 
 MUCH_MORE = 10.0
 """Loss between the points, in units of that at them, from which on they do not suffice."""
@@ -42,7 +45,7 @@ def featured(
     record.say(f"\n{described(plan.sizes, file)}")
     count = plan.sizes["width"].value
     with record.stage("features", f"Choosing {count} random features."):
-        tried = [(file.start, plan.first_guess), *_prior_draws(plan)]
+        tried = [(file.start, plan.first_guess), *_others(plan)]
         try:
             local, trials = choose_random_features(
                 file.problem,
@@ -75,17 +78,24 @@ def featured(
     return operator
 
 
-def _prior_draws(plan: Plan) -> list[tuple[Theta, dict[str, Any]]]:
-    """Thetas with the values of the latent sites that they are made of; none from an improper prior."""
+def _others(plan: Plan) -> list[tuple[Theta, dict[str, Any]]]:
+    """Thetas of the prior, with the values of the latent sites that they are made of.
+
+    Of a site with a flat prior, such as a function's, the first guess is varied.
+    """
     data, found = plan.observations, []
-    for key in jax.random.split(jax.random.key(plan.settings.seed), PRIOR_DRAWS):
-        try:
-            look = look_at(plan.model(stand_in(plan)), data.model_args, data.model_kwargs, key=key)
-        except (NotImplementedError, ValueError):
-            return []
-        site = look.solutions[plan.solutions[0]]
+    look = partial(look_at, plan.model(stand_in(plan)), data.model_args, data.model_kwargs)
+    for key in jax.random.split(jax.random.key(plan.settings.seed), OTHERS):
+        drawn = look(key=key).latent
+        varied = {
+            name: value + VARIED * jax.random.normal(key, np.shape(value))
+            for name, value in plan.first_guess.items()
+            if isinstance(innermost(drawn[name]["fn"]), ImproperUniform)
+        }
+        seen = look(key=key, values=varied)
+        site = seen.solutions[plan.solutions[0]]
         theta = site.theta if site.batch is None else first_theta(site.theta, site.batch)
-        found.append((theta, look.values))
+        found.append((theta, seen.values))
     return found
 
 

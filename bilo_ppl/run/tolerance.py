@@ -84,7 +84,7 @@ def tolerance_of(
     record.say(f"Tolerance from the noise: loss {tolerance:.0e} (at {loss:.1e}, {found}).")
     if found.worst > FAR_TOO_WRONG:
         raise RunFailedError(
-            "pretraining does not solve the PDE at the first guess as well as the noise asks for: "
+            "the PDE is not solved at the first guess as well as the noise asks for: "
             f"{found}, by a step at points that no fit has seen, at a loss of {loss:.1e}. A small "
             "loss may hide a wrong solution. Give a first guess at which the PDE is easier, more points "
             "or a larger network, or use the numerical operator; --tol sets the tolerance by hand."
