@@ -41,6 +41,9 @@ SEARCHING_STEPS = 30
 CORRECTED_RANK = 8
 """Rank of the increments by which a solution is corrected where all weights are too many."""
 
+MOST_POINTS = 7500
+"""Points of a certificate that a multiple of the own ones should not exceed."""
+
 EXPLORING_POINTS = 256
 """Most collocation points of an exploring solve."""
 
@@ -139,7 +142,8 @@ class FineTuned(AbstractSolutionOperator):
         """On the residual rows alone, by Levenberg-Marquardt, in default precision, at more points.
 
         Rounding in single precision stalls the loss near 1e-9, and is an error of its own. The points
-        are five times as many (`bilo.refined`): where all fits have been, a loss cannot tell of the gaps.
+        are two to five times as many (`bilo.refined`): where all fits have been, a loss cannot tell of
+        the gaps.
         """
         solver = LevenbergMarquardt(self.loss_tolerance / factor, max_steps)
         return FineTuned(self._refined, solver, PartialDerivative(), self.row_weights)
@@ -168,8 +172,13 @@ class FineTuned(AbstractSolutionOperator):
 
     @property
     def _refined(self) -> LocalOperator:
-        """In default precision, at five times as many points, most of which no fit has seen."""
-        points = refined(np.asarray(self.operator.points, float), self.problem.domain)
+        """In default precision, at five times as many points, most of which no fit has seen.
+
+        Of many, twice as many have to do.
+        """
+        own = np.asarray(self.operator.points, float)
+        times = max(1, min(4, MOST_POINTS // len(own) - 1))
+        points = refined(own, self.problem.domain, times)
         return self.operator.astype(jnp.result_type(float)).with_points(points)
 
     def relaxed(self) -> "FineTuned":

@@ -195,7 +195,7 @@ class OutputLayer(AbstractSolutionOperator):
         return FineTuned(local, solver, PartialDerivative())
 
     def tightened(self, factor: float, max_steps: int) -> FineTuned:
-        """All weights, at five times as many points: the features are part of the error."""
+        """All weights, at more points: the features are part of the error."""
         return self._all_weights.tightened(factor, max_steps)
 
     def state_for(self, tight: Any, state: Weights) -> Weights:

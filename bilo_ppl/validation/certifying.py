@@ -42,7 +42,7 @@ def certify(
 
     ``samples`` are constrained values by site, ``(chains, draws, ...)``; ``subset`` of them are
     recomputed. Without ``reference`` every `FineTuned` operator of the model is corrected on the
-    residual rows (in double precision where JAX has it enabled) at five times as many collocation
+    residual rows (in double precision where JAX has it enabled) at two to five times as many collocation
     points, most of which no fit has seen: by chord steps of all weights (of increments of rank 8,
     where these are too many), until nothing is gained any more, which should be ``factor`` times below
     the tolerance. Draws that are far from what the operator was fitted to, where such steps lead nowhere,

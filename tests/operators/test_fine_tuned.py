@@ -1,5 +1,6 @@
 """The operators that a fine-tuned one makes of itself: scouts, and corrections near a theta."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,6 +113,21 @@ def test_solves_look_at_few_points_first_and_at_all_where_these_ask_for_steps():
     assert float(seen.loss) != float(info.loss)
     x = jnp.array([0.3])
     np.testing.assert_allclose(field(x), wanted(x), rtol=1e-5)
+
+
+def test_what_cannot_be_solved_at_a_few_points_is_not_tried_at_all_of_them():
+    few = made(points=600).checked_at_few()
+    far = {"D": jnp.array(1e-4)}
+    # Steps that all points would not forgive: their rows are not finite.
+    broken = few.operator.with_points(few.operator.points.at[0].set(jnp.nan))
+    few = eqx.tree_at(lambda f: f.operator, few, broken)
+    _, _, info = few.solve(far, few.init_state())
+    assert not info.converged
+    assert np.isfinite(info.loss)
+    # One that can be is then solved on all, which shows here.
+    near = {"D": jnp.array(2.1)}
+    _, _, info = few.solve(near, few.init_state())
+    assert not np.isfinite(info.loss)
 
 
 def test_solves_at_many_points_are_dear():
