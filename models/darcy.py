@@ -3,12 +3,11 @@
     -div(A grad u) = 10   on [0, 1]^2,   u = 0 on the boundary,
     A = 3 + 9 sigmoid(20 phi),   phi = sum_ij a_ij sqrt(lambda_ij) 2 cos(i pi x) cos(j pi y),
 
-i, j = 1 ... 8, with lambda_ij = (pi^2 (i^2 + j^2) + 9)^-2 and independent a_ij ~ N(0, 1): a log-Gaussian
-field's logistic cousin, between the permeabilities 3 and 12 of two kinds of rock. ``Darcy(smooth)`` is the
-log-Gaussian field itself, A = exp(phi). Data are 31 x 31 noisy values of u. `darcy_estimate` has the same
-equation with a function as unknown.
+i, j = 1 ... 8, with lambda_ij = (pi^2 (i^2 + j^2) + 9)^-2 and independent a_ij ~ N(0, 1): a mixture of
+two kinds of rock, with the permeabilities 3 and 12. ``Darcy(smooth)`` has A = exp(phi), a log-Gaussian
+field. Data are 31 x 31 noisy values of u. In `darcy_estimate` the unknown is a function.
 
-The equation is linear in u, so that the output layer alone can be fine-tuned (`bilo_ppl.OutputLayer`).
+The equation is linear in u: it is enough to fine-tune the output layer (`bilo_ppl.OutputLayer`).
 """
 
 import functools
@@ -31,7 +30,7 @@ ALPHA = 2.0
 
 
 def two_rocks(phi):
-    """Between 3 and 12, mostly near one of them where phi is large."""
+    """Permeabilities between 3 and 12."""
     return 3 + 9 * jax.nn.sigmoid(20 * phi)
 
 
@@ -41,13 +40,13 @@ def smooth(phi):
 
 
 class Darcy(bilo.Problem):
-    """With A = ``permeability(phi)`` and the collocation points of an n x n grid, less its corners.
+    """With A = ``kind(phi)`` and the collocation points of an n x n grid, less its corners.
 
     At a corner, u and both second derivatives vanish by the boundary values: the residual there is the
     source, whatever the network does.
     """
 
-    permeability: Callable = eqx.field(static=True, default=two_rocks)
+    kind: Callable = eqx.field(static=True, default=two_rocks)
     n: int = eqx.field(static=True, default=31)
 
     parameters = ("a",)
@@ -59,12 +58,12 @@ class Darcy(bilo.Problem):
         grid = self.domain.grid(self.n, self.n)
         return bilo.masked(grid, ((grid > 0) & (grid < 1)).any(axis=1))
 
-    def A(self, theta):
-        """The permeability, a function of a point ``(2,)``."""
-        return lambda x: self.permeability(expansion(theta["a"], x))
+    def permeability(self, theta):
+        """A, a function of a point ``(2,)``."""
+        return lambda x: self.kind(expansion(theta["a"], x))
 
     def residual(self, u, x, theta):
-        A = self.A(theta)
+        A = self.permeability(theta)
         return bilo.divergence(lambda y: A(y) * bilo.grad(u)(y))(x) + SOURCE
 
     def lift(self, x, raw, theta):
@@ -113,7 +112,7 @@ def reference(cells=64, problem=problem):
         problem,
         (cells, cells),
         theta=start,
-        coefficient=problem.A,
+        coefficient=problem.permeability,
         source=lambda theta: SOURCE,
     )
 
