@@ -27,7 +27,7 @@ SIGMA = 1e-4
 REGULARISATION = 1e-9
 ROUGHNESS_POINTS = 65  # along each axis
 LENGTH = 0.2
-WAVES = 1000
+WAVES = 200
 
 
 class DarcyEstimate(bilo.Problem):
@@ -61,7 +61,7 @@ def _between(x, raw):
 
 
 def field_of_waves(seed):
-    """A draw of phi, sd 1, by 1000 random waves: a function of a point ``(2,)``."""
+    """A draw of phi, sd 1, by 200 random waves: a function of a point ``(2,)``."""
     rng = np.random.default_rng(seed)
     frequencies = rng.normal(size=(WAVES, 2)) / LENGTH
     phases = rng.uniform(0, 2 * np.pi, size=WAVES)
