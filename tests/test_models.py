@@ -17,6 +17,8 @@ from bilo_ppl.run.model_file import load_model
 from models import (
     boundary_toy,
     burgers,
+    darcy,
+    darcy_estimate,
     fisher_kpp,
     gene_expression,
     heat_initial,
@@ -28,6 +30,8 @@ from models import (
 SMALL = {  # reference operators that compile and run fast
     "boundary_toy": lambda: boundary_toy.reference(),
     "burgers": lambda: burgers.reference(nodes=51),
+    "darcy": lambda: darcy.reference(cells=8),
+    "darcy_estimate": lambda: darcy_estimate.reference(cells=8),
     "fisher_kpp": lambda: fisher_kpp.reference(nodes=21),
     "gene_expression": lambda: gene_expression.reference(nodes=51),
     "heat_initial": lambda: heat_initial.reference(nodes=21),
@@ -37,7 +41,14 @@ SMALL = {  # reference operators that compile and run fast
 }
 
 
-SLOW = ("burgers", "gene_expression", "heat_initial", "nonlinear_poisson", "poisson")
+SLOW = (
+    "burgers",
+    "darcy_estimate",
+    "gene_expression",
+    "heat_initial",
+    "nonlinear_poisson",
+    "poisson",
+)
 
 
 @pytest.fixture(scope="module", params=sorted(SMALL))
