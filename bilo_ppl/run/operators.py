@@ -67,7 +67,9 @@ def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepare
         fine = pretrained(plan, record, interrupts, error)
     if not plan.settings.adapts:
         return Prepared(fine, None, _nowhere)
-    at_mode = partial(tolerance_at_mode, record, error) if error else None
+    # The features of an output layer are what they are: its solves come no nearer where more is asked for.
+    finds = error is not None and not plan.settings.output_layer
+    at_mode = partial(tolerance_at_mode, record, error) if finds else None
     return _adapted(plan, record, interrupts, fine, tolerance_at=at_mode)
 
 
