@@ -67,9 +67,10 @@ def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepare
         fine = pretrained(plan, record, interrupts, error)
     if not plan.settings.adapts:
         return Prepared(fine, None, _nowhere)
-    # The features of an output layer are what they are: its solves come no nearer where more is asked for.
-    finds = error is not None and not plan.settings.output_layer
-    at_mode = partial(tolerance_at_mode, record, error) if finds else None
+    if error is None or plan.settings.output_layer:
+        # The solves of an output layer come no nearer where more is asked for.
+        return _adapted(plan, record, interrupts, fine)
+    at_mode = partial(tolerance_at_mode, record, error)
     return _adapted(plan, record, interrupts, fine, tolerance_at=at_mode)
 
 
