@@ -1,7 +1,7 @@
 """Glioblastoma growth in two dimensions: the posterior by the numerical operator, and the network's u.
 
     python benchmarks/glioblastoma.py posterior [--draws 150] [--chains 2] [--out FILE.json]
-    python benchmarks/glioblastoma.py network [--points 4000] [--width 48] [--seconds 90] [--out FILE.json]
+    python benchmarks/glioblastoma.py network [--points 4000] [--seconds 90] [--partial] [--out FILE.json]
 
 - ``posterior``: NUTS on rD, rRHO, c1 and c2 with `models.glioblastoma.reference`, and the DICE of u at
   the posterior mean with the labels;

@@ -101,7 +101,10 @@ def _logit(u):
 
 
 def growth(maps: TissueMaps, points: int = 4000) -> Glioblastoma:
-    """The problem in a slice of a brain, the tumour beginning at the point 0 of the maps."""
+    """The problem in a slice of a brain, the tumour beginning at the point 0 of the maps.
+
+    In a template: ``growth(template_slice(20.0).around((-25.0, -10.0), 42.0))``.
+    """
     maps = maps.around((0.0, 0.0), RADIUS + 1)
     spacing, origin = (tuple(v / LENGTH for v in part) for part in (maps.spacing, maps.origin))
     disk = np.sum(maps.centres**2, axis=-1) <= RADIUS**2
@@ -189,7 +192,7 @@ def _prior():
         numpyro.sample(name, dist.TruncatedNormal(mean, 0.1, low=0.0, high=1.0))
         for name, mean in (("c1", 0.3), ("c2", 0.7))
     ]
-    return {"rD": rD, "rRHO": rRHO}, jnp.stack(c)
+    return {"rD": rD, "rRHO": rRHO}, jnp.stack(c)[None]
 
 
 def _density(v, x):
@@ -253,7 +256,7 @@ def _true_log_odds():
     centres = problem.domain.centres
     x = jnp.concatenate([jnp.asarray(centres), jnp.ones((len(centres), 1))], axis=1)
     v = reference().solve(theta, ())[0]
-    return log_odds(_density(v, x), jnp.array([truth["c1"], truth["c2"]]))
+    return log_odds(_density(v, x), jnp.array([[truth["c1"], truth["c2"]]]))
 
 
 def dice(first, second):
