@@ -3,6 +3,7 @@
 The ICBM 152 maps (Fonov et al., *NeuroImage* 54, 2011): averages over 152 brains, in MNI coordinates.
 """
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,14 @@ def template_slice(height: float = 20.0) -> TissueMaps:
     Raises an ``ImportError`` without nilearn, and a ``ValueError`` for a height outside of the image.
     """
     try:
-        from nilearn.datasets import load_mni152_gm_template, load_mni152_wm_template
+        datasets = importlib.import_module("nilearn.datasets")
     except ImportError as error:
         raise ImportError(
             "template_slice: the maps come with nilearn, which is not installed: "
             'pip install "bilo-ppl[brain]". brain_phantom() needs nothing.'
         ) from error
-    white, grey = (
-        load(resolution=1) for load in (load_mni152_wm_template, load_mni152_gm_template)
-    )
+    white = datasets.load_mni152_wm_template(resolution=1)
+    grey = datasets.load_mni152_gm_template(resolution=1)
     return _slice(white, grey, height)
 
 
@@ -39,7 +39,7 @@ def _slice(white: Any, grey: Any, height: float) -> TissueMaps:
         )
     maps = [np.asarray(image.dataobj, float) for image in (white, grey)]
     edges, first = np.diag(affine)[:3].copy(), affine[:3, 3].copy()
-    for axis in np.flatnonzero(edges < 0):
+    for axis in np.flatnonzero(edges < 0).tolist():
         first[axis] += edges[axis] * (maps[0].shape[axis] - 1)
         maps = [np.flip(image, axis) for image in maps]
     edges = np.abs(edges)
