@@ -1,0 +1,179 @@
+"""Glioblastoma growth in two dimensions: the posterior by the numerical operator, and the network's u.
+
+    python benchmarks/glioblastoma.py posterior [--draws 150] [--chains 2] [--out FILE.json]
+    python benchmarks/glioblastoma.py network [--points 4000] [--seconds 90] [--partial] [--out FILE.json]
+
+- ``posterior``: NUTS on rD, rRHO, c1 and c2 with `models.glioblastoma.reference`, and the DICE of u at
+  the posterior mean with the labels;
+- ``network``: an operator pretrained at rD = rRHO = 1 without data; relative error of u(., 1) and DICE
+  of its masks with those of the numerical solution.
+
+CPU seconds of one process on one thread.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import benchmarks.one_thread  # noqa: F401, I001  # before JAX
+
+import argparse
+import json
+import time
+from typing import Any
+
+import arviz as az
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer import MCMC, NUTS, init_to_value
+
+import bilo_ppl as bilo
+from bilo_ppl.anatomy import brain_phantom
+from models import glioblastoma as tumour
+
+jax.config.update("jax_enable_x64", True)
+
+
+def final_points(problem: tumour.Glioblastoma) -> Any:
+    """The voxels' centres at t = 1, ``(n, 3)``."""
+    centres = problem.domain.centres
+    return jnp.concatenate([jnp.asarray(centres), jnp.ones((len(centres), 1))], axis=1)
+
+
+def density(v: Any, x: Any) -> np.ndarray:
+    return np.asarray(jax.nn.sigmoid(jax.jit(jax.vmap(v))(x)), float)
+
+
+def overlaps(u: np.ndarray, other: np.ndarray, thresholds: Any = (0.35, 0.6)) -> list[float]:
+    return [float(tumour.dice(u > c, other > c)) for c in thresholds]
+
+
+def posterior(arguments: argparse.Namespace) -> dict:
+    data = tumour.synthetic_data(arguments.seed)
+    observed = data["x"], data["y"], data["sigma"]
+    operator = tumour.reference()
+    init = {**tumour.start, **tumour.init}
+    kernel = NUTS(
+        tumour.model, init_strategy=init_to_value(values=init), step_size=0.05, dense_mass=True
+    )
+    mcmc = MCMC(
+        kernel,
+        num_warmup=arguments.warmup,
+        num_samples=arguments.draws,
+        num_chains=arguments.chains,
+        chain_method="sequential",
+        progress_bar=False,
+    )
+    begun = time.process_time()
+    mcmc.run(
+        jax.random.key(arguments.seed), operator, *observed, extra_fields=("num_steps", "diverging")
+    )
+    seconds = time.process_time() - begun
+    draws = mcmc.get_samples(group_by_chain=True)
+    fields = mcmc.get_extra_fields()
+    table: Any = az.summary(az.from_dict({k: np.asarray(v) for k, v in draws.items()}), kind="all")
+    means = {name: float(np.mean(v)) for name, v in draws.items()}
+    theta = {name: means[name] for name in tumour.problem.parameters}
+    u = density(operator.solve(theta, ())[0], jnp.asarray(data["x"]))
+    steps = int(np.sum(fields["num_steps"]))
+    return {
+        "part": "posterior",
+        "draws": [arguments.chains, arguments.warmup, arguments.draws],
+        "cpu_seconds": seconds,
+        "gradients_after_warmup": steps,
+        "divergences": int(np.sum(fields["diverging"])),
+        "truth": tumour.truth,
+        "summary": {
+            name: {key: float(table.loc[name, key]) for key in ("mean", "sd", "r_hat", "ess_bulk")}
+            for name in draws
+        },
+        "correlation": np.corrcoef([np.ravel(v) for v in draws.values()]).round(3).tolist(),
+        "dice": [
+            float(tumour.dice(u > means[name], data["y"][:, i] > 0.5))
+            for i, name in enumerate(("c1", "c2"))
+        ],
+    }
+
+
+def network(arguments: argparse.Namespace) -> dict:
+    problem = tumour.growth(brain_phantom(), arguments.points)
+    fine = tumour.growth(brain_phantom(0.5))
+    x = final_points(problem)
+    wanted = density(tumour.numerical(fine, 200).solve(tumour.start, ())[0], x)
+    coarse = density(tumour.numerical(problem, 48).solve(tumour.start, ())[0], x)
+    begun, history = time.process_time(), []
+    values = eqx.filter_jit(
+        lambda operator: jax.nn.sigmoid(jax.vmap(operator.field(tumour.start))(x))
+    )
+
+    def error(other: Any) -> float:
+        return float(np.linalg.norm(np.asarray(other) - wanted) / np.linalg.norm(wanted))
+
+    def until(operator: bilo.LocalOperator) -> float:
+        """Not enough, until the time is over."""
+        seconds = time.process_time() - begun
+        history.append([round(seconds, 1), round(error(values(operator)), 4)])
+        return 1e9 if seconds < arguments.seconds else 0.0
+
+    operator, report = bilo.pretrain(
+        problem,
+        tumour.start,
+        key=jax.random.key(arguments.seed),
+        solver=bilo.LevenbergMarquardt(tolerance=1e-6, max_steps=arguments.steps),
+        error=until,
+        sensitivity=bilo.PartialDerivative() if arguments.partial else None,
+        width=arguments.width,
+        depth=arguments.depth,
+        progress=False,
+    )
+    seconds = time.process_time() - begun
+    u = density(operator.field(tumour.start), x)
+    raw = density(lambda x: problem.lift(x, 0.0, tumour.start), x)
+    return {
+        "part": "network",
+        "points": [arguments.points, len(operator.points)],
+        "shape": [arguments.width, arguments.depth],
+        "residual_gradient": not arguments.partial,
+        "cpu_seconds": seconds,
+        "loss": report.loss,
+        "unseen_loss": report.unseen_loss,
+        "steps": report.steps,
+        "history": history,
+        "error": error(u),
+        "error_of_lift": error(raw),
+        "error_of_voxels": error(coarse),
+        "dice": overlaps(u, wanted),
+        "dice_of_lift": overlaps(raw, wanted),
+    }
+
+
+PARTS = {f.__name__: f for f in (posterior, network)}
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("part", choices=list(PARTS))
+    parser.add_argument("--chains", type=int, default=2)
+    parser.add_argument("--warmup", type=int, default=100)
+    parser.add_argument("--draws", type=int, default=150)
+    parser.add_argument("--points", type=int, default=4000)
+    parser.add_argument("--width", type=int, default=48)
+    parser.add_argument("--depth", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--seconds", type=float, default=90.0, help="of training")
+    parser.add_argument("--partial", action="store_true", help="residual rows only")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default="glioblastoma.json", help="a record is added to it")
+    arguments = parser.parse_args()
+    record = PARTS[arguments.part](arguments)
+    file = pathlib.Path(arguments.out)
+    records = json.loads(file.read_text()) if file.exists() else []
+    file.write_text(json.dumps([*records, record], indent=1) + "\n")
+    print(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
