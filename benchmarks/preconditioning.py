@@ -1,0 +1,291 @@
+"""What a factor at home is worth as a preconditioner, or as it is, for solves from the same weights.
+
+    python benchmarks/preconditioning.py [--most 2e12] [--out FILE.json]
+
+Fisher-KPP, all weights, pretrained at D = rho = 1 (home) by 30 Levenberg-Marquardt steps on 287 points. One
+damped system at D = rho = 1.2, at the *same* weights, in each of these ways, one thread, CPU seconds after
+compilation with those of the Jacobian where it is formed:
+
+- QR decomposition, and Gram matrix in double precision;
+- conjugate gradients with passes, as `MatrixFree` does it, and with the Jacobian formed;
+- preconditioned by the Cholesky factor at home, which is not counted;
+- preconditioned by a randomised Nystroem approximation (Frangella, Tropp, Udell, *Randomized Nystroem
+  preconditioning*, 2023), at home (not counted) or anew (counted);
+- a frozen step: Jacobian and factor are those at home.
+
+Preconditioned iterations are run with the Jacobian formed; what they would take with passes follows from the
+time of a pass. A second table has chord steps on all weights and on increments of rank 4.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import benchmarks.one_thread  # noqa: F401, I001  # before JAX
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.scipy.linalg import cho_solve, solve_triangular
+
+import bilo_ppl as bilo
+from bilo_ppl.inner.least_squares import LeastSquares
+from bilo_ppl.inner.linearised import Dense, Gram, MatrixFree, solve_factored
+from bilo_ppl.inner.lower_level import LowerLevel
+from bilo_ppl.inner.solvers import solve
+from models import fisher_kpp
+
+jax.config.update("jax_enable_x64", True)
+
+MOVED = {"D": 1.2, "rho": 1.2}
+GRIDS = ((22, 23), (51, 51), (100, 100))
+WIDTHS = (32, 64, 128, 220)
+DAMPINGS = (1e-4, 1e-6)
+RANKS = (100, 400)
+
+QR_UP_TO, GRAM_UP_TO, HOME_UP_TO, BOTH_UP_TO = 1e11, 2e11, 4e11, 2e11
+"""k^2 m up to which there is a QR decomposition, a Gram matrix, one at home, and a second damping."""
+
+MOST, TOLERANCE = 200, float(jnp.finfo(jnp.float32).eps) ** 0.5
+"""Iterations, and relative residual at which they end: those of `MatrixFree`."""
+
+
+def timed(work: Callable, *given: Any, least: float = 0.1) -> tuple[Any, float]:
+    """Result and CPU seconds of a call after compilation, the mean of as many as fit."""
+    compiled = jax.jit(work).lower(*given).compile()
+    begun, calls = time.process_time(), 0
+    while calls == 0 or time.process_time() - begun < least:
+        result = jax.block_until_ready(compiled(*given))
+        calls += 1
+    return result, (time.process_time() - begun) / calls
+
+
+def is_dual(J: Any) -> bool:
+    """Whether the smaller normal matrix is rows x rows."""
+    return J.shape[0] <= J.shape[1]
+
+
+def product(J: Any, y: Any) -> Any:
+    """The smaller normal matrix times a vector."""
+    return J @ (y @ J) if is_dual(J) else (J @ y) @ J
+
+
+def iterate(apply: Callable, right_side: Any, precondition: Callable) -> tuple[Any, Any]:
+    """Preconditioned conjugate gradients; the solution and the number of iterations."""
+    enough = TOLERANCE**2 * jnp.vdot(right_side, right_side)
+
+    def go_on(carry):
+        _, r, _, _, count = carry
+        return (jnp.vdot(r, r) > enough) & (count < MOST)
+
+    def advance(carry):
+        x, r, p, gamma, count = carry
+        Ap = apply(p)
+        alpha = gamma / jnp.vdot(p, Ap)
+        x, r = x + alpha * p, r - alpha * Ap
+        z = precondition(r).astype(r.dtype)
+        new = jnp.vdot(r, z)
+        return x, r, z + new / gamma * p, new, count + 1
+
+    z = precondition(right_side).astype(right_side.dtype)
+    first = (jnp.zeros_like(z), right_side, z, jnp.vdot(right_side, z), jnp.array(0))
+    found = jax.lax.while_loop(go_on, advance, first)
+    return found[0], found[-1]
+
+
+def by_iteration(J: Any, rows: Any, shift: Any, prepared: Any = ()) -> tuple[Any, Any]:
+    """The damped step by conjugate gradients with J formed; preconditioned by what is prepared."""
+    apply = lambda y: product(J, y) + shift.astype(J.dtype) * y  # noqa: E731
+    right_side = rows if is_dual(J) else rows @ J
+    found, count = iterate(apply, right_side, partial(precondition, prepared, shift))
+    return (found @ J if is_dual(J) else found), count
+
+
+def by_passes(problem: LeastSquares, weights: Any, rows: Any, shift: Any) -> tuple[Any, Any]:
+    """The same with passes through the network, not preconditioned."""
+    system = MatrixFree(problem, weights)
+    pull, push = system.pull, system.push
+    first, then = (pull, push) if system.dual else (push, pull)
+    apply = lambda y: then(first(y)) + shift.astype(y.dtype) * y  # noqa: E731
+    found, count = iterate(apply, rows if system.dual else pull(rows), lambda r: r)
+    return (pull(found) if system.dual else found), count
+
+
+def precondition(prepared: Any, shift: Any, r: Any) -> Any:
+    """By nothing, by a Cholesky factor, or by eigenvectors and eigenvalues of an approximation."""
+    match prepared:
+        case ():
+            return r
+        case (factor,):
+            return cho_solve((factor, True), r.astype(factor.dtype))
+        case (U, eigenvalues):
+            part = (eigenvalues[-1] + shift) / (eigenvalues + shift) - 1
+            return r + U @ (part * (r.astype(U.dtype) @ U))
+
+
+def nystroem(J: Any, rank: int) -> tuple[Any, Any]:
+    """Eigenvectors (k, rank) and eigenvalues of a randomised approximation of the normal matrix.
+
+    In double precision: the smallest of the eigenvalues are below the rounding of the largest in single.
+    """
+    wide, size = J.astype(float), min(J.shape)
+    test = jnp.linalg.qr(jax.random.normal(jax.random.key(2), (size, rank)))[0]
+    image = wide @ (wide.T @ test) if is_dual(J) else wide.T @ (wide @ test)
+    above = jnp.sqrt(size) * jnp.finfo(image.dtype).eps * jnp.linalg.norm(image)
+    image = image + above * test
+    core = test.T @ image
+    factor = jnp.linalg.cholesky((core + core.T) / 2)
+    U, values, _ = jnp.linalg.svd(solve_triangular(factor, image.T, lower=True).T, False)
+    return U, jnp.maximum(values**2 - above, 0)
+
+
+def residual(J: Any, rows: Any, shift: Any, step: Any) -> Any:
+    """Relative residual of the damped normal equations in the weights, in double precision."""
+    wide, step = J.astype(float), step.astype(float)
+    right_side = rows.astype(float) @ wide
+    off = right_side - (wide @ step) @ wide - shift * step
+    return jnp.linalg.norm(off) / jnp.linalg.norm(right_side)
+
+
+def ways(sizes: dict, home: LeastSquares, moved: LeastSquares, weights: Any) -> Iterator[dict]:
+    """Every way to solve the system at theta, with its time, iterations and step."""
+    k2m = sizes["k2m"]
+    J, forming = timed(lambda w: moved.jacobian(w), weights)
+    rows = jax.jit(lambda w: moved.rows(w))(weights)
+    mean = jnp.sum(J.astype(float) ** 2) / min(J.shape)
+    J_home = jax.jit(lambda w: home.jacobian(w))(weights)
+    at_home = {rank: jax.jit(partial(nystroem, rank=rank))(J_home) for rank in RANKS}
+    anew = {rank: timed(partial(nystroem, rank=rank), J) for rank in RANKS}
+    gram = Gram(J_home) if k2m <= HOME_UP_TO else None
+    direct = {"QR": (Dense, QR_UP_TO), "Gram matrix": (Gram, GRAM_UP_TO)}
+    for damping in DAMPINGS if k2m <= BOTH_UP_TO else DAMPINGS[:1]:
+        shift = damping * mean
+        base = {**sizes, "damping": damping}
+
+        def record(way, step, seconds, base=base, shift=shift, **more):
+            flat, unravel = ravel_pytree(weights)
+            after = float(moved.loss(unravel(flat - step.astype(flat.dtype))))
+            off = float(jax.jit(residual)(J, rows, shift, step))
+            return {**base, "way": way, "seconds": seconds, "residual": off, "after": after, **more}
+
+        for name, (form, limit) in direct.items():
+            if k2m <= limit:
+                found = timed(lambda J, d, r, form=form: form(J).damped(d)(r), J, damping, rows)
+                yield record(name, found[0], forming + found[1])
+        (step, count), seconds = timed(partial(by_passes, moved), weights, rows, shift)
+        a_pass = seconds / int(count)
+        yield record("CG, passes", step, seconds, iterations=int(count))
+        prepared: dict[str, tuple] = {"CG, J formed": ((), 0.0, 0)}
+        if gram is not None:
+            factor = gram.factor(damping)
+            prepared["CG, factor at home"] = ((factor,), 0.0, 0)
+            frozen, taken = timed(solve_factored, J_home, factor, rows)
+            yield record("frozen step", frozen, taken)
+        for rank in RANKS:
+            prepared[f"CG, Nystroem {rank} at home"] = (at_home[rank], 0.0, 0)
+            prepared[f"CG, Nystroem {rank} anew"] = (*anew[rank], rank)
+        a_product = 0.0
+        for name, (given, extra, products) in prepared.items():
+            (step, count), taken = timed(by_iteration, J, rows, shift, given)
+            a_product = a_product or taken / int(count)
+            # With passes: each iteration and each column of a sketch costs one in place of a product.
+            passes = extra + taken + (int(count) + products) * (a_pass - a_product)
+            more = {"iterations": int(count), "with_passes": passes}
+            yield record(name, step, forming + extra + taken, **more)
+
+
+def pretrained(width: int) -> bilo.LocalOperator:
+    """An operator near the solution at home."""
+    problem = type(fisher_kpp.problem)(17, 17)
+    operator = bilo.LocalOperator(problem, fisher_kpp.start, key=jax.random.key(0), width=width)
+    least_squares = LowerLevel(operator, bilo.ImplicitDifferentiation()).at(fisher_kpp.start)
+    solver = bilo.LevenbergMarquardt(1e-6, max_steps=30)
+    found = jax.jit(lambda w: solve(solver, least_squares, w))(operator.weights)
+    return operator.with_weights(found.value)
+
+
+def chord_rows(operator: bilo.LocalOperator) -> list[dict]:
+    """Frozen steps at theta until they gain nothing, and two full steps, from the same weights."""
+    found = []
+    for name, op in (
+        ("all", operator),
+        ("rank 4", operator.with_lora(4, key=jax.random.key(1))),
+    ):
+        level = LowerLevel(op, bilo.ImplicitDifferentiation())
+        home, moved = level.at(fisher_kpp.start), level.at(MOVED)
+        flat, unravel = ravel_pytree(op.weights)
+        gram = Gram(jax.jit(lambda w, home=home: home.jacobian(w))(op.weights))
+        rows = jax.jit(lambda w, moved=moved, unravel=unravel: moved.rows(unravel(w)))
+        before = float(jnp.sum(rows(flat) ** 2))
+        for damping in (1e-3, 1e-4, 1e-5, 1e-6, 1e-9):
+            factor, losses, w = gram.factor(damping), [before], flat
+            while len(losses) <= 20 and losses[-1] <= min(losses):
+                w = w - solve_factored(gram.J, factor, rows(w))
+                losses.append(float(jnp.sum(rows(w) ** 2)))
+            least = {"steps": losses.index(min(losses)), "after": min(losses)}
+            found.append({"weights": name, "way": f"chord, {damping:.0e}", **least})
+        for count in (1, 2, 3):
+            full = bilo.LevenbergMarquardt(1e-12, max_steps=count)
+            done = jax.jit(lambda w, s=full, p=moved: solve(s, p, w))(op.weights)
+            found.append({"weights": name, "way": "full", "steps": count, "after": float(done.loss)})
+        found[-1]["before"] = before
+    return found
+
+
+def sized(most: float) -> list[tuple[int, tuple[int, int]]]:
+    """Widths and grids by the cost of a factorisation."""
+
+    def cost(case):
+        rows, weights = case[1][0] * case[1][1], 1 + case[0] * (case[0] + 4) + case[0]
+        return min(rows, weights) ** 2 * max(rows, weights)
+
+    cases = [(width, grid) for width in WIDTHS for grid in GRIDS]
+    return sorted((case for case in cases if cost(case) <= most), key=cost)
+
+
+def show(record: dict) -> None:
+    """One line of the table."""
+    cells = [f"{record['rows']:>6} {record['weights']:>6} {record['damping']:.0e} {record['way']:<28}"]
+    for name in ("seconds", "with_passes", "iterations"):
+        cells.append(f"{record[name]:>8.3g}" if name in record else f"{'-':>8}")
+    cells.append(f"{record['residual']:.1e} {record['before']:.1e} {record['after']:.1e}")
+    print(*cells, flush=True)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--most", type=float, default=2e12, help="largest k^2 m")
+    parser.add_argument("--out", default="preconditioning.json")
+    arguments = parser.parse_args()
+    results: dict[str, list[dict]] = {"solves": [], "chords": []}
+    operators: dict[int, bilo.LocalOperator] = {}
+    for width, grid in sized(arguments.most):
+        if width not in operators:
+            operators[width] = pretrained(width)
+        operator = operators[width].with_points(type(fisher_kpp.problem)(*grid).points)
+        level, weights = LowerLevel(operator, bilo.ImplicitDifferentiation()), operator.weights
+        if (width, grid) == (WIDTHS[0], GRIDS[0]):
+            results["chords"] = chord_rows(operator)
+            print(*results["chords"], sep="\n")
+        home, moved = level.at(fisher_kpp.start), level.at(MOVED)
+        n, p = len(operator.points), ravel_pytree(weights)[0].size
+        sizes = {"rows": n, "weights": p, "k2m": min(n, p) ** 2 * max(n, p)}
+        losses = {"home": float(home.loss(weights)), "before": float(moved.loss(weights))}
+        for record in ways({**sizes, **losses}, home, moved, weights):
+            results["solves"].append(record)
+            show(record)
+            pathlib.Path(arguments.out).write_text(json.dumps(results, indent=1) + "\n")
+        jax.clear_caches()
+    print(f"{time.process_time():.0f} CPU seconds in all", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
