@@ -2,9 +2,9 @@
 
     python benchmarks/preconditioning.py [--most 2e12] [--out FILE.json]
 
-Fisher-KPP, all weights, pretrained at D = rho = 1 (home) by 30 Levenberg-Marquardt steps on 287 points. One
-damped system at D = rho = 1.2, at the *same* weights, in each of these ways, one thread, CPU seconds after
-compilation with those of the Jacobian where it is formed:
+Fisher-KPP, all weights, pretrained at D = rho = 1 (home) by 30 Levenberg-Marquardt steps on 287 points.
+One damped system at D = rho = 1.2, at the *same* weights, in each of these ways, one thread, CPU seconds
+after compilation with those of the Jacobian where it is formed:
 
 - QR decomposition, and Gram matrix in double precision;
 - conjugate gradients with passes, as `MatrixFree` does it, and with the Jacobian formed;
@@ -13,8 +13,8 @@ compilation with those of the Jacobian where it is formed:
   preconditioning*, 2023), at home (not counted) or anew (counted);
 - a frozen step: Jacobian and factor are those at home.
 
-Preconditioned iterations are run with the Jacobian formed; what they would take with passes follows from the
-time of a pass. A second table has chord steps on all weights and on increments of rank 4.
+Preconditioned iterations are run with the Jacobian formed; what they would take with passes follows from
+the time of a pass. A second table has chord steps on all weights and on increments of rank 4.
 """
 
 import pathlib
@@ -50,21 +50,31 @@ WIDTHS = (32, 64, 128, 220)
 DAMPINGS = (1e-4, 1e-6)
 RANKS = (100, 400)
 
-QR_UP_TO, GRAM_UP_TO, HOME_UP_TO, BOTH_UP_TO = 1e11, 2e11, 4e11, 2e11
+QR_UP_TO, GRAM_UP_TO, HOME_UP_TO, BOTH_UP_TO = 5e10, 2.5e11, 2.5e11, 5e10
 """k^2 m up to which there is a QR decomposition, a Gram matrix, one at home, and a second damping."""
 
-MOST, TOLERANCE = 200, float(jnp.finfo(jnp.float32).eps) ** 0.5
-"""Iterations, and relative residual at which they end: those of `MatrixFree`."""
+TOLERANCE = float(jnp.finfo(jnp.float32).eps) ** 0.5
+"""Relative residual at which iterations end; that, and at most 200 of them, is as in `MatrixFree`."""
 
 
-def timed(work: Callable, *given: Any, least: float = 0.1) -> tuple[Any, float]:
+COMPILED: dict[Any, Any] = {}
+"""Programs of the present sizes, by their function and the shapes."""
+
+
+def run(work: Callable, *given: Any, least: float = 0.0) -> tuple[Any, float]:
     """Result and CPU seconds of a call after compilation, the mean of as many as fit."""
-    compiled = jax.jit(work).lower(*given).compile()
+    shapes = [(leaf.shape, leaf.dtype) for leaf in map(jnp.asarray, jax.tree.leaves(given))]
+    key = (work, jax.tree.structure(given), *shapes)
+    if key not in COMPILED:
+        COMPILED[key] = jax.jit(work).lower(*given).compile()
     begun, calls = time.process_time(), 0
     while calls == 0 or time.process_time() - begun < least:
-        result = jax.block_until_ready(compiled(*given))
+        result = jax.block_until_ready(COMPILED[key](*given))
         calls += 1
     return result, (time.process_time() - begun) / calls
+
+
+timed = partial(run, least=0.1)
 
 
 def is_dual(J: Any) -> bool:
@@ -77,13 +87,15 @@ def product(J: Any, y: Any) -> Any:
     return J @ (y @ J) if is_dual(J) else (J @ y) @ J
 
 
-def iterate(apply: Callable, right_side: Any, precondition: Callable) -> tuple[Any, Any]:
+def iterate(
+    apply: Callable, right_side: Any, precondition: Callable, most: int = 200
+) -> tuple[Any, Any]:
     """Preconditioned conjugate gradients; the solution and the number of iterations."""
     enough = TOLERANCE**2 * jnp.vdot(right_side, right_side)
 
     def go_on(carry):
         _, r, _, _, count = carry
-        return (jnp.vdot(r, r) > enough) & (count < MOST)
+        return (jnp.vdot(r, r) > enough) & (count < most)
 
     def advance(carry):
         x, r, p, gamma, count = carry
@@ -108,14 +120,22 @@ def by_iteration(J: Any, rows: Any, shift: Any, prepared: Any = ()) -> tuple[Any
     return (found @ J if is_dual(J) else found), count
 
 
-def by_passes(problem: LeastSquares, weights: Any, rows: Any, shift: Any) -> tuple[Any, Any]:
+def by_passes(problem: LeastSquares, most: int, weights: Any, rows: Any, shift: Any) -> Any:
     """The same with passes through the network, not preconditioned."""
     system = MatrixFree(problem, weights)
     pull, push = system.pull, system.push
     first, then = (pull, push) if system.dual else (push, pull)
     apply = lambda y: then(first(y)) + shift.astype(y.dtype) * y  # noqa: E731
-    found, count = iterate(apply, rows if system.dual else pull(rows), lambda r: r)
+    found, count = iterate(apply, rows if system.dual else pull(rows), lambda r: r, most)
     return (pull(found) if system.dual else found), count
+
+
+def by_form(form: Any, J: Any, damping: Any, rows: Any) -> Any:
+    """The damped step by a factorisation."""
+    return form(J).damped(damping)(rows)
+
+
+by_qr, by_gram = partial(by_form, Dense), partial(by_form, Gram)
 
 
 def precondition(prepared: Any, shift: Any, r: Any) -> Any:
@@ -130,15 +150,21 @@ def precondition(prepared: Any, shift: Any, r: Any) -> Any:
             return r + U @ (part * (r.astype(U.dtype) @ U))
 
 
-def nystroem(J: Any, rank: int) -> tuple[Any, Any]:
+def sketching(J: Any, rank: int, dtype: Any = float) -> Any:
+    """Random orthonormal vectors (k, rank) for a sketch of the smaller normal matrix."""
+    return jnp.linalg.qr(jax.random.normal(jax.random.key(2), (min(J.shape), rank), dtype))[0]
+
+
+def nystroem(J: Any, test: Any) -> tuple[Any, Any]:
     """Eigenvectors (k, rank) and eigenvalues of a randomised approximation of the normal matrix.
 
-    In double precision: the smallest of the eigenvalues are below the rounding of the largest in single.
+    The products are in the precision of the test vectors, in double if one would see the eigenvalues
+    that are below the rounding of the largest in single.
     """
-    wide, size = J.astype(float), min(J.shape)
-    test = jnp.linalg.qr(jax.random.normal(jax.random.key(2), (size, rank)))[0]
-    image = wide @ (wide.T @ test) if is_dual(J) else wide.T @ (wide @ test)
-    above = jnp.sqrt(size) * jnp.finfo(image.dtype).eps * jnp.linalg.norm(image)
+    J = J.astype(test.dtype)
+    image = J @ (J.T @ test) if is_dual(J) else J.T @ (J @ test)
+    above = jnp.sqrt(len(test)) * jnp.finfo(test.dtype).eps * jnp.linalg.norm(image)
+    test, image, above = (part.astype(float) for part in (test, image, above))
     image = image + above * test
     core = test.T @ image
     factor = jnp.linalg.cholesky((core + core.T) / 2)
@@ -157,47 +183,51 @@ def residual(J: Any, rows: Any, shift: Any, step: Any) -> Any:
 def ways(sizes: dict, home: LeastSquares, moved: LeastSquares, weights: Any) -> Iterator[dict]:
     """Every way to solve the system at theta, with its time, iterations and step."""
     k2m = sizes["k2m"]
-    J, forming = timed(lambda w: moved.jacobian(w), weights)
-    rows = jax.jit(lambda w: moved.rows(w))(weights)
+    flat, unravel = ravel_pytree(weights)
+    loss = jax.jit(lambda w: moved.loss(unravel(w)))
+    J, forming = run(lambda w: moved.jacobian(w), weights)
+    rows, _ = run(lambda w: moved.rows(w), weights)
+    J_home, _ = run(lambda w: home.jacobian(w), weights)
     mean = jnp.sum(J.astype(float) ** 2) / min(J.shape)
-    J_home = jax.jit(lambda w: home.jacobian(w))(weights)
-    at_home = {rank: jax.jit(partial(nystroem, rank=rank))(J_home) for rank in RANKS}
-    anew = {rank: timed(partial(nystroem, rank=rank), J) for rank in RANKS}
     gram = Gram(J_home) if k2m <= HOME_UP_TO else None
-    direct = {"QR": (Dense, QR_UP_TO), "Gram matrix": (Gram, GRAM_UP_TO)}
+    sketches: dict[str, tuple] = {}
+    for rank in RANKS if k2m <= GRAM_UP_TO else RANKS[:1]:
+        test = sketching(J, rank)
+        sketches[f"CG, Nystroem {rank} at home"] = (run(nystroem, J_home, test)[0], 0.0, 0)
+        sketches[f"CG, Nystroem {rank} anew"] = (*timed(nystroem, J, test), rank)
+    single = sketching(J, RANKS[0], J.dtype)
+    sketches[f"CG, Nystroem {RANKS[0]} anew, single"] = (*timed(nystroem, J, single), RANKS[0])
+    few = k2m > GRAM_UP_TO  # a few passes tell the time of one
+    passes = partial(by_passes, moved, 20 if few else 200)
     for damping in DAMPINGS if k2m <= BOTH_UP_TO else DAMPINGS[:1]:
         shift = damping * mean
         base = {**sizes, "damping": damping}
 
         def record(way, step, seconds, base=base, shift=shift, **more):
-            flat, unravel = ravel_pytree(weights)
-            after = float(moved.loss(unravel(flat - step.astype(flat.dtype))))
-            off = float(jax.jit(residual)(J, rows, shift, step))
+            after = float(loss(flat - step.astype(flat.dtype)))
+            off = float(run(residual, J, rows, shift, step)[0])
             return {**base, "way": way, "seconds": seconds, "residual": off, "after": after, **more}
 
-        for name, (form, limit) in direct.items():
+        for name, work, limit in (("QR", by_qr, QR_UP_TO), ("Gram matrix", by_gram, GRAM_UP_TO)):
             if k2m <= limit:
-                found = timed(lambda J, d, r, form=form: form(J).damped(d)(r), J, damping, rows)
-                yield record(name, found[0], forming + found[1])
-        (step, count), seconds = timed(partial(by_passes, moved), weights, rows, shift)
-        a_pass = seconds / int(count)
-        yield record("CG, passes", step, seconds, iterations=int(count))
+                step, taken = timed(work, J, damping, rows)
+                yield record(name, step, forming + taken)
         prepared: dict[str, tuple] = {"CG, J formed": ((), 0.0, 0)}
         if gram is not None:
             factor = gram.factor(damping)
             prepared["CG, factor at home"] = ((factor,), 0.0, 0)
-            frozen, taken = timed(solve_factored, J_home, factor, rows)
-            yield record("frozen step", frozen, taken)
-        for rank in RANKS:
-            prepared[f"CG, Nystroem {rank} at home"] = (at_home[rank], 0.0, 0)
-            prepared[f"CG, Nystroem {rank} anew"] = (*anew[rank], rank)
-        a_product = 0.0
-        for name, (given, extra, products) in prepared.items():
+            step, taken = timed(solve_factored, J_home, factor, rows)
+            yield record("frozen step", step, taken)
+        (step, count), taken = timed(passes, weights, rows, shift)
+        a_pass, a_product = taken / int(count), 0.0
+        if not few:
+            yield record("CG, passes", step, taken, iterations=int(count), with_passes=taken)
+        for name, (given, extra, products) in {**prepared, **sketches}.items():
             (step, count), taken = timed(by_iteration, J, rows, shift, given)
             a_product = a_product or taken / int(count)
-            # With passes: each iteration and each column of a sketch costs one in place of a product.
-            passes = extra + taken + (int(count) + products) * (a_pass - a_product)
-            more = {"iterations": int(count), "with_passes": passes}
+            # With passes, each iteration and each column of a sketch costs one in place of a product.
+            added = int(count) * (a_pass - a_product) + products * a_pass
+            more = {"iterations": int(count), "with_passes": extra + taken + added}
             yield record(name, step, forming + extra + taken, **more)
 
 
@@ -230,12 +260,14 @@ def chord_rows(operator: bilo.LocalOperator) -> list[dict]:
                 w = w - solve_factored(gram.J, factor, rows(w))
                 losses.append(float(jnp.sum(rows(w) ** 2)))
             least = {"steps": losses.index(min(losses)), "after": min(losses)}
-            found.append({"weights": name, "way": f"chord, {damping:.0e}", **least})
+            found.append({"way": f"chord, {damping:.0e}", **least})
+        full = bilo.LevenbergMarquardt(1e-12, max_steps=3)
+        state = full.init(moved, op.weights)
+        advance = jax.jit(lambda s, p=moved, full=full: full.step(p, s))
         for count in (1, 2, 3):
-            full = bilo.LevenbergMarquardt(1e-12, max_steps=count)
-            done = jax.jit(lambda w, s=full, p=moved: solve(s, p, w))(op.weights)
-            found.append({"weights": name, "way": "full", "steps": count, "after": float(done.loss)})
-        found[-1]["before"] = before
+            state = advance(state)
+            found.append({"way": "full steps", "steps": count, "after": float(state.loss)})
+        found[-8:] = [{"weights": name, "before": before, **record} for record in found[-8:]]
     return found
 
 
@@ -252,7 +284,9 @@ def sized(most: float) -> list[tuple[int, tuple[int, int]]]:
 
 def show(record: dict) -> None:
     """One line of the table."""
-    cells = [f"{record['rows']:>6} {record['weights']:>6} {record['damping']:.0e} {record['way']:<28}"]
+    cells = [
+        f"{record['rows']:>6} {record['weights']:>6} {record['damping']:.0e} {record['way']:<28}"
+    ]
     for name in ("seconds", "with_passes", "iterations"):
         cells.append(f"{record[name]:>8.3g}" if name in record else f"{'-':>8}")
     cells.append(f"{record['residual']:.1e} {record['before']:.1e} {record['after']:.1e}")
@@ -283,6 +317,7 @@ def main() -> None:
             results["solves"].append(record)
             show(record)
             pathlib.Path(arguments.out).write_text(json.dumps(results, indent=1) + "\n")
+        COMPILED.clear()
         jax.clear_caches()
     print(f"{time.process_time():.0f} CPU seconds in all", file=sys.stderr)
 
