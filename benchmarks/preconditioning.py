@@ -14,7 +14,8 @@ after compilation with those of the Jacobian where it is formed:
 - a frozen step: Jacobian and factor are those at home.
 
 Preconditioned iterations are run with the Jacobian formed; what they would take with passes follows from
-the time of a pass. A second table has chord steps on all weights and on increments of rank 4.
+the time of a pass. Two more tables: chord steps on all weights and on increments of rank 4, and the first
+6 Levenberg-Marquardt steps at theta, on 51 x 51 points, by Gram matrices and by sketches.
 """
 
 import pathlib
@@ -33,13 +34,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jax.scipy.linalg import cho_solve, solve_triangular
 
 import bilo_ppl as bilo
+from benchmarks.preconditioning_ways import (
+    Sketched,
+    by_gram,
+    by_iteration,
+    by_passes,
+    by_qr,
+    nystroem,
+    relative_residual,
+    sketching,
+)
 from bilo_ppl.inner.least_squares import LeastSquares
-from bilo_ppl.inner.linearised import Dense, Gram, MatrixFree, solve_factored
+from bilo_ppl.inner.linearised import Gram, linearise, solve_factored
 from bilo_ppl.inner.lower_level import LowerLevel
-from bilo_ppl.inner.solvers import solve
+from bilo_ppl.inner.solvers import levenberg_marquardt, solve
 from models import fisher_kpp
 
 jax.config.update("jax_enable_x64", True)
@@ -47,15 +57,12 @@ jax.config.update("jax_enable_x64", True)
 MOVED = {"D": 1.2, "rho": 1.2}
 GRIDS = ((22, 23), (51, 51), (100, 100))
 WIDTHS = (32, 64, 128, 220)
+STEPS, WHOLE = 6, (32, 64, 128)
 DAMPINGS = (1e-4, 1e-6)
 RANKS = (100, 400)
 
 QR_UP_TO, GRAM_UP_TO, HOME_UP_TO, BOTH_UP_TO = 5e10, 2.5e11, 2.5e11, 5e10
 """k^2 m up to which there is a QR decomposition, a Gram matrix, one at home, and a second damping."""
-
-TOLERANCE = float(jnp.finfo(jnp.float32).eps) ** 0.5
-"""Relative residual at which iterations end; that, and at most 200 of them, is as in `MatrixFree`."""
-
 
 COMPILED: dict[Any, Any] = {}
 """Programs of the present sizes, by their function and the shapes."""
@@ -75,109 +82,6 @@ def run(work: Callable, *given: Any, least: float = 0.0) -> tuple[Any, float]:
 
 
 timed = partial(run, least=0.1)
-
-
-def is_dual(J: Any) -> bool:
-    """Whether the smaller normal matrix is rows x rows."""
-    return J.shape[0] <= J.shape[1]
-
-
-def product(J: Any, y: Any) -> Any:
-    """The smaller normal matrix times a vector."""
-    return J @ (y @ J) if is_dual(J) else (J @ y) @ J
-
-
-def iterate(
-    apply: Callable, right_side: Any, precondition: Callable, most: int = 200
-) -> tuple[Any, Any]:
-    """Preconditioned conjugate gradients; the solution and the number of iterations."""
-    enough = TOLERANCE**2 * jnp.vdot(right_side, right_side)
-
-    def go_on(carry):
-        _, r, _, _, count = carry
-        return (jnp.vdot(r, r) > enough) & (count < most)
-
-    def advance(carry):
-        x, r, p, gamma, count = carry
-        Ap = apply(p)
-        alpha = gamma / jnp.vdot(p, Ap)
-        x, r = x + alpha * p, r - alpha * Ap
-        z = precondition(r).astype(r.dtype)
-        new = jnp.vdot(r, z)
-        return x, r, z + new / gamma * p, new, count + 1
-
-    z = precondition(right_side).astype(right_side.dtype)
-    first = (jnp.zeros_like(z), right_side, z, jnp.vdot(right_side, z), jnp.array(0))
-    found = jax.lax.while_loop(go_on, advance, first)
-    return found[0], found[-1]
-
-
-def by_iteration(J: Any, rows: Any, shift: Any, prepared: Any = ()) -> tuple[Any, Any]:
-    """The damped step by conjugate gradients with J formed; preconditioned by what is prepared."""
-    apply = lambda y: product(J, y) + shift.astype(J.dtype) * y  # noqa: E731
-    right_side = rows if is_dual(J) else rows @ J
-    found, count = iterate(apply, right_side, partial(precondition, prepared, shift))
-    return (found @ J if is_dual(J) else found), count
-
-
-def by_passes(problem: LeastSquares, most: int, weights: Any, rows: Any, shift: Any) -> Any:
-    """The same with passes through the network, not preconditioned."""
-    system = MatrixFree(problem, weights)
-    pull, push = system.pull, system.push
-    first, then = (pull, push) if system.dual else (push, pull)
-    apply = lambda y: then(first(y)) + shift.astype(y.dtype) * y  # noqa: E731
-    found, count = iterate(apply, rows if system.dual else pull(rows), lambda r: r, most)
-    return (pull(found) if system.dual else found), count
-
-
-def by_form(form: Any, J: Any, damping: Any, rows: Any) -> Any:
-    """The damped step by a factorisation."""
-    return form(J).damped(damping)(rows)
-
-
-by_qr, by_gram = partial(by_form, Dense), partial(by_form, Gram)
-
-
-def precondition(prepared: Any, shift: Any, r: Any) -> Any:
-    """By nothing, by a Cholesky factor, or by eigenvectors and eigenvalues of an approximation."""
-    match prepared:
-        case ():
-            return r
-        case (factor,):
-            return cho_solve((factor, True), r.astype(factor.dtype))
-        case (U, eigenvalues):
-            part = (eigenvalues[-1] + shift) / (eigenvalues + shift) - 1
-            return r + U @ (part * (r.astype(U.dtype) @ U))
-
-
-def sketching(J: Any, rank: int, dtype: Any = float) -> Any:
-    """Random orthonormal vectors (k, rank) for a sketch of the smaller normal matrix."""
-    return jnp.linalg.qr(jax.random.normal(jax.random.key(2), (min(J.shape), rank), dtype))[0]
-
-
-def nystroem(J: Any, test: Any) -> tuple[Any, Any]:
-    """Eigenvectors (k, rank) and eigenvalues of a randomised approximation of the normal matrix.
-
-    The products are in the precision of the test vectors, in double if one would see the eigenvalues
-    that are below the rounding of the largest in single.
-    """
-    J = J.astype(test.dtype)
-    image = J @ (J.T @ test) if is_dual(J) else J.T @ (J @ test)
-    above = jnp.sqrt(len(test)) * jnp.finfo(test.dtype).eps * jnp.linalg.norm(image)
-    test, image, above = (part.astype(float) for part in (test, image, above))
-    image = image + above * test
-    core = test.T @ image
-    factor = jnp.linalg.cholesky((core + core.T) / 2)
-    U, values, _ = jnp.linalg.svd(solve_triangular(factor, image.T, lower=True).T, False)
-    return U, jnp.maximum(values**2 - above, 0)
-
-
-def residual(J: Any, rows: Any, shift: Any, step: Any) -> Any:
-    """Relative residual of the damped normal equations in the weights, in double precision."""
-    wide, step = J.astype(float), step.astype(float)
-    right_side = rows.astype(float) @ wide
-    off = right_side - (wide @ step) @ wide - shift * step
-    return jnp.linalg.norm(off) / jnp.linalg.norm(right_side)
 
 
 def ways(sizes: dict, home: LeastSquares, moved: LeastSquares, weights: Any) -> Iterator[dict]:
@@ -205,7 +109,7 @@ def ways(sizes: dict, home: LeastSquares, moved: LeastSquares, weights: Any) -> 
 
         def record(way, step, seconds, base=base, shift=shift, **more):
             after = float(loss(flat - step.astype(flat.dtype)))
-            off = float(run(residual, J, rows, shift, step)[0])
+            off = float(run(relative_residual, J, rows, shift, step)[0])
             return {**base, "way": way, "seconds": seconds, "residual": off, "after": after, **more}
 
         for name, work, limit in (("QR", by_qr, QR_UP_TO), ("Gram matrix", by_gram, GRAM_UP_TO)):
@@ -271,6 +175,33 @@ def chord_rows(operator: bilo.LocalOperator) -> list[dict]:
     return found
 
 
+def whole_solves(operators: dict[int, bilo.LocalOperator]) -> Iterator[dict]:
+    """Levenberg-Marquardt steps from home, each with its own Gram matrix or sketch."""
+    sketched = lambda p, w, **_: Sketched(p.jacobian(w), RANKS[0])  # noqa: E731
+    for width, operator in operators.items():
+        moved = LowerLevel(operator, bilo.ImplicitDifferentiation()).at(MOVED)
+        n, p = len(operator.points), ravel_pytree(operator.weights)[0].size
+        forms = {"Gram matrix": linearise, f"Nystroem {RANKS[0]}": sketched}
+        for name, form in forms.items():
+            if form is linearise and min(n, p) ** 2 * max(n, p) > QR_UP_TO:
+                continue
+            full = bilo.LevenbergMarquardt(1e-12, max_steps=STEPS)
+            # The choice is made while tracing.
+            levenberg_marquardt.linearise = form
+            try:
+                state = full.init(moved, operator.weights)
+                step = jax.jit(lambda s, p=moved, f=full: f.step(p, s)).lower(state).compile()
+            finally:
+                levenberg_marquardt.linearise = linearise
+            losses, begun = [float(state.loss)], time.process_time()
+            for _ in range(STEPS):
+                state = step(state)
+                losses.append(float(state.loss))
+            seconds = time.process_time() - begun
+            sizes = {"width": width, "rows": n, "weights": p}
+            yield {**sizes, "way": name, "seconds": seconds, "losses": losses}
+
+
 def sized(most: float) -> list[tuple[int, tuple[int, int]]]:
     """Widths and grids by the cost of a factorisation."""
 
@@ -296,19 +227,28 @@ def show(record: dict) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--most", type=float, default=2e12, help="largest k^2 m")
+    parser.add_argument(
+        "--most", type=float, default=2e12, help="largest k^2 m of the single steps"
+    )
     parser.add_argument("--out", default="preconditioning.json")
     arguments = parser.parse_args()
-    results: dict[str, list[dict]] = {"solves": [], "chords": []}
-    operators: dict[int, bilo.LocalOperator] = {}
-    for width, grid in sized(arguments.most):
-        if width not in operators:
-            operators[width] = pretrained(width)
+    results: dict[str, list[dict]] = {"solves": [], "chords": [], "whole": []}
+
+    def save():
+        pathlib.Path(arguments.out).write_text(json.dumps(results, indent=1) + "\n")
+
+    cases = sized(arguments.most)
+    operators = {width: pretrained(width) for width in sorted({*WHOLE, *(w for w, _ in cases)})}
+    results["chords"] = chord_rows(operators[WIDTHS[0]])
+    print(*results["chords"], sep="\n")
+    middle = type(fisher_kpp.problem)(*GRIDS[1]).points
+    for record in whole_solves({w: operators[w].with_points(middle) for w in WHOLE}):
+        results["whole"].append(record)
+        print(record, flush=True)
+        save()
+    for width, grid in cases:
         operator = operators[width].with_points(type(fisher_kpp.problem)(*grid).points)
         level, weights = LowerLevel(operator, bilo.ImplicitDifferentiation()), operator.weights
-        if (width, grid) == (WIDTHS[0], GRIDS[0]):
-            results["chords"] = chord_rows(operator)
-            print(*results["chords"], sep="\n")
         home, moved = level.at(fisher_kpp.start), level.at(MOVED)
         n, p = len(operator.points), ravel_pytree(weights)[0].size
         sizes = {"rows": n, "weights": p, "k2m": min(n, p) ** 2 * max(n, p)}
@@ -316,7 +256,7 @@ def main() -> None:
         for record in ways({**sizes, **losses}, home, moved, weights):
             results["solves"].append(record)
             show(record)
-            pathlib.Path(arguments.out).write_text(json.dumps(results, indent=1) + "\n")
+            save()
         COMPILED.clear()
         jax.clear_caches()
     print(f"{time.process_time():.0f} CPU seconds in all", file=sys.stderr)
