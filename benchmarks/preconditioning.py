@@ -7,7 +7,8 @@ One damped system at D = rho = 1.2, at the *same* weights, in each of these ways
 after compilation with those of the Jacobian where it is formed:
 
 - QR decomposition, and Gram matrix in double precision;
-- conjugate gradients with passes, as `MatrixFree` does it, and with the Jacobian formed;
+- conjugate gradients with passes, as `MatrixFree` does it, and with the Jacobian formed, in the
+  smaller space or in that of the weights;
 - preconditioned by the Cholesky factor at home, which is not counted;
 - preconditioned by a randomised Nystroem approximation (Frangella, Tropp, Udell, *Randomized Nystroem
   preconditioning*, 2023), at home (not counted) or anew (counted);
@@ -15,7 +16,7 @@ after compilation with those of the Jacobian where it is formed:
 
 Preconditioned iterations are run with the Jacobian formed; what they would take with passes follows from
 the time of a pass. Two more tables: chord steps on all weights and on increments of rank 4, and the first
-6 Levenberg-Marquardt steps at theta, on 51 x 51 points, by Gram matrices and by sketches.
+6 Levenberg-Marquardt steps at theta, on 51 x 51 points, by Gram matrices, sketches and plain iterations.
 """
 
 import pathlib
@@ -37,11 +38,14 @@ from jax.flatten_util import ravel_pytree
 
 import bilo_ppl as bilo
 from benchmarks.preconditioning_ways import (
+    Formed,
     Sketched,
     by_gram,
     by_iteration,
     by_passes,
     by_qr,
+    in_weights,
+    is_dual,
     nystroem,
     relative_residual,
     sketching,
@@ -126,6 +130,10 @@ def ways(sizes: dict, home: LeastSquares, moved: LeastSquares, weights: Any) -> 
         a_pass, a_product = taken / int(count), 0.0
         if not few:
             yield record("CG, passes", step, taken, iterations=int(count), with_passes=taken)
+        if is_dual(J):
+            (step, count), taken = timed(in_weights, J, rows, shift)
+            more = {"iterations": int(count), "with_passes": int(count) * a_pass}
+            yield record("CG in the weights, J formed", step, forming + taken, **more)
         for name, (given, extra, products) in {**prepared, **sketches}.items():
             (step, count), taken = timed(by_iteration, J, rows, shift, given)
             a_product = a_product or taken / int(count)
@@ -178,10 +186,15 @@ def chord_rows(operator: bilo.LocalOperator) -> list[dict]:
 def whole_solves(operators: dict[int, bilo.LocalOperator]) -> Iterator[dict]:
     """Levenberg-Marquardt steps from home, each with its own Gram matrix or sketch."""
     sketched = lambda p, w, **_: Sketched(p.jacobian(w), RANKS[0])  # noqa: E731
+    in_the_weights = lambda p, w, **_: Formed(p.jacobian(w))  # noqa: E731
     for width, operator in operators.items():
         moved = LowerLevel(operator, bilo.ImplicitDifferentiation()).at(MOVED)
         n, p = len(operator.points), ravel_pytree(operator.weights)[0].size
-        forms = {"Gram matrix": linearise, f"Nystroem {RANKS[0]}": sketched}
+        forms = {
+            "Gram matrix": linearise,
+            f"Nystroem {RANKS[0]}": sketched,
+            "CG in the weights": in_the_weights,
+        }
         for name, form in forms.items():
             if form is linearise and min(n, p) ** 2 * max(n, p) > QR_UP_TO:
                 continue

@@ -15,11 +15,14 @@ from bilo_ppl.inner.least_squares import LeastSquares
 from bilo_ppl.inner.linearised import AbstractLinearised, Dense, Gram, MatrixFree
 
 __all__ = [
+    "Formed",
     "Sketched",
     "by_gram",
     "by_iteration",
     "by_passes",
     "by_qr",
+    "in_weights",
+    "is_dual",
     "nystroem",
     "relative_residual",
     "sketching",
@@ -70,6 +73,12 @@ def by_iteration(J: Any, rows: Any, shift: Any, prepared: Any = ()) -> tuple[Any
     right_side = rows if is_dual(J) else rows @ J
     found, count = iterate(apply, right_side, partial(precondition, prepared, shift))
     return (found @ J if is_dual(J) else found), count
+
+
+def in_weights(J: Any, rows: Any, shift: Any) -> tuple[Any, Any]:
+    """The same in the space of the weights, whichever is smaller: an early end is then a damping too."""
+    apply = lambda d: (J @ d) @ J + shift.astype(J.dtype) * d  # noqa: E731
+    return iterate(apply, rows @ J, lambda r: r)
 
 
 def by_passes(problem: LeastSquares, most: int, weights: Any, rows: Any, shift: Any) -> Any:
@@ -130,6 +139,26 @@ def relative_residual(J: Any, rows: Any, shift: Any, step: Any) -> Any:
     right_side = rows.astype(float) @ wide
     off = right_side - (wide @ step) @ wide - shift * step
     return jnp.linalg.norm(off) / jnp.linalg.norm(right_side)
+
+
+class Formed(AbstractLinearised):
+    """A Jacobian with its scale, for conjugate gradients in the weights."""
+
+    J: Any
+    mean: Any
+    """Mean eigenvalue of the smaller normal matrix: the unit of damping."""
+
+    def __init__(self, jacobian: Any):
+        """Take a Jacobian as it is."""
+        self.J, self.mean = jacobian, jnp.sum(jacobian.astype(float) ** 2) / min(jacobian.shape)
+
+    def damped(self, damping: Any) -> Callable[[Any], Any]:
+        """See `AbstractLinearised`."""
+        return lambda rows: in_weights(self.J, rows, damping * self.mean)[0]
+
+    def apply(self, step: Any) -> Any:
+        """See `AbstractLinearised`."""
+        return self.J @ step
 
 
 class Sketched(AbstractLinearised):
