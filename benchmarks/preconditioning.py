@@ -1,6 +1,6 @@
 """What a factor at home is worth as a preconditioner, or as it is, for solves from the same weights.
 
-    python benchmarks/preconditioning.py [--most 2e12] [--out FILE.json]
+    python benchmarks/preconditioning.py [--most 4e11] [--out FILE.json]
 
 Fisher-KPP, all weights, pretrained at D = rho = 1 (home) by 30 Levenberg-Marquardt steps on 287 points.
 One damped system at D = rho = 1.2, at the *same* weights, in each of these ways, one thread, CPU seconds
@@ -241,7 +241,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--most", type=float, default=2e12, help="largest k^2 m of the single steps"
+        "--most", type=float, default=4e11, help="largest k^2 m of the single steps"
     )
     parser.add_argument("--out", default="preconditioning.json")
     arguments = parser.parse_args()
