@@ -23,6 +23,7 @@ from bilo_ppl._types import Rows, Scalar, Weights
 from bilo_ppl.inner.least_squares import LeastSquares
 from bilo_ppl.inner.linear_model import AbstractLinearised, lower_half, solve_factored
 from bilo_ppl.inner.sharded_gram import ShardedGram
+from bilo_ppl.inner.sketched import Sketched
 
 __all__ = [
     "LEAST_DAMPING",
@@ -30,6 +31,7 @@ __all__ = [
     "Dense",
     "Gram",
     "MatrixFree",
+    "can_be_stepped",
     "is_large",
     "is_large_system",
     "linearise",
@@ -47,6 +49,12 @@ GRAM_FROM = 256
 
 LEAST_DAMPING = 1e-9
 """From which on a damped normal matrix in double precision is as good as a QR decomposition."""
+
+SKETCHED_FROM = 600
+"""Size of a normal matrix from which a step that need not be exact is cheaper by a sketch of it."""
+
+FORMED_UP_TO = 1e8
+"""Entries of a Jacobian that is formed for a sketch: 1.2 GB, in both precisions."""
 
 PROBES = 8
 """Random vectors for the mean eigenvalue of a normal matrix that is never formed."""
@@ -198,21 +206,34 @@ def is_large_system(rows: int, weights: int) -> bool:
     return min(rows, weights) ** 2 * max(rows, weights) > DENSE_UP_TO
 
 
+def can_be_stepped(rows: int, weights: int) -> bool:
+    """Whether there is a cheap way for a step on so large a system: by a sketch of its Jacobian."""
+    return rows * weights <= FORMED_UP_TO
+
+
 def linearise(
-    problem: LeastSquares, weights: Weights, *, damped: bool = False
+    problem: LeastSquares, weights: Weights, *, damped: bool = False, exact: bool = True
 ) -> AbstractLinearised:
     """The rows near ``weights``, by the cheapest of the representations for their sizes.
 
-    ``damped`` is for steps whose damping is at least `LEAST_DAMPING`, or nearly. Over several devices
-    others are by conjugate gradients, and so is everything where JAX has no double precision enabled.
+    ``damped`` is for steps whose damping is at least `LEAST_DAMPING`, or nearly. Such a step need not be
+    ``exact`` where a solver looks at what it has achieved; then it is not differentiated. Over several
+    devices others are by conjugate gradients, and so is everything where JAX has no double precision
+    enabled.
     """
     mesh, double = problem.mesh, jnp.result_type(float) == jnp.float64
+    single = jax.tree.leaves(weights)[0].dtype != jnp.result_type(float)
+    count = sum(leaf.size for leaf in jax.tree.leaves(weights))
+    rows = _count_rows(problem, weights)
+    sketched = damped and not exact and single and min(rows, count) >= SKETCHED_FROM
+    if sketched and mesh is None and can_be_stepped(rows, count):
+        return Sketched(problem.jacobian(weights))
     if is_large(problem, weights) or (mesh is not None and not (damped and double)):
         return MatrixFree(problem, weights)
     jacobian = problem.jacobian(weights)
     if mesh is not None:
-        return ShardedGram(jacobian, mesh, _count_rows(problem, weights))
+        return ShardedGram(jacobian, mesh, rows)
     # Without double precision there is only the QR decomposition.
-    if damped and min(jacobian.shape) >= GRAM_FROM and jacobian.dtype != jnp.result_type(float):
+    if damped and min(jacobian.shape) >= GRAM_FROM and single:
         return Gram(jacobian)
     return Dense(jacobian)

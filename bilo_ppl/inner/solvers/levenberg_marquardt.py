@@ -96,7 +96,7 @@ class LevenbergMarquardt(AbstractInnerSolver):
 
     def step(self, problem: LeastSquares, state: _State) -> _State:
         """Factor the Jacobian, then raise the damping until the loss falls."""
-        system = linearise(problem, state.weights, damped=True)
+        system = linearise(problem, state.weights, damped=True, exact=False)
 
         def rejected(trial):
             return ~(trial.gain > SUFFICIENT) & (trial.count < self.max_trials)
