@@ -39,7 +39,6 @@ from jax.flatten_util import ravel_pytree
 import bilo_ppl as bilo
 from benchmarks.preconditioning_ways import (
     Formed,
-    Sketched,
     by_gram,
     by_iteration,
     by_passes,
@@ -53,6 +52,7 @@ from benchmarks.preconditioning_ways import (
 from bilo_ppl.inner.least_squares import LeastSquares
 from bilo_ppl.inner.linearised import Gram, linearise, solve_factored
 from bilo_ppl.inner.lower_level import LowerLevel
+from bilo_ppl.inner.sketched import RANK, Sketched
 from bilo_ppl.inner.solvers import levenberg_marquardt, solve
 from models import fisher_kpp
 
@@ -185,18 +185,19 @@ def chord_rows(operator: bilo.LocalOperator) -> list[dict]:
 
 def whole_solves(operators: dict[int, bilo.LocalOperator]) -> Iterator[dict]:
     """Levenberg-Marquardt steps from home, each with its own Gram matrix or sketch."""
-    sketched = lambda p, w, **_: Sketched(p.jacobian(w), RANKS[0])  # noqa: E731
+    gram = lambda p, w, **_: linearise(p, w, damped=True)  # noqa: E731
+    sketched = lambda p, w, **_: Sketched(p.jacobian(w))  # noqa: E731
     in_the_weights = lambda p, w, **_: Formed(p.jacobian(w))  # noqa: E731
     for width, operator in operators.items():
         moved = LowerLevel(operator, bilo.ImplicitDifferentiation()).at(MOVED)
         n, p = len(operator.points), ravel_pytree(operator.weights)[0].size
         forms = {
-            "Gram matrix": linearise,
-            f"Nystroem {RANKS[0]}": sketched,
+            "Gram matrix": gram,
+            f"Nystroem {RANK}": sketched,
             "CG in the weights": in_the_weights,
         }
         for name, form in forms.items():
-            if form is linearise and min(n, p) ** 2 * max(n, p) > QR_UP_TO:
+            if form is gram and min(n, p) ** 2 * max(n, p) > QR_UP_TO:
                 continue
             full = bilo.LevenbergMarquardt(1e-12, max_steps=STEPS)
             # The choice is made while tracing.

@@ -16,7 +16,6 @@ from bilo_ppl.inner.linearised import AbstractLinearised, Dense, Gram, MatrixFre
 
 __all__ = [
     "Formed",
-    "Sketched",
     "by_gram",
     "by_iteration",
     "by_passes",
@@ -155,31 +154,6 @@ class Formed(AbstractLinearised):
     def damped(self, damping: Any) -> Callable[[Any], Any]:
         """See `AbstractLinearised`."""
         return lambda rows: in_weights(self.J, rows, damping * self.mean)[0]
-
-    def apply(self, step: Any) -> Any:
-        """See `AbstractLinearised`."""
-        return self.J @ step
-
-
-class Sketched(AbstractLinearised):
-    """A Jacobian with a sketch of its smaller normal matrix, which preconditions all dampings."""
-
-    J: Any
-    U: Any
-    eigenvalues: Any
-    mean: Any
-    """Mean eigenvalue of the normal matrix: the unit of damping."""
-
-    def __init__(self, jacobian: Any, rank: int):
-        """Sketch the normal matrix of a Jacobian."""
-        self.J = jacobian
-        self.U, self.eigenvalues = nystroem(jacobian, sketching(jacobian, rank))
-        self.mean = jnp.sum(jacobian.astype(float) ** 2) / min(jacobian.shape)
-
-    def damped(self, damping: Any) -> Callable[[Any], Any]:
-        """See `AbstractLinearised`."""
-        prepared = (self.U, self.eigenvalues)
-        return lambda rows: by_iteration(self.J, rows, damping * self.mean, prepared)[0]
 
     def apply(self, step: Any) -> Any:
         """See `AbstractLinearised`."""
