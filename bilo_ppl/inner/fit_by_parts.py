@@ -13,7 +13,7 @@ import jax
 from bilo_ppl._blocks import BlockReport
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Weights
-from bilo_ppl.inner.linearised import can_be_stepped, is_large_system
+from bilo_ppl.inner.linearised import is_large_system
 from bilo_ppl.inner.sharding import everywhere
 from bilo_ppl.inner.stepping import AllRows, PartOfRows, Reached
 from bilo_ppl.inner.whole_fit import WholeFit
@@ -122,7 +122,7 @@ class FitByParts(WholeFit):
         first = max(math.ceil(ROWS_PER_WEIGHT * size / self._rows_per_item), LARGEST_PART)
         count = min(2 * self.count if self.sampled else first, self.items)
         rows = round(count * self._rows_per_item)
-        if (self.sampled and count <= self.count) or not can_be_stepped(rows, size):
+        if (self.sampled and count <= self.count) or is_large_system(rows, size):
             return 0
         return count
 
