@@ -31,7 +31,6 @@ __all__ = [
     "Dense",
     "Gram",
     "MatrixFree",
-    "can_be_stepped",
     "is_large",
     "is_large_system",
     "linearise",
@@ -51,7 +50,9 @@ LEAST_DAMPING = 1e-9
 """From which on a damped normal matrix in double precision is as good as a QR decomposition."""
 
 SKETCHED_FROM = 600
-"""Size of a normal matrix from which a step that need not be exact is cheaper by a sketch of it."""
+"""Rows from which, where there are as many weights, a step that need not be exact is cheaper by a sketch.
+
+With more rows than weights the normal matrix of the weights is cheap, and the least eigenvalues matter."""
 
 FORMED_UP_TO = 1e8
 """Entries of a Jacobian that is formed for a sketch: 1.2 GB, in both precisions."""
@@ -206,11 +207,6 @@ def is_large_system(rows: int, weights: int) -> bool:
     return min(rows, weights) ** 2 * max(rows, weights) > DENSE_UP_TO
 
 
-def can_be_stepped(rows: int, weights: int) -> bool:
-    """Whether there is a cheap way for a step on so large a system: by a sketch of its Jacobian."""
-    return rows * weights <= FORMED_UP_TO
-
-
 def linearise(
     problem: LeastSquares, weights: Weights, *, damped: bool = False, exact: bool = True
 ) -> AbstractLinearised:
@@ -225,8 +221,8 @@ def linearise(
     single = jax.tree.leaves(weights)[0].dtype != jnp.result_type(float)
     count = sum(leaf.size for leaf in jax.tree.leaves(weights))
     rows = _count_rows(problem, weights)
-    sketched = damped and not exact and single and min(rows, count) >= SKETCHED_FROM
-    if sketched and mesh is None and can_be_stepped(rows, count):
+    sketched = damped and not exact and single and SKETCHED_FROM <= rows <= count
+    if sketched and mesh is None and rows * count <= FORMED_UP_TO:
         return Sketched(problem.jacobian(weights))
     if is_large(problem, weights) or (mesh is not None and not (damped and double)):
         return MatrixFree(problem, weights)
