@@ -50,9 +50,9 @@ LEAST_DAMPING = 1e-9
 """From which on a damped normal matrix in double precision is as good as a QR decomposition."""
 
 SKETCHED_FROM = 600
-"""Rows from which, where there are as many weights, a step that need not be exact is cheaper by a sketch.
+"""Rows from which, where there are as many weights, a step that need not be exact is by a sketch.
 
-With more rows than weights the normal matrix of the weights is cheap, and the least eigenvalues matter."""
+With more rows than weights the normal matrix of the weights is cheap, and its least eigenvalues matter."""
 
 FORMED_UP_TO = 1e8
 """Entries of a Jacobian that is formed for a sketch: 1.2 GB, in both precisions."""

@@ -96,4 +96,6 @@ def test_levenberg_marquardt_takes_them(monkeypatch):
     )
     found = solve(solver, large, weights)
     assert made == [(60, 80)]
-    np.testing.assert_allclose(found.loss, exact.loss, rtol=1e-2)
+    assert exact.converged
+    assert found.converged
+    assert abs(int(found.steps) - int(exact.steps)) <= 1
