@@ -52,7 +52,7 @@ LEAST_DAMPING = 1e-9
 SKETCHED_FROM = 600
 """Rows from which, where there are as many weights, a step that need not be exact is by a sketch.
 
-With more rows than weights the normal matrix of the weights is cheap, and its least eigenvalues matter."""
+With more rows than weights the normal matrix of the weights is cheap; its least eigenvalues matter."""
 
 FORMED_UP_TO = 1e8
 """Entries of a Jacobian that is formed for a sketch: 1.2 GB, in both precisions."""
