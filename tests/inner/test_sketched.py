@@ -94,7 +94,9 @@ def test_levenberg_marquardt_takes_them(monkeypatch):
     monkeypatch.setattr(
         linearised, "Sketched", lambda J: made.append(J.shape) or sketched.Sketched(J)
     )
-    found = solve(solver, large, weights)
+    solve(solver, large, weights)
+    assert not made
+    found = solve(LevenbergMarquardt(1e-8, 30, sketched=True), large, weights)
     assert made == [(60, 80)]
     assert exact.converged
     assert found.converged

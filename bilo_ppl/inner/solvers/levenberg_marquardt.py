@@ -73,6 +73,8 @@ class LevenbergMarquardt(AbstractInnerSolver):
     ``max_trials`` bounds the dampings tried in one step. A step for which none of them lowers the
     loss ends the solve (not converged, unless the tolerance was reached before). ``momentum`` is the
     part of the last step that is taken again, for steps of which each sees other rows (`for_parts`).
+    ``sketched`` takes steps on 600 rows or more, of as many weights, by conjugate gradients with a sketch
+    of the normal matrix (`bilo_ppl.inner.sketched`): cheaper, but not exact.
     """
 
     tolerance: float
@@ -80,6 +82,7 @@ class LevenbergMarquardt(AbstractInnerSolver):
     damping: float = 1e-4
     max_trials: int = 8
     momentum: float = 0.0
+    sketched: bool = False
 
     def __check_init__(self):
         check_limits(self)
@@ -96,7 +99,7 @@ class LevenbergMarquardt(AbstractInnerSolver):
 
     def step(self, problem: LeastSquares, state: _State) -> _State:
         """Factor the Jacobian, then raise the damping until the loss falls."""
-        system = linearise(problem, state.weights, damped=True, exact=False)
+        system = linearise(problem, state.weights, damped=True, exact=not self.sketched)
 
         def rejected(trial):
             return ~(trial.gain > SUFFICIENT) & (trial.count < self.max_trials)
