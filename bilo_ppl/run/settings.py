@@ -166,6 +166,11 @@ class CommonSettings(abc.ABC):
                 f"--{' and --'.join(sizes)} would shape a network to pretrain, and there is "
                 "none: the operator is numerical, or comes from a file."
             )
+        if self.devices != 1 and not (self.pretrains or self.adapts):
+            raise ValueError(
+                "--devices would spread pretraining and adaptation, and there is neither: the operator "
+                "is numerical, or comes from a file."
+            )
         if self.output_layer:
             self._check_output_layer()
 
@@ -180,11 +185,6 @@ class CommonSettings(abc.ABC):
             raise ValueError(
                 "--fine-tune output-layer solves in one least-squares step and has a derivative of its "
                 "own: leave --operator, --inner and --sensitivity as they are."
-            )
-        if self.devices != 1 and not (self.pretrains or self.adapts):
-            raise ValueError(
-                "--devices would spread pretraining and adaptation, and there is neither: the operator "
-                "is numerical, or comes from a file."
             )
 
     @property
