@@ -13,14 +13,13 @@ from bilo_ppl._types import Theta
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.operators.random_features import choose_random_features
 from bilo_ppl.ppl.data_sites import innermost
-from bilo_ppl.ppl.experiments import first_theta
 from bilo_ppl.ppl.look import look_at
 from bilo_ppl.run.checks import Plan, stand_in
 from bilo_ppl.run.pretraining import save
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.sizes import described
-from bilo_ppl.run.tolerance import tolerance_of
+from bilo_ppl.run.tolerance import theta_of, tolerance_of
 from bilo_ppl.validation.accuracy import Accuracy, PredictionError
 
 __all__ = ["featured"]
@@ -93,9 +92,7 @@ def _others(plan: Plan) -> list[tuple[Theta, dict[str, Any]]]:
             if isinstance(innermost(drawn[name]["fn"]), ImproperUniform)
         }
         seen = look(key=key, values=varied)
-        site = seen.solutions[plan.solutions[0]]
-        theta = site.theta if site.batch is None else first_theta(site.theta, site.batch)
-        found.append((theta, seen.values))
+        found.append((theta_of(plan, seen), seen.values))
     return found
 
 

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from bilo_ppl._compile import jit_once
+from bilo_ppl._types import Theta
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.ppl.experiments import first_theta
-from bilo_ppl.ppl.look import look_at
+from bilo_ppl.ppl.look import ModelLook, look_at
 from bilo_ppl.run.checks import Plan, stand_in
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
@@ -20,6 +21,7 @@ from bilo_ppl.validation.accuracy import NOISE_LIMIT, SIZE_LIMIT, Accuracy, Pred
 __all__ = [
     "HEADROOM",
     "prediction_error",
+    "theta_of",
     "tolerance_at_mode",
     "tolerance_at_prior_draws",
     "tolerance_of",
@@ -55,12 +57,17 @@ def tolerance_at_prior_draws(plan: Plan, error: PredictionError, operator: Local
     found = [math.inf]
     for key in jax.random.split(jax.random.key(plan.settings.seed), PRIOR_DRAWS):
         look = look_at(plan.model(fine), data.model_args, data.model_kwargs, key=key)
-        site = look.solutions[plan.solutions[0]]
-        theta = site.theta if site.batch is None else first_theta(site.theta, site.batch)
+        theta = theta_of(plan, look)
         accuracy = error(operator, theta, look.values)
         if accuracy.worst > 0 and math.isfinite(accuracy.worst):
             found.append(accuracy.tolerance(float(loss(theta))))
     return min(found)
+
+
+def theta_of(plan: Plan, look: ModelLook) -> Theta:
+    """What the first solution of a model was asked for; of several experiments, the first of them."""
+    site = look.solutions[plan.solutions[0]]
+    return site.theta if site.batch is None else first_theta(site.theta, site.batch)
 
 
 def tolerance_of(
