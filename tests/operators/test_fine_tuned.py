@@ -15,11 +15,11 @@ TOLERANCE = 1e-7
 HOME = {"D": jnp.array(2.0)}
 
 
-def made(points=51, width=24):
+def made(points=51, width=24, steps=5):
     key = jax.random.key(0)
     local = bilo.LocalOperator(poisson.problem, {"D": 2.0}, key=key, width=width)
     local = local.with_points(poisson.problem.domain.grid(points)).with_lora(2, key=key)
-    return bilo.FineTuned(local, bilo.LevenbergMarquardt(TOLERANCE, 5), bilo.PartialDerivative())
+    return bilo.FineTuned(local, bilo.LevenbergMarquardt(TOLERANCE, steps), bilo.PartialDerivative())
 
 
 def test_a_scout_is_made_where_the_points_are_many():
@@ -92,7 +92,7 @@ def test_a_correction_follows_a_function_in_theta():
 
 
 def test_solves_look_at_few_points_first_and_at_all_where_these_ask_for_steps():
-    fine = made(points=600)
+    fine = made(points=600, steps=20)
     few = fine.checked_at_few()
     assert len(few.check_points) == 256
     theta = {"D": jnp.array(2.1)}
@@ -116,7 +116,7 @@ def test_solves_look_at_few_points_first_and_at_all_where_these_ask_for_steps():
 
 
 def test_what_cannot_be_solved_at_a_few_points_is_not_tried_at_all_of_them():
-    few = made(points=600).checked_at_few()
+    few = made(points=600, steps=20).checked_at_few()
     far = {"D": jnp.array(1e-4)}
     # Steps that all points would not forgive: their rows are not finite.
     broken = few.operator.with_points(few.operator.points.at[0].set(jnp.nan))
