@@ -2,22 +2,14 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
-import optax
-from jax.sharding import Mesh
 
-from bilo_ppl.inner.lower_level import AbstractSensitivity
-from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
-from bilo_ppl.inner.sharding import device_mesh
-from bilo_ppl.inner.solvers import AbstractInnerSolver, LevenbergMarquardt, OptaxSolver
-from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.operator_file import load_operator
 from bilo_ppl.operators.base import AbstractSolutionOperator
-from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.pde.data import Observations
 from bilo_ppl.ppl.data_sites import check_missing
 from bilo_ppl.ppl.look import ModelLook, look_at
@@ -30,88 +22,13 @@ from bilo_ppl.ppl.model_checks import (
 from bilo_ppl.ppl.site_values import site_values
 from bilo_ppl.run.folder import RunFolder
 from bilo_ppl.run.model_file import ModelFile
+from bilo_ppl.run.plan import USUAL_TOLERANCE, Plan, stand_in, untrained
 from bilo_ppl.run.settings import CommonSettings
-from bilo_ppl.run.sizes import Chosen, sized
+from bilo_ppl.run.sizes import sized
 
 __all__ = ["Plan", "prepare", "stand_in", "untrained"]
 
-USUAL_TOLERANCE = 1e-6
-"""On the loss, until the noise says more."""
-
 S = TypeVar("S", bound=CommonSettings)
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan(Generic[S]):
-    """A run that has passed the checks."""
-
-    settings: S
-    file: ModelFile
-    """With all sizes filled in."""
-    sizes: dict[str, Chosen]
-    """These, and where they are from; what an operator that is loaded has is its own."""
-    observations: Observations
-    folder: RunFolder
-    loaded: LocalOperator | None
-    """The operator of ``--operator-file``."""
-    numerical: AbstractSolutionOperator | None
-    """The numerical operator, if it is the one to sample with."""
-    latent: tuple[str, ...]
-    """Names of the model's sample sites without data."""
-    first_guess: dict[str, Any]
-    """The start of the model file as values of those of these sites that have its names and shapes."""
-    chains_near: dict[str, Any]
-    """What the model file gives as ``init``: values of latent sites."""
-    solutions: tuple[str, ...]
-    """Names of the model's solution sites."""
-    tolerance: float
-    """On the loss of an inner solve: that of the settings, or, once it is known, from the noise."""
-
-    @property
-    def finds_tolerance(self) -> bool:
-        """Whether the tolerance follows from the noise."""
-        settings = self.settings
-        return settings.fine_tuned and settings.tol is None and settings.chosen_inner == "lm"
-
-    def with_tolerance(self, tolerance: float) -> "Plan[S]":
-        """The plan with another tolerance."""
-        return dataclasses.replace(self, tolerance=tolerance)
-
-    @property
-    def mesh(self) -> Mesh | None:
-        """The devices over which rows are spread; None for one."""
-        count = self.settings.devices or jax.device_count()
-        return device_mesh(jax.devices()[:count]) if count > 1 else None
-
-    def solver(self) -> AbstractInnerSolver:
-        """The inner solver of sampling."""
-        return _solver(self.settings, self.tolerance)
-
-    def fine_tuned(self, operator: LocalOperator) -> FineTuned:
-        """A trained operator, with the inner solver and the sensitivity that were asked for."""
-        rank, key = self.settings.rank, jax.random.key(self.settings.seed + 1)
-        # Of one hidden layer there is no increment to have.
-        rank = 0 if self.settings.output_layer else rank
-        return FineTuned(  # pyright: ignore[reportCallIssue]
-            operator=operator.with_lora(rank, key=key),
-            solver=self.solver(),
-            sensitivity=self.sensitivity(),
-        )
-
-    def sensitivity(self) -> AbstractSensitivity:
-        """How the solution is differentiated, in pretraining (which rows there are) and after."""
-        return _sensitivity(self.settings)
-
-    def model(self, operator: AbstractSolutionOperator) -> Callable[..., None]:
-        """The NumPyro model of the data ``(x, y, sigma)`` with an operator put in.
-
-        Its keywords are the ``model_kwargs`` of the observations.
-        """
-
-        def model(x, y, sigma, **kwargs):
-            self.file.model(operator, x, y, sigma, **kwargs)
-
-        return model
 
 
 def prepare(settings: S, file: ModelFile) -> Plan[S]:
@@ -195,19 +112,6 @@ def _numerical(file: ModelFile) -> AbstractSolutionOperator:
     return file.reference()
 
 
-def untrained(plan: Plan) -> LocalOperator:
-    """An operator with random weights: enough to check ranks and shapes."""
-    if plan.loaded is not None:
-        return plan.loaded
-    problem, start = plan.file.problem, plan.file.start
-    return LocalOperator(problem, start, key=jax.random.key(0), **plan.file.architecture)
-
-
-def stand_in(plan: Plan) -> FineTuned:
-    """An operator to look at a model with, where nothing is solved."""
-    return plan.fine_tuned(untrained(plan))
-
-
 def _look(plan: Plan, operator: AbstractSolutionOperator) -> ModelLook:
     """The sites of the model, checked; nothing is solved."""
     looks: list[ModelLook] = []
@@ -242,20 +146,3 @@ def _look(plan: Plan, operator: AbstractSolutionOperator) -> ModelLook:
     except ValueError as error:
         raise ValueError(f"{plan.file.path}: {error}") from error
     return look
-
-
-def _solver(settings: CommonSettings, tolerance: float) -> AbstractInnerSolver:
-    if settings.chosen_inner == "lm":
-        return LevenbergMarquardt(tolerance=tolerance, max_steps=settings.inner_limit)
-    return OptaxSolver(
-        optimiser=optax.adam(1e-3), tolerance=tolerance, max_steps=settings.inner_limit
-    )
-
-
-def _sensitivity(settings: CommonSettings) -> AbstractSensitivity:
-    kinds = {
-        "partial": PartialDerivative,
-        "implicit": ImplicitDifferentiation,
-        "residual-gradient": ResidualGradient,
-    }
-    return kinds[settings.chosen_sensitivity]()

@@ -6,30 +6,13 @@ import abc
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import ClassVar
 
+from bilo_ppl.run.combinations import check_together
+from bilo_ppl.run.errors import BadInputError, RunFailedError, refusing
 from bilo_ppl.run.options import check_options, option
 
 __all__ = ["BadInputError", "CommonSettings", "RunFailedError", "refusing"]
-
-
-class BadInputError(ValueError):
-    """The arguments, the model file or the data cannot be used; nothing was computed or written."""
-
-
-class RunFailedError(Exception):
-    """A stage did not reach what the next one needs; the message says what to do."""
-
-
-@contextmanager
-def refusing() -> Iterator[None]:
-    """Make a `BadInputError` of what a check finds wrong, or cannot read."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise BadInputError(str(error)) from error
 
 
 OPERATOR, RESULTS = "solution operator", "results"
@@ -160,32 +143,7 @@ class CommonSettings(abc.ABC):
     def check(self) -> None:
         """Raise a ``ValueError`` for a value that cannot be meant."""
         check_options(self)
-        sizes = [*self.architecture, *(["points"] if self.points is not None else [])]
-        if sizes and not self.pretrains:
-            raise ValueError(
-                f"--{' and --'.join(sizes)} would shape a network to pretrain, and there is "
-                "none: the operator is numerical, or comes from a file."
-            )
-        if self.devices != 1 and not (self.pretrains or self.adapts):
-            raise ValueError(
-                "--devices would spread pretraining and adaptation, and there is neither: the operator "
-                "is numerical, or comes from a file."
-            )
-        if self.output_layer:
-            self._check_output_layer()
-
-    def _check_output_layer(self) -> None:
-        others = {"depth": self.depth, "fourier": self.fourier, "operator-file": self.operator_file}
-        if given := [name for name, value in others.items() if value is not None]:
-            raise ValueError(
-                f"--fine-tune output-layer takes one layer of random features; --{given[0]} cannot be "
-                "combined with it, --width is their number."
-            )
-        if self.chosen_inner != "lm" or not self.fine_tuned or self.sensitivity != "auto":
-            raise ValueError(
-                "--fine-tune output-layer solves in one least-squares step and has a derivative of its "
-                "own: leave --operator, --inner and --sensitivity as they are."
-            )
+        check_together(self)
 
     @property
     def fine_tuned(self) -> bool:

@@ -9,9 +9,9 @@ import pytest
 import bilo_ppl as bilo
 from bilo_ppl.cli import main
 from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
-from bilo_ppl.run import checks
-from bilo_ppl.run.checks import untrained
+from bilo_ppl.run import plan as plans_of_runs
 from bilo_ppl.run.map import pipeline as map_pipeline
+from bilo_ppl.run.plan import untrained
 from bilo_ppl.run.sample import pipeline as sample_pipeline
 from bilo_ppl.run.settings import RunFailedError
 
@@ -65,9 +65,9 @@ def test_rows_are_spread_over_the_devices_that_are_asked_for(planned, command, m
     )
     assert "there is neither" in capsys.readouterr().err
     plan, one, asked = planned(command), bilo.device_mesh(), []
-    monkeypatch.setattr(checks, "device_mesh", lambda devices: asked.append(devices) or one)
-    monkeypatch.setattr(checks.jax, "device_count", lambda: 3)
-    monkeypatch.setattr(checks.jax, "devices", lambda: ["a", "b", "c"])
+    monkeypatch.setattr(plans_of_runs, "device_mesh", lambda devices: asked.append(devices) or one)
+    monkeypatch.setattr(plans_of_runs.jax, "device_count", lambda: 3)
+    monkeypatch.setattr(plans_of_runs.jax, "devices", lambda: ["a", "b", "c"])
     for given, mesh in ((1, None), (2, one), (0, one)):
         settings = dataclasses.replace(plan.settings, devices=given)
         assert dataclasses.replace(plan, settings=settings).mesh == mesh

@@ -11,10 +11,10 @@ import pytest
 import bilo_ppl as bilo
 from bilo_ppl.estimate import Estimate
 from bilo_ppl.fields import KarhunenLoeve
-from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.map import figures
 from bilo_ppl.run.map.scores import relative_errors
 from bilo_ppl.run.model_file import ModelFile
+from bilo_ppl.run.plan import Plan
 
 SQUARE = bilo.Box((0.0, 2.0), (1.0, 4.0))
 CYLINDER = bilo.space_time(SQUARE, 7.0, start=1.0)

@@ -15,9 +15,9 @@ from bilo_ppl.estimate import Estimate
 from bilo_ppl.estimate.objective import data_sites
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.handlers import replace_operator
-from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.map.scores import is_on_a_line, numerical_solution
 from bilo_ppl.run.map.section import LINE, section
+from bilo_ppl.run.plan import Plan
 
 __all__ = ["draw_estimate_figures"]
 

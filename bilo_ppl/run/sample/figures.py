@@ -15,7 +15,7 @@ from bilo_ppl.diagnostics.plots import (
     plot_solution_band,
     plot_trace,
 )
-from bilo_ppl.run.checks import Plan
+from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.sample.settings import SampleSettings
 from bilo_ppl.validation.posterior_grid import GridPosterior
 
