@@ -22,6 +22,7 @@ from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.pde.points import refined
 from bilo_ppl.pde.problem import Problem
+from bilo_ppl.pde.theta import theta_as
 
 __all__ = ["FeatureTrial", "choose_random_features", "random_features"]
 
@@ -100,5 +101,5 @@ def _losses(operator: OutputLayer, theta: Theta, points: Any) -> tuple[Scalar, S
     """Of the solution at theta: at the collocation points, and at others."""
     _, state, info = operator.solve(theta, operator.init_state())
     local = with_output_weights(operator.operator, state).with_points(points)
-    level = LowerLevel(local, PartialDerivative())
+    level, theta = LowerLevel(local, PartialDerivative()), theta_as(theta, local.dtype)
     return info.loss, level.at(theta).loss(local.weights)

@@ -12,14 +12,17 @@ from bilo_ppl.adaptation.report import Adapted, AdaptReport
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
-from bilo_ppl.run.checks import Plan
-from bilo_ppl.run.features import featured
+from bilo_ppl.pde.linearity import is_linear_in_u
+from bilo_ppl.pde.problem import Problem
+from bilo_ppl.run.features import featured, tolerance_at_estimate
+from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.pretraining import loaded, pretrained, save
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.tolerance import prediction_error, tolerance_at_mode
+from bilo_ppl.validation.accuracy import PredictionError
 
-__all__ = ["Prepared", "adapt_again", "keep_adapted", "make_operator"]
+__all__ = ["WELL_ADAPTED", "Prepared", "adapt_again", "keep_adapted", "make_operator"]
 
 
 Fitted = FineTuned | OutputLayer
@@ -42,6 +45,9 @@ class Prepared(NamedTuple):
 DENSE_UP_TO = 50
 """Unknowns up to which the mass matrix of the sampler is dense."""
 
+WELL_ADAPTED = 0.95
+"""Part of fresh thetas that need no inner step, from which on a few points tell of the others."""
+
 LEAST_READY = 0.5
 """Part of fresh thetas that must need no inner step: with less, sampling is slow and its law in doubt."""
 
@@ -49,29 +55,65 @@ WIDER = 3.0
 """Factor by which a region is widened whose operator did not suffice."""
 
 
-def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepared:
+def make_operator(
+    plan: Plan, record: Record, interrupts: Interrupts, *, features: bool = True
+) -> Prepared:
     """The numerical operator, or a fine-tuned one: loaded or pretrained, and adapted if asked for.
 
-    Raises `RunFailedError` if the tolerance is out of reach at the first guess.
+    ``features`` allows for an output layer where that may do. Raises `RunFailedError` if the tolerance
+    is out of reach at the first guess.
     """
     if plan.numerical is not None:
         record.say("\nThe PDE is solved numerically: nothing to pretrain, adapt or certify.")
         return Prepared(plan.numerical, None, _nowhere)
     error = prediction_error(plan) if plan.finds_tolerance else None
+    if plan.settings.output_layer:
+        return _with_features(plan, record, interrupts, error)
+    if features and error is not None and _is_linear(plan):
+        record.say("\nThe equation is linear in u: a layer of random features is tried first.")
+        try:
+            plan = plan.with_features()
+            return _with_features(plan, record, interrupts, error, must_suffice=True)
+        except RunFailedError as failed:
+            record["features_failed"] = str(failed)
+            record.say(f"\nThat does not do ({failed}): a network is trained.")
+    return _with_network(plan, record, interrupts, error)
+
+
+def _is_linear(plan: Plan) -> bool:
+    file = plan.file
+    own = "network" in file.architecture or type(file.problem).inputs is not Problem.inputs
+    return plan.settings.may_take_features and not own and is_linear_in_u(file.problem, file.start)
+
+
+def _with_network(
+    plan: Plan, record: Record, interrupts: Interrupts, error: PredictionError | None
+) -> Prepared:
     if plan.loaded is not None:
         record.say(f"\nOperator loaded from {plan.settings.operator_file}.")
         fine = loaded(plan, record, plan.loaded, error)
-    elif plan.settings.output_layer:
-        fine = featured(plan, record, interrupts, error)
     else:
         fine = pretrained(plan, record, interrupts, error)
     if not plan.settings.adapts:
         return Prepared(fine, None, _nowhere)
-    if error is None or plan.settings.output_layer:
-        # The solves of an output layer come no nearer where more is asked for.
-        return _adapted(plan, record, interrupts, fine)
-    at_mode = partial(tolerance_at_mode, record, error)
+    at_mode = None if error is None else partial(tolerance_at_mode, record, error)
     return _adapted(plan, record, interrupts, fine, tolerance_at=at_mode)
+
+
+def _with_features(
+    plan: Plan,
+    record: Record,
+    interrupts: Interrupts,
+    error: PredictionError | None,
+    *,
+    must_suffice: bool = False,
+) -> Prepared:
+    layer = featured(plan, record, interrupts, error, must_suffice=must_suffice)
+    if not plan.settings.adapts:
+        return Prepared(layer, None, _nowhere)
+    at_mode = None if error is None else partial(tolerance_at_estimate, record, error, must_suffice)
+    least = WELL_ADAPTED if must_suffice else LEAST_READY
+    return _adapted(plan, record, interrupts, layer, least=least, tolerance_at=at_mode)
 
 
 def adapt_again(
@@ -90,6 +132,7 @@ def _adapted(
     fine: Fitted,
     *,
     stage: str = "adapt",
+    least: float = LEAST_READY,
     **options: Any,
 ) -> Prepared:
     settings = plan.settings
@@ -112,7 +155,7 @@ def _adapted(
         keep_adapted(plan, record, prepared)
     record.say(str(report))
     interrupts.raise_if_any()
-    if report.fraction_ready < LEAST_READY:
+    if report.fraction_ready < least:
         raise RunFailedError(f"the operator cannot be adapted: {_what_is_missing(report)}")
     if report.unseen_loss is not None:
         record.alarm(

@@ -19,7 +19,7 @@ from bilo_ppl.pde.data import Observations
 from bilo_ppl.run.folder import RunFolder
 from bilo_ppl.run.model_file import ModelFile
 from bilo_ppl.run.settings import CommonSettings
-from bilo_ppl.run.sizes import Chosen
+from bilo_ppl.run.sizes import Chosen, sized
 
 __all__ = ["USUAL_TOLERANCE", "Plan", "stand_in", "untrained"]
 
@@ -64,6 +64,13 @@ class Plan(Generic[S]):
     def with_tolerance(self, tolerance: float) -> "Plan[S]":
         """The plan with another tolerance."""
         return dataclasses.replace(self, tolerance=tolerance)
+
+    def with_features(self) -> "Plan[S]":
+        """The plan with the output layer as all that is fine-tuned, where the options leave it open."""
+        settings = dataclasses.replace(self.settings, fine_tune="output-layer")
+        file, sizes = sized(self.file, settings)
+        sizes["points"] = self.sizes["points"]
+        return dataclasses.replace(self, settings=settings, file=file, sizes=sizes)
 
     @property
     def mesh(self) -> Mesh | None:

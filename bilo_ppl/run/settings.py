@@ -18,6 +18,12 @@ __all__ = ["BadInputError", "CommonSettings", "RunFailedError", "refusing"]
 OPERATOR, RESULTS = "solution operator", "results"
 """Titles of groups in the help."""
 
+STEERING = (
+    *("width", "depth", "fourier", "tol", "rank"),
+    *("inner", "max_inner_steps", "sensitivity", "devices"),
+)
+"""Options that say how a network is shaped, trained or fine-tuned."""
+
 
 @dataclasses.dataclass(frozen=True)
 class CommonSettings(abc.ABC):
@@ -96,11 +102,12 @@ class CommonSettings(abc.ABC):
         4, least=0, group=OPERATOR, help="rank of the fine-tuned increments; 0: all weights"
     )
     fine_tune: str = option(
-        "increments",
-        choices=("increments", "output-layer"),
+        "auto",
+        choices=("auto", "increments", "output-layer"),
         group=OPERATOR,
-        help="what a solve may change: low-rank increments, or the output layer alone, on random "
-        "features: for equations linear in u, with many unknowns or unknown functions",
+        help="what a solve may change: low-rank increments of a trained network, or the output layer "
+        "alone, on random features. auto: the output layer where the equation is linear in u and "
+        "features solve it as well as the noise asks, else increments, as where an option shapes them",
     )
     inner: str | None = option(
         "lm",
@@ -159,6 +166,13 @@ class CommonSettings(abc.ABC):
     def output_layer(self) -> bool:
         """Whether the output layer is all that is fine-tuned."""
         return self.fine_tune == "output-layer"
+
+    @property
+    def may_take_features(self) -> bool:
+        """Whether the output layer may be tried: no option shapes a network, or how it is solved for."""
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        left = all(getattr(self, name) == usual[name] for name in STEERING)
+        return self.fine_tune == "auto" and self.pretrains and left
 
     @property
     def architecture(self) -> dict[str, int]:

@@ -19,6 +19,7 @@ from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.validation.accuracy import NOISE_LIMIT, SIZE_LIMIT, Accuracy, PredictionError, rounded
 
 __all__ = [
+    "FAR_TOO_WRONG",
     "HEADROOM",
     "prediction_error",
     "theta_of",

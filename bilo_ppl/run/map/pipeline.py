@@ -11,8 +11,11 @@ from bilo_ppl._files import replacing
 from bilo_ppl.estimate import Estimate, find_map, save_estimate
 from bilo_ppl.estimate.accuracy import EstimateAccuracy, check_estimate
 from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.operators.output_layer import OutputLayer
+from bilo_ppl.pde.data import Observations
 from bilo_ppl.run.checks import Plan, prepare
 from bilo_ppl.run.ending import INTERRUPTED, to_the_end
+from bilo_ppl.run.features import accuracy_of
 from bilo_ppl.run.map.figures import draw_estimate_figures
 from bilo_ppl.run.map.scores import compared_points, relative_errors, table, u_error
 from bilo_ppl.run.map.settings import MapSettings
@@ -55,6 +58,8 @@ class _Job:
         plan, say = self.plan, self.record.say
         say(f"Model {plan.file.path}: unknown {', '.join(plan.file.problem.parameters)}.")
         operator = make_operator(plan, self.record, interrupts).operator
+        if not self._suffices(operator):
+            operator = make_operator(plan, self.record, interrupts, features=False).operator
         self.numerical = plan.numerical
         if self.numerical is None and plan.file.reference is not None:
             self.numerical = plan.file.reference()
@@ -74,24 +79,43 @@ class _Job:
         self.record.status("interrupted in estimate" if interrupted else "finished")
         return INTERRUPTED if interrupted else 0
 
+    def _suffices(self, operator: AbstractSolutionOperator) -> bool:
+        """Whether an operator does at the estimate from the first data, unless it was asked for."""
+        if not isinstance(operator, OutputLayer) or self.settings.output_layer:
+            return True
+        record, site = self.record, self.plan.solutions[0]
+        with record.stage("check features", "Trying the features at an estimate."):
+            try:
+                found = self._found(operator, self.plan.observations)
+                state = found.operator_states[site]
+                accuracy = accuracy_of(self.plan, operator, found.theta(site), state, found.values)
+            except ValueError as error:
+                record.say(f"They do not do: {error}")
+                return False
+        record.say(f"The estimate has {accuracy}.")
+        return accuracy.worst <= 1
+
+    def _found(self, operator: AbstractSolutionOperator, data: Observations) -> Estimate:
+        settings = self.settings
+        return find_map(
+            self.plan.file.model,
+            jax.random.key(settings.seed + 2),
+            operator,
+            *data.model_args,
+            method=settings.method,
+            optimizer=self.optimizer,
+            init=self.plan.first_guess,
+            steps=settings.chosen_steps,
+            progress=not settings.quiet,
+            **data.model_kwargs,
+        )
+
     def _estimate(self, operator: AbstractSolutionOperator, seed: int) -> None:
         settings, file = self.settings, self.plan.file
         data = self.plan.observations if settings.data else file.observations(seed)
-        key = jax.random.key(settings.seed + 2)
-        args = (operator, *data.model_args)
         with self.record.stage(f"estimate {seed}", f"Estimate, data seed {seed}: {data}."):
             try:
-                found = find_map(
-                    file.model,
-                    key,
-                    *args,
-                    method=settings.method,
-                    optimizer=self.optimizer,
-                    init=self.plan.first_guess,
-                    steps=settings.chosen_steps,
-                    progress=not settings.quiet,
-                    **data.model_kwargs,
-                )
+                found = self._found(operator, data)
             except ValueError as error:
                 raise RunFailedError(f"data seed {seed}: {error}") from error
         self.record.say(str(found))

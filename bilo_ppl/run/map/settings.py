@@ -103,6 +103,11 @@ class MapSettings(CommonSettings):
         return False
 
     @property
+    def may_take_features(self) -> bool:
+        """The papers' simultaneous descent is one on all weights."""
+        return super().may_take_features and self.method == "nested"
+
+    @property
     def samples_posterior(self) -> bool:
         """An estimate may have flat priors."""
         return False

@@ -8,10 +8,17 @@ from bilo_ppl._blocks import Ended, Interrupts
 from bilo_ppl.mcmc import BlockSampler
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
+from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.run.checks import Plan, prepare
 from bilo_ppl.run.ending import INTERRUPTED, to_the_end
 from bilo_ppl.run.model_file import load_model
-from bilo_ppl.run.operators import Prepared, adapt_again, keep_adapted, make_operator
+from bilo_ppl.run.operators import (
+    WELL_ADAPTED,
+    Prepared,
+    adapt_again,
+    keep_adapted,
+    make_operator,
+)
 from bilo_ppl.run.record import Clock, Record
 from bilo_ppl.run.sample.kernel import make_kernel
 from bilo_ppl.run.sample.results import Results
@@ -22,9 +29,6 @@ __all__ = ["sample_model"]
 
 BLOCKS = 20
 """Blocks in which the samples are drawn: what Ctrl-C can lose is one of them."""
-
-WELL_ADAPTED = 0.95
-"""Part of fresh thetas that need no inner step, from which on a few points tell of the others."""
 
 
 def sample_model(settings: SampleSettings) -> int:
@@ -93,9 +97,8 @@ def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) 
             "", "The draws contradict the adaptation, which is done again from there:", *found
         )
         record["first_attempt"] = {"contradictions": found, "tolerance": results.tolerance}
-        factor = 1.0 if plan.settings.tol else results.tightening()
         try:
-            again = adapt_again(plan, record, interrupts, prepared, factor)
+            again = _again(plan, record, interrupts, prepared, results)
             results, interrupted = _attempt(plan, record, again)
             found = [] if interrupted else results.contradictions()
         except RunFailedError as error:
@@ -112,6 +115,20 @@ def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) 
         return INTERRUPTED
     record.status("finished")
     return 0
+
+
+def _again(
+    plan: Plan[SampleSettings],
+    record: Record,
+    interrupts: Interrupts,
+    prepared: Prepared,
+    results: Results,
+) -> Prepared:
+    """What is better than an operator whose draws contradict it."""
+    if isinstance(prepared.operator, OutputLayer):
+        return make_operator(plan, record, interrupts, features=False)
+    factor = 1.0 if plan.settings.tol else results.tightening()
+    return adapt_again(plan, record, interrupts, prepared, factor)
 
 
 def _attempt(

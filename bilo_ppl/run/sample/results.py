@@ -12,6 +12,7 @@ from bilo_ppl.network.lora import merge_lora
 from bilo_ppl.network.trainable import count_parameters
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
+from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.record import Record, warn
 from bilo_ppl.run.sample.figures import draw_posterior_figures
@@ -172,7 +173,7 @@ class Results:
         if self.closely is not None and self.plan.settings.adapts:
             steps, missed = over_sites(self.closely)
             # Of an output layer, a step is all that there is to do.
-            if not self.plan.settings.output_layer and np.mean(steps > 0) > MANY_STEPS:
+            if not isinstance(self.operator, OutputLayer) and np.mean(steps > 0) > MANY_STEPS:
                 found.append(f"{np.mean(steps > 0):.0%} of the draws need inner steps.")
             if missed.any():
                 found.append(

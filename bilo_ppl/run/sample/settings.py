@@ -70,6 +70,11 @@ class SampleSettings(CommonSettings):
         return self.adapt and self.fine_tuned and not self.stateful
 
     @property
+    def may_take_features(self) -> bool:
+        """Where adaptation can tell whether they suffice."""
+        return super().may_take_features and self.adapts and not self.accept_unconverged
+
+    @property
     def samples_posterior(self) -> bool:
         """It is what a run is for."""
         return True
