@@ -4,7 +4,8 @@
 
 from noisy values at t = 1 only. The truth is a hat, 2x up to x = 1/2 and 2 - 2x after it; the start is
 sin(pi x). f = softplus(N(x)) x (1 - x) with a small network N is positive and vanishes at the ends;
-the objective is the mean squared misfit plus 1e-2 times the mean of f'^2. The local operator sees
+the objective is the mean squared misfit plus 1e-2 times the mean of f'^2. `bayesian_model` has instead a
+Gaussian random field about the start, with 10 Karhunen-Loeve coefficients. The local operator sees
 f(x) as an auxiliary input.
 """
 
@@ -16,13 +17,14 @@ import numpyro
 import numpyro.distributions as dist
 
 import bilo_ppl as bilo
-from bilo_ppl.fields import NetworkField, zero_output
+from bilo_ppl.fields import KarhunenLoeve, NetworkField, zero_output
 from bilo_ppl.ppl.unknowns import squared_penalty, unknown_function, weight_in_nats
 
 DIFFUSION = 0.01
 SIGMA = 0.001
 REGULARISATION = 1e-2
 ROUGHNESS_POINTS = 401  # so close that no kink of the network between them goes unpenalised
+MODES = 10
 SPACE = bilo.interval(0.0, 1.0)
 
 
@@ -81,6 +83,24 @@ def model(operator, x, y=None, sigma=SIGMA, regularisation=REGULARISATION):
     u = bilo.solution("u", operator, {"f": f})
     weight = weight_in_nats(regularisation, sigma, len(x))
     squared_penalty("roughness", weight, bilo.grad(f), SPACE.grid(ROUGHNESS_POINTS))
+    numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
+
+
+class FirstGuessPlus(eqx.Module):
+    """sin(pi x) and a Gaussian random field that vanishes at the ends."""
+
+    coefficients: jax.Array
+
+    def __call__(self, x):
+        x = jnp.reshape(x[0], ())
+        field = KarhunenLoeve(self.coefficients, transform=lambda v: v, ends="dirichlet")
+        return jnp.sin(jnp.pi * x) + field(x)
+
+
+def bayesian_model(operator, x, y=None, sigma=SIGMA):
+    """The same data; linear in the coefficients, so that the posterior is Gaussian."""
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0).expand([MODES]).to_event(1))
+    u = bilo.solution("u", operator, {"f": FirstGuessPlus(a)})
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 
 

@@ -11,23 +11,30 @@ __all__ = ["KarhunenLoeve"]
 
 
 class KarhunenLoeve(eqx.Module):
-    """``transform(sum_i a_i sqrt(lambda_i) sqrt(2) cos(i pi x))`` on [0, 1], i = 1 ... K.
+    """``transform(sum_i a_i sqrt(lambda_i) phi_i(x))`` on [0, 1], i = 1 ... K.
 
     The eigenvalues ``lambda_i = (pi^2 i^2 + tau^2)^-alpha`` are those of the covariance
-    ``(-Laplace + tau^2)^-alpha`` with Neumann ends, so that independent a_i ~ N(0, 1) make a Gaussian
-    random field. ``transform`` maps it to what the PDE needs, such as ``jnp.exp`` for a positive
-    coefficient.
+    ``(-Laplace + tau^2)^-alpha``, so that independent a_i ~ N(0, 1) make a Gaussian random field. Its
+    ``ends`` are free, with ``phi_i = sqrt(2) cos(i pi x)`` ("neumann"; without the constant), or zero,
+    with ``sqrt(2) sin(i pi x)`` ("dirichlet"). ``transform`` maps it to what the PDE needs, such as
+    ``jnp.exp`` for a positive coefficient.
     """
 
     coefficients: Float[Any, " K"]
     tau: float = eqx.field(static=True, default=3.0)
     alpha: float = eqx.field(static=True, default=1.0)
     transform: Callable = eqx.field(static=True, default=jnp.exp)
+    ends: str = eqx.field(static=True, default="neumann")
+
+    def __check_init__(self):
+        if self.ends not in ("neumann", "dirichlet"):
+            raise ValueError(f"KarhunenLoeve: ends={self.ends!r} must be 'neumann' or 'dirichlet'.")
 
     def __call__(self, x: Any) -> Any:
         """The value at a point ``(1,)`` or a scalar: a scalar."""
         a = jnp.asarray(self.coefficients)
         i = jnp.arange(1, a.shape[-1] + 1, dtype=a.dtype)
         sd = (jnp.pi**2 * i**2 + self.tau**2) ** (-self.alpha / 2)
-        modes = jnp.sqrt(2.0).astype(a.dtype) * jnp.cos(i * jnp.pi * jnp.reshape(x, ()))
+        wave = jnp.cos if self.ends == "neumann" else jnp.sin
+        modes = jnp.sqrt(2.0).astype(a.dtype) * wave(i * jnp.pi * jnp.reshape(x, ()))
         return self.transform(a @ (sd.astype(a.dtype) * modes))

@@ -30,7 +30,10 @@ EXPECTED = {
     "synthetic_data": "a function of a seed that returns a mapping with x (n, d), y (n,) or (n, "
     "components), sigma, and, where there are several, experiment (n,)",
 }
-OPTIONAL = ("truth", "reference", "reference_grid", "exact", "architecture", "init")
+OPTIONAL = (
+    *("truth", "reference", "reference_grid", "exact", "architecture", "init"),
+    "bayesian_model",
+)
 
 INSTALLED = "bilo_ppl_models"
 """The package under which a wheel carries the folder models/."""
@@ -61,6 +64,14 @@ class ModelFile:
     """The solution at ``truth``, a function of a point."""
     init: Any = dataclasses.field(default_factory=dict)
     """Values by sample site near which chains start, in the place of where adaptation has ended."""
+    bayesian_model: Any = None
+    """The model whose posterior is sampled, if `model` is one for point estimates only."""
+
+    def for_sampling(self) -> "ModelFile":
+        """The file with the model whose posterior is sampled as its model."""
+        if self.bayesian_model is None:
+            return self
+        return dataclasses.replace(self, model=self.bayesian_model)
 
     @property
     def default_sigma(self) -> Any:
@@ -205,6 +216,12 @@ def _check(found: ModelFile) -> None:
         refuse("synthetic_data")
     if not callable(found.model) or not _takes_data(found.model):
         refuse("model")
+    bayesian = found.bayesian_model
+    if bayesian is not None and not (callable(bayesian) and _takes_data(bayesian)):
+        raise ValueError(
+            f"{found.path}: bayesian_model is {_described(bayesian)}; it must be a NumPyro "
+            "model, a function bayesian_model(operator, x, y, sigma)."
+        )
     if found.reference is not None and not callable(found.reference):
         raise ValueError(
             f"{found.path}: reference is {_described(found.reference)}; it must be a function "

@@ -34,13 +34,20 @@ def small(**options):
     return NetworkField(INTERVAL, key=jax.random.key(0), **settings)
 
 
-def test_karhunen_loeve_is_its_series():
+@pytest.mark.parametrize(("ends", "wave"), [("neumann", np.cos), ("dirichlet", np.sin)])
+def test_karhunen_loeve_is_its_series(ends, wave):
     a = np.array([0.3, -1.2, 0.5])
     x = 0.37
     series = sum(
-        a[i - 1] * np.sqrt(2 / (np.pi**2 * i**2 + 9)) * np.cos(i * np.pi * x) for i in (1, 2, 3)
+        a[i - 1] * np.sqrt(2 / (np.pi**2 * i**2 + 9)) * wave(i * np.pi * x) for i in (1, 2, 3)
     )
-    np.testing.assert_allclose(KarhunenLoeve(a)(jnp.array([x])), np.exp(series), rtol=1e-12)
+    found = KarhunenLoeve(a, ends=ends)(jnp.array([x]))
+    np.testing.assert_allclose(found, np.exp(series), rtol=1e-12)
+
+
+def test_other_ends_are_refused():
+    with pytest.raises(ValueError, match="ends='periodic' must be"):
+        KarhunenLoeve(np.ones(2), ends="periodic")
 
 
 def test_the_lift_of_a_network_field_holds_for_any_weights():

@@ -6,9 +6,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from bilo_ppl.run import MapSettings, SampleSettings, estimate_model, sample_model
+from bilo_ppl.run import MapSettings, SampleSettings, estimate_model, operators, sample_model
+from bilo_ppl.run.map import pipeline
 from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.settings import BadInputError
+from bilo_ppl.validation.accuracy import NOISE_LIMIT, Accuracy, PredictionError
 
 MODEL = pathlib.Path(__file__).parents[2] / "benchmarks" / "gallery" / "source_coefficients.py"
 
@@ -40,6 +42,95 @@ def test_a_run_finds_a_gaussian_posterior(gaussian, tmp_path):
     for i, found in enumerate(record["summary"].values()):
         assert abs(found["mean"] - mean[i]) < 0.15 * sd[i]
         assert abs(found["sd"] / sd[i] - 1) < 0.12
+
+
+def test_features_are_tried_first_where_the_equation_is_linear(gaussian, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert sample_model(SampleSettings(MODEL, out=out, samples=300, warmup=200, chains=2)) == 0
+    assert "linear in u" in capsys.readouterr().out
+    record = json.loads((out / "run.json").read_text())
+    assert "pretrain" not in record["cpu_seconds"]
+    assert not record.get("alarms")
+    mean, sd = gaussian
+    found = [entry["mean"] for entry in record["summary"].values()]
+    assert np.all(np.abs(found - mean) < 0.25 * sd)
+
+
+class TrainingError(Exception):
+    """Raised where a network would be trained."""
+
+
+class GivenError(PredictionError):
+    """Errors in units of what is allowed, one after the other."""
+
+    def __init__(self, worst):
+        self.left = iter(worst)
+
+    def __call__(self, operator, theta, values=None):
+        return Accuracy(next(self.left) * NOISE_LIMIT, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("worst", "message"),
+    [
+        ([2.0, 0.1, 0.1, 0.1, 0.1], "the first guess has"),
+        ([0.1, 2.0, 0.1, 2.0, 2.0], "do not do at most prior draws"),
+        ([0.1, 0.1, 0.1, 0.1, 0.1, 2.0], "the point estimate has"),
+    ],
+)
+def test_a_network_is_trained_where_features_do_not_do(monkeypatch, tmp_path, worst, message):
+    def train(*_):
+        raise TrainingError
+
+    monkeypatch.setattr(operators, "prediction_error", lambda _: GivenError(worst))
+    monkeypatch.setattr(operators, "pretrained", train)
+    with pytest.raises(TrainingError):
+        sample_model(SampleSettings(MODEL, out=tmp_path / "out", quiet=True))
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert message in record["features_failed"]
+    # Nobody is warned of what was only tried.
+    assert not record.get("alarms")
+
+
+@pytest.mark.parametrize("worst", [0.5, 2.0])
+def test_an_estimate_is_looked_at_before_features_are_kept(monkeypatch, tmp_path, worst):
+    def train(*_):
+        raise TrainingError
+
+    monkeypatch.setattr(operators, "pretrained", train)
+    monkeypatch.setattr(pipeline, "accuracy_of", lambda *_: Accuracy(worst * NOISE_LIMIT, 0.0))
+    settings = MapSettings(MODEL, out=tmp_path / "out", quiet=True, seeds=1)
+    if worst > 1:
+        with pytest.raises(TrainingError):
+            estimate_model(settings)
+    else:
+        assert estimate_model(settings) == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"width": 20},
+        {"tol": 1e-5},
+        {"rank": 0},
+        {"max_inner_steps": 3},
+        {"inner": "adam"},
+        {"sensitivity": "implicit"},
+        {"devices": 2},
+        {"fine_tune": "increments"},
+        {"adapt": False},
+        {"sampler": "bilo-nuts"},
+        {"operator": "numerical"},
+    ],
+)
+def test_features_are_not_tried_where_an_option_asks_for_a_network(options):
+    assert SampleSettings(MODEL).may_take_features
+    assert not SampleSettings(MODEL, **options).may_take_features
+
+
+def test_features_are_not_tried_in_a_descent_on_all_weights():
+    assert MapSettings(MODEL).may_take_features
+    assert not MapSettings(MODEL, method="simultaneous").may_take_features
 
 
 def test_an_estimate_is_that_of_the_gaussian(gaussian, tmp_path):

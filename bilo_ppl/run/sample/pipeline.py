@@ -39,7 +39,7 @@ def sample_model(settings: SampleSettings) -> int:
     """
     started = Clock()
     with refusing():
-        plan = prepare(settings, load_model(settings.model))
+        plan = prepare(settings, load_model(settings.model).for_sampling())
     with plan.folder:
         record = Record(plan.folder, settings)
         record.took("check", started)
