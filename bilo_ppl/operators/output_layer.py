@@ -18,7 +18,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_factor, cho_solve
+from jax.lax.linalg import cholesky
+from jax.scipy.linalg import cho_solve
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
@@ -119,9 +120,10 @@ class OutputLayer(AbstractSolutionOperator):
         flat, factor, steps = self._minimised(fixed, start.ravel())
         flat, factor = jax.lax.stop_gradient((flat, factor))
         loss = jnp.sum(self.level.rows(fixed, flat) ** 2)
-        converged = (loss <= self.tolerance) & jnp.isfinite(loss)
-        finite = jnp.isfinite(loss)
-        otherwise = jnp.where(finite, StopReason.STUCK, StopReason.NOT_FINITE)
+        finite, known = jnp.isfinite(loss), self.level.knows(fixed, flat)
+        converged = (loss <= self.tolerance) & finite & known
+        otherwise = jnp.where(known, StopReason.STUCK, StopReason.INVALID)
+        otherwise = jnp.where(finite, otherwise, StopReason.NOT_FINITE)
         info = SolveInfo.of(steps, loss, converged, otherwise)
         # A Newton step that hardly moves, for the sake of its derivative.
         moved = flat - cho_solve((factor, True), self._gradient(theta, flat))
@@ -136,7 +138,7 @@ class OutputLayer(AbstractSolutionOperator):
         """Weights of least objective, the factor of its Hessian there, and the number of steps."""
         if self.linear:
             rows, J = self.level.rows(theta, flat), self.level.jacobian(theta, flat)
-            factor = self._factor(J.T @ J)
+            factor = self._factor(_lower_gram(J))
             away = flat - self.init_state().ravel()
             return (
                 flat - cho_solve((factor, True), J.T @ rows + self.ridge * away),
@@ -148,7 +150,8 @@ class OutputLayer(AbstractSolutionOperator):
         return flat, self._factor(hessian - self.ridge * jnp.eye(flat.size)), steps
 
     def _factor(self, normal: Any) -> Any:
-        return cho_factor(normal + self.ridge * jnp.eye(len(normal)), lower=True)[0]
+        """Of a normal matrix without the ridge, of which the lower triangle counts."""
+        return cholesky(normal + self.ridge * jnp.eye(len(normal)), symmetrize_input=False)
 
     def _objective(self, theta: Theta, flat: Any) -> Scalar:
         away = flat - self.init_state().ravel()
@@ -161,7 +164,7 @@ class OutputLayer(AbstractSolutionOperator):
         def step(carry):
             flat, value, count, _ = carry
             J, gradient = self.level.jacobian(theta, flat), self._gradient(theta, flat)
-            full = cho_solve((self._factor(J.T @ J), True), gradient)
+            full = cho_solve((self._factor(_lower_gram(J)), True), gradient)
             lengths = 0.5 ** jnp.arange(HALVINGS)
             tried = jax.vmap(lambda s: objective(flat - s * full))(lengths)
             best = jnp.nanargmin(jnp.where(jnp.isfinite(tried), tried, jnp.inf))
@@ -232,3 +235,11 @@ class OutputLayer(AbstractSolutionOperator):
         reached = loss <= self.tolerance
         report = FitReport(loss, {"residual": loss}, 0, reached, self.tolerance, 0.0, [(0, loss)])
         return self, report
+
+
+def _lower_gram(J: Float[Array, "rows p"]) -> Float[Array, "p p"]:
+    """``J.T @ J`` less its upper right quarter, which a factorisation does not look at."""
+    half = J.shape[1] // 2
+    first, second = J.T[:half], J.T[half:]
+    top = jnp.pad(first @ first.T, ((0, 0), (0, len(second))))
+    return jnp.concatenate([top, second @ J])

@@ -111,7 +111,8 @@ def _tolerance(
         found.append((error(operator.settled(theta, state, key=key).operator, theta, values), loss))
     finite = [entry for entry in found if np.isfinite(entry[0].worst)]
     accuracy, loss = max(finite or found, key=lambda entry: entry[0].worst)
-    return max(tolerance_of(record, accuracy, loss), 2 * max(losses))
+    after = f"At the worst of {len(tried)} thetas the features end"
+    return max(tolerance_of(record, accuracy, loss, after=after), 2 * max(losses))
 
 
 @jit_once

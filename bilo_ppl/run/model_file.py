@@ -30,7 +30,7 @@ EXPECTED = {
     "synthetic_data": "a function of a seed that returns a mapping with x (n, d), y (n,) or (n, "
     "components), sigma, and, where there are several, experiment (n,)",
 }
-OPTIONAL = ("truth", "reference", "reference_grid", "exact", "architecture", "init")
+OPTIONAL = ("truth", "reference", "reference_grid", "exact", "architecture", "init", "scores")
 
 INSTALLED = "bilo_ppl_models"
 """The package under which a wheel carries the folder models/."""
@@ -61,6 +61,8 @@ class ModelFile:
     """The solution at ``truth``, a function of a point."""
     init: Any = dataclasses.field(default_factory=dict)
     """Values by sample site near which chains start, in the place of where adaptation has ended."""
+    scores: Any = None
+    """From an estimated theta to numbers by name: further columns of the table of ``bilo-ppl map``."""
 
     @property
     def default_sigma(self) -> Any:
@@ -209,6 +211,11 @@ def _check(found: ModelFile) -> None:
         raise ValueError(
             f"{found.path}: reference is {_described(found.reference)}; it must be a function "
             "without arguments that returns a solution operator."
+        )
+    if found.scores is not None and not callable(found.scores):
+        raise ValueError(
+            f"{found.path}: scores is {_described(found.scores)}; it must be a function of theta that "
+            "returns numbers by name."
         )
     _check_architecture(found)
     check_problem(found.problem, found.start)

@@ -76,8 +76,9 @@ def tolerance_of(
     loss: float,
     at_draws: Callable[[], float] | None = None,
     dtype: Any = jnp.float64,
+    after: str = "At the first guess pretraining ends",
 ) -> float:
-    """The tolerance that the noise asks for; it is at least what pretraining has reached.
+    """The tolerance that the noise asks for; it is at least what pretraining, or ``after``, has reached.
 
     ``at_draws()`` is asked where the solution at the first guess says little. For a network of single
     precision, ``dtype``, the tolerance is at least 1e-9: what may be reached at a first guess is seldom
@@ -98,7 +99,7 @@ def tolerance_of(
         )
     if found.worst > 1:
         record.alarm(
-            f"At the first guess pretraining ends with {found}, at a loss of {loss:.1e}: less than "
+            f"{after} with {found}, at a loss of {loss:.1e}: less than "
             f"the noise asks for ({NOISE_LIMIT} sigma, {SIZE_LIMIT} of its size). A larger network, "
             "more points or a first guess at which the PDE is easier may help."
         )

@@ -14,7 +14,13 @@ from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.run.checks import Plan, prepare
 from bilo_ppl.run.ending import INTERRUPTED, to_the_end
 from bilo_ppl.run.map.figures import draw_estimate_figures
-from bilo_ppl.run.map.scores import compared_points, relative_errors, table, u_error
+from bilo_ppl.run.map.scores import (
+    compared_points,
+    own_scores,
+    relative_errors,
+    table,
+    u_error,
+)
 from bilo_ppl.run.map.settings import MapSettings
 from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.operators import make_operator
@@ -129,6 +135,7 @@ class _Job:
             "seed": seed,
             "theta": {n: np.asarray(v).tolist() for n, v in found.values.items()},
             "relative_error": errors,
+            "scores": own_scores(file, found.theta(site)) if self.settings.data is None else {},
             "u_relative_error": error,
             "cpu_seconds": float(found.history.cpu_seconds[-1]),
             "steps": found.history.steps,
@@ -153,6 +160,10 @@ class _Job:
             "relative_error": {
                 name: _spread([score["relative_error"][name] for score in scores]) for name in names
             },
+        }
+        content["scores"] = {
+            name: _spread([score["scores"][name] for score in scores])
+            for name in scores[0]["scores"]
         }
         for name in ("u_relative_error", "cpu_seconds", "data_loss", "inner_loss"):
             values = [score[name] for score in scores]
