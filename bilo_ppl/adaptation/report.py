@@ -52,8 +52,8 @@ class AdaptReport(NamedTuple):
     def __str__(self) -> str:
         reached = "" if self.ready else "; not ready"
         line = (
-            f"{100 * self.fraction_ready:.1f} % of {self.fresh} fresh thetas are solved by the features as "
-            f"they are (worst loss {self.worst_loss:.1e}, tolerance {self.tolerance:.0e}), "
+            f"{100 * self.fraction_ready:.1f} % of {self.fresh} fresh thetas are solved by the features "
+            f"as they are (worst loss {self.worst_loss:.1e}, tolerance {self.tolerance:.0e}), "
             f"{self.cpu_seconds:.1f} CPU s{reached}"
             if self.nothing_fitted
             else f"{100 * self.fraction_ready:.1f} % of {self.fresh} fresh thetas need no inner step "

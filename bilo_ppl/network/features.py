@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
-from bilo_ppl._types import Point, Points
+from bilo_ppl._types import Key, Point, Points
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.lora import merge_lora
 from bilo_ppl.network.mlp import MLP
@@ -26,8 +26,10 @@ __all__ = [
     "Jets",
     "blinded",
     "features",
+    "is_one_layer",
     "output_weights",
     "taylor_value",
+    "with_more_features",
     "with_output_weights",
 ]
 
@@ -76,6 +78,47 @@ def with_output_weights(
         (weights[:, :-1].astype(operator.dtype), weights[:, -1].astype(operator.dtype)),
     )
     return eqx.tree_at(lambda o: o.network, operator, network)
+
+
+def is_one_layer(operator: LocalOperator) -> bool:
+    """Whether the features are units of one hidden layer, which sees the point itself."""
+    network = _plain(operator)
+    return len(network.layers) == 2 and network.frequencies is None
+
+
+def with_more_features(operator: LocalOperator, more: float, *, key: Key) -> LocalOperator:
+    """A blinded operator of one hidden layer with ``more`` times as many units beside its own.
+
+    The new ones are as steep as its own in the root mean square, or half as steep again, and lie
+    anywhere; there are at most half as many in all as collocation points. Their weights are zero.
+    """
+    network = _plain(operator)
+    first, last = network.layers
+    own, sides = first.weight.shape
+    count = max(0, min(math.ceil(more * own), len(operator.points) // 2 - own))
+    key_slope, key_place = jax.random.split(key)
+    size = jnp.sqrt(jnp.mean(first.weight**2))
+    steeper = 1 + 0.5 * (jnp.arange(count) % 2)[:, None]
+    slopes = size * steeper * jax.random.normal(key_slope, (count, sides), first.weight.dtype)
+    places = jax.random.uniform(key_place, slopes.shape, slopes.dtype, -1.0, 1.0)
+    nothing = jnp.zeros((last.weight.shape[0], count), last.weight.dtype)
+    return eqx.tree_at(
+        lambda o: (
+            o.network.layers[0].weight,
+            o.network.layers[0].bias,
+            o.network.layers[1].weight,
+            o.network.modulations,
+            o.embedding.matrix,
+        ),
+        eqx.tree_at(lambda o: o.network, operator, network),
+        (
+            jnp.concatenate([first.weight, slopes]),
+            jnp.concatenate([first.bias, -jnp.sum(slopes * places, axis=1)]),
+            jnp.concatenate([last.weight, nothing], axis=1),
+            [type(m)(own + count, 0, first.weight.dtype) for m in network.modulations],
+            jnp.zeros((own + count, operator.embedding.matrix.shape[1]), first.weight.dtype),
+        ),
+    )
 
 
 def _plain(operator: LocalOperator) -> MLP:
