@@ -5,16 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from bilo_ppl._types import Point, Points
+from bilo_ppl._types import Points
 from bilo_ppl.pde.domain import Box
 
 __all__ = ["bubble", "edge_points", "without_corners"]
 
 
-def bubble(domain: Box, x: Point) -> Any:
-    """The product of (x_i - a_i)(b_i - x_i) over the coordinates of space: zero on the boundary only.
+def bubble(domain: Box, x: Any) -> Any:
+    """The product of (x_i - a_i)(b_i - x_i), at a point ``(d,)``, over the coordinates of space.
 
-    ``lift = bubble(domain, x) * raw`` keeps a solution at zero there, at all times.
+    It is zero on the boundary only: ``lift = bubble(domain, x) * raw`` keeps a solution at zero there, at
+    all times.
     """
     sides = [(x[i] - domain.lower[i]) * (domain.upper[i] - x[i]) for i in domain.space]
     return math.prod(sides[1:], start=sides[0])

@@ -16,7 +16,7 @@ from bilo_ppl.inner.output_level import OutputLevel
 from bilo_ppl.inner.stop_reason import StopReason
 from bilo_ppl.network.features import Jets, output_weights
 from bilo_ppl.operators.output_layer import _lower_gram
-from bilo_ppl.operators.random_features import choose_random_features
+from bilo_ppl.operators.random_features import choose_random_features, random_features
 
 X = np.linspace(0.05, 0.95, 13)[:, None]
 
@@ -298,6 +298,27 @@ def test_a_tightened_operator_starts_from_its_state(linear):
         weights = weights if given.ndim == 2 else jax.tree.map(lambda leaf: leaf[0], weights)
         started = tight.operator.with_weights(weights).field(theta)
         np.testing.assert_allclose(jax.vmap(started)(X), jax.vmap(field)(X), rtol=1e-6)
+
+
+def test_features_of_one_layer_are_compared_with_more_of_them():
+    local = random_features(Diffusion(), START, count=8, scale=2.0, key=jax.random.key(0))
+    operator = bilo.OutputLayer(local, START, tolerance=1e-1)
+    theta = {"a": jnp.array(2.0), "b": jnp.array(3.0)}
+    wanted = jax.vmap(lambda x: exact(x, theta))(X)
+    off = float(jnp.abs(values(operator, 2.0, 3.0)[0] - wanted).max())
+    for better in (operator.tightened(100.0, 5), operator.corrected_near(theta, 100.0, 5)):
+        assert isinstance(better, bilo.OutputLayer)
+        assert better.tolerance == pytest.approx(1e-2)
+        assert better.level.shape == (1, 8 + 12 + 1)
+        assert len(better.operator.points) > 2 * len(local.points)
+        own = better.operator.network.layers[0]
+        np.testing.assert_array_equal(own.weight[:8], operator.operator.network.layers[0].weight)
+        np.testing.assert_array_equal(own.bias[:8], operator.operator.network.layers[0].bias)
+        u, info = values(better, 2.0, 3.0)
+        assert info.converged
+        assert float(jnp.abs(u - wanted).max()) < 0.1 * off
+        states = jnp.stack([operator.init_state()] * 3)
+        assert operator.state_for(better, states).shape == (3, 1, 21)
 
 
 def test_random_features_have_the_scale_that_leaves_the_least_between_the_points():

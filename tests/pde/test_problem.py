@@ -278,7 +278,7 @@ class Permeable(bilo.Problem):
 def test_what_must_be_positive_is_looked_at():
     check_problem(Permeable(), {"c": -0.5})
     with pytest.raises(ValueError, match=r"A must be positive.* at 2 of 9 collocation points"):
-        check_problem(Permeable(), {"c": -1.1})
+        check_problem(Permeable(), {"c": -1.2})
 
     class OfParameter(Permeable):
         positive = ("c",)
