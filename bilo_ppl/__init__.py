@@ -43,6 +43,7 @@ from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.operators.random_features import choose_random_features
 from bilo_ppl.pde.calculus import divergence, grad, laplacian, partial
 from bilo_ppl.pde.domain import Box, interval, space_time, time_interval
+from bilo_ppl.pde.edges import bubble, edge_points, without_corners
 from bilo_ppl.pde.image import ImageDomain, image_domain
 from bilo_ppl.pde.points import graded, hammersley, masked, refined
 from bilo_ppl.pde.problem import Problem
@@ -96,12 +97,14 @@ __all__ = [
     "StatefulPotential",
     "StopReason",
     "adapt",
+    "bubble",
     "certify",
     "check_model",
     "choose_random_features",
     "device_mesh",
     "distances",
     "divergence",
+    "edge_points",
     "field_weights",
     "find_map",
     "fit_field",
@@ -142,4 +145,5 @@ __all__ = [
     "unknown_function",
     "warm_start",
     "weight_in_nats",
+    "without_corners",
 ]

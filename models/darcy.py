@@ -4,8 +4,9 @@
     A = 3 + 9 sigmoid(20 phi),   phi = sum_ij a_ij sqrt(lambda_ij) 2 cos(i pi x) cos(j pi y),
 
 i, j = 1 ... 8, with lambda_ij = (pi^2 (i^2 + j^2) + 9)^-2 and independent a_ij ~ N(0, 1): a mixture of
-two kinds of rock, with the permeabilities 3 and 12. ``Darcy(smooth)`` has A = exp(phi), a log-Gaussian
-field. Data are 31 x 31 noisy values of u. In `darcy_estimate` the unknown is a function.
+two kinds of rock, with the permeabilities 3 and 12. ``Darcy(smooth)``, the problem of `darcy_smooth`, has
+the log-Gaussian field A = exp(phi). Data are 31 x 31 noisy values of u. In `darcy_estimate` the unknown
+is a function.
 
 The equation is linear in u: it is enough to fine-tune the output layer (`bilo_ppl.OutputLayer`).
 """
@@ -52,26 +53,29 @@ class Darcy(bilo.Problem):
     parameters = ("a",)
     components = 1
     domain = bilo.Box((0.0, 0.0), (1.0, 1.0))
+    positive = ("A",)
 
     @property
     def points(self):
-        grid = self.domain.grid(self.n, self.n)
-        return bilo.masked(grid, ((grid > 0) & (grid < 1)).any(axis=1))
+        return bilo.without_corners(self.domain, self.domain.grid(self.n, self.n))
 
     def permeability(self, theta):
         """A, a function of a point ``(2,)``."""
         return lambda x: self.kind(expansion(theta["a"], x))
+
+    def fields(self, theta):
+        return {"A": self.permeability(theta)}
 
     def residual(self, u, x, theta):
         A = self.permeability(theta)
         return bilo.divergence(lambda y: A(y) * bilo.grad(u)(y))(x) + SOURCE
 
     def lift(self, x, raw, theta):
-        return x[0] * (1 - x[0]) * x[1] * (1 - x[1]) * raw
+        return bilo.bubble(self.domain, x) * raw
 
     def boundary(self, theta):
-        ends = np.array([[0.0, 0.3], [1.0, 0.6], [0.2, 0.0], [0.7, 1.0], [0.0, 0.0], [1.0, 1.0]])
-        return ends, np.zeros(len(ends))
+        edges = bilo.edge_points(self.domain)
+        return edges, np.zeros(len(edges))
 
 
 def expansion(a, x):

@@ -33,6 +33,7 @@ SMALL = {  # reference operators that compile and run fast
     "burgers": lambda: burgers.reference(nodes=51),
     "darcy": lambda: darcy.reference(cells=8),
     "darcy_estimate": lambda: darcy_estimate.reference(cells=8),
+    "darcy_smooth": lambda: load_model("darcy_smooth").reference(cells=8),
     "fisher_kpp": lambda: fisher_kpp.reference(nodes=21),
     "gene_expression": lambda: gene_expression.reference(nodes=51),
     "glioblastoma": lambda: glioblastoma.reference(steps=8),

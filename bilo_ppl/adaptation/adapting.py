@@ -159,6 +159,7 @@ def adapt(
         inverse_mass_matrix=source.variances,
         positions=source.positions,
         unravel=sites.unravel,
+        about_mode=source.about_mode,
     )
 
 

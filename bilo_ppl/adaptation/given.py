@@ -28,6 +28,7 @@ class FromBatch:
 
     variances: Any = None
     positions: Any = None
+    about_mode: Any = None
     settled = True
     elsewhere: OtherMode | None = None
     notes: tuple[str, ...] = ()

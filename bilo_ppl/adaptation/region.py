@@ -39,7 +39,7 @@ FARTHEST = 2.0
 # One object: another one would compile everything again.
 _GAUSS_NEWTON = gauss_newton()
 
-FEW = 50
+FEW = 100
 """Unknowns up to which the Gauss-Newton Hessian is looked at."""
 
 UNKNOWN_SD = 0.1
@@ -56,6 +56,8 @@ class Region:
     """U at the mean, with the Jacobian."""
     note: str
     """How it was found, for a person."""
+    guessed: bool = False
+    """Whether the covariance is of unit shape for want of a better one."""
 
     def draw(self, seed: int, count: int, spread: float) -> Float[np.ndarray, "count dim"]:
         """Positions from the Gaussian, without its farthest tails, widened by a factor."""
@@ -172,10 +174,11 @@ def _region(estimate: Estimate) -> tuple[Region, bool]:
         # Noise of solves is in differences of gradients, and hardly in products of first derivatives.
         covariance = gauss_newton_covariance(estimate) if len(flat) <= FEW else None
         note = f"{at}; the Gaussian about it is by first derivatives: {cause}"
+        guessed = covariance is None
         if covariance is None:
             covariance = UNKNOWN_SD**2 * np.eye(len(flat))
             note = f"{at}; no Gaussian about it: {cause}"
-        return Region(flat, covariance, estimate.energy, note), False
+        return Region(flat, covariance, estimate.energy, note, guessed), False
     return Region(found.mean, found.covariance, found.energy, at), True
 
 

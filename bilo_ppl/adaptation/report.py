@@ -39,6 +39,11 @@ class AdaptReport(NamedTuple):
     """Another mode that the chains have not been near, in words."""
 
     @property
+    def nothing_fitted(self) -> bool:
+        """Whether the operators were left as they are: features that stay need no fit."""
+        return bool(self.fits) and not any(fit.steps for fit in self.fits)
+
+    @property
     def unseen_loss(self) -> float | None:
         """Loss between the collocation points after the last fits, if points do not suffice for one."""
         last = self.fits[-(len(self.fits) // self.rounds) :]
@@ -47,7 +52,11 @@ class AdaptReport(NamedTuple):
     def __str__(self) -> str:
         reached = "" if self.ready else "; not ready"
         line = (
-            f"{100 * self.fraction_ready:.1f} % of {self.fresh} fresh thetas need no inner step "
+            f"{100 * self.fraction_ready:.1f} % of {self.fresh} fresh thetas are solved by the features "
+            f"as they are (worst loss {self.worst_loss:.1e}, tolerance {self.tolerance:.0e}), "
+            f"{self.cpu_seconds:.1f} CPU s{reached}"
+            if self.nothing_fitted
+            else f"{100 * self.fraction_ready:.1f} % of {self.fresh} fresh thetas need no inner step "
             f"(worst loss {self.worst_loss:.1e}, tolerance {self.tolerance:.0e}) after {self.rounds} "
             f"consolidations over {self.thetas} thetas, {self.cpu_seconds:.1f} CPU s{reached}"
         )
@@ -73,17 +82,23 @@ class Adapted:
     positions: Float[np.ndarray, "n dim"] | None
     """Flat unconstrained positions that the chains visited, one chain after the other; None without."""
     unravel: Callable
+    about_mode: Float[np.ndarray, "dim dim"] | None = None
+    """Covariance of the Gaussian about the point estimate; None without one."""
 
     @property
     def covariance(self) -> Float[np.ndarray, "dim dim"] | None:
         """Covariance of the unconstrained sites, for a kernel with ``dense_mass=True``.
 
-        In the order of their names, and drawn a little towards independence, since short chains know
-        few directions well; None where there are no variances.
+        In the order of their names, and drawn a little towards that of the Gaussian about the mode, or
+        towards independence, since short chains know few directions well; None where there are no
+        variances.
         """
         if self.inverse_mass_matrix is None or self.positions is None:
             return None
-        found = covariance_of(self.positions, np.diag(self.inverse_mass_matrix))
+        known = np.diag(self.inverse_mass_matrix)
+        if self.about_mode is not None:
+            known = self.about_mode
+        found = covariance_of(self.positions, known)
         np.fill_diagonal(found, self.inverse_mass_matrix)
         return found
 

@@ -149,6 +149,12 @@ class FromPosterior:
         return self.visited.of(slice(None)).var(axis=0)
 
     @property
+    def about_mode(self) -> Any:
+        """Covariance of the Gaussian about the mode; None where nothing is known of it."""
+        known = self.region is not None and not self.region.guessed
+        return self.region.covariance if known and self.region is not None else None
+
+    @property
     def positions(self) -> Any:
         """All positions visited, one chain after the other."""
         return None if self.visited is None else self.visited.of(slice(None))

@@ -85,11 +85,12 @@ def _reference_line(ax: Axes, reference: tuple[Any, Any], draws: np.ndarray) -> 
     ax.set_xlim(max(low, min(x[0], draws.min())), min(high, max(x[-1], draws.max())))
 
 
-def plot_trace(draws: Mapping[str, Any], warmup: int = 0) -> Figure:
+def plot_trace(draws: Mapping[str, Any], warmup: int = 0, of: int | None = None) -> Figure:
     """Traces of every scalar in ``draws`` (``(chains, draws, ...)`` by name), one colour a chain.
 
     The first ``warmup`` draws of each chain are marked as warm-up. At most 12 scalars are drawn,
-    and the title says how many there are.
+    and the title says how many there are; where they are those of ``of`` scalars that have the fewest
+    effective draws, it says that.
     """
     scalars = scalar_draws(draws)
     if not scalars:
@@ -109,7 +110,10 @@ def plot_trace(draws: Mapping[str, Any], warmup: int = 0) -> Figure:
     axes[-1].set_xlabel("draw")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     legend_above(axes[0], columns=5)
-    if len(scalars) > MAX_ROWS:
+    if of is not None and of > len(shown):
+        title = f"the {len(shown)} of {of} parameters with the fewest effective draws"
+        figure.suptitle(title, fontsize="medium")
+    elif len(scalars) > MAX_ROWS:
         figure.suptitle(f"the first {MAX_ROWS} of {len(scalars)} parameters", fontsize="medium")
     return figure
 

@@ -1,12 +1,13 @@
-"""Features of a network, the inputs of its output layer, and their Taylor polynomials at points.
+"""Features of a network, the inputs of its output layer, and their derivatives at points.
 
 Where only the output layer is fine-tuned, and the features do not depend on theta, all that a residual at
-a point can ask of them is known beforehand: their derivatives there. A polynomial with the same
-derivatives takes the place of the network.
+a point can ask of them is known beforehand: their derivatives there. A Taylor polynomial takes the place
+of the network.
 """
 
 import math
 from functools import partial
+from itertools import combinations_with_replacement
 from typing import Any
 
 import equinox as eqx
@@ -15,13 +16,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
-from bilo_ppl._types import Point, Points
+from bilo_ppl._types import Key, Point, Points
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.lora import merge_lora
 from bilo_ppl.network.mlp import MLP
 from bilo_ppl.network.modulation import close_modulations
 
-__all__ = ["Polynomials", "blinded", "features", "output_weights", "with_output_weights"]
+__all__ = [
+    "Jets",
+    "blinded",
+    "features",
+    "is_one_layer",
+    "output_weights",
+    "taylor_value",
+    "with_more_features",
+    "with_output_weights",
+]
 
 BATCH = 64
 """Points whose derivatives are computed side by side."""
@@ -46,16 +56,10 @@ def blinded(operator: LocalOperator) -> LocalOperator:
 
 def features(operator: LocalOperator, x: Point) -> Float[Array, " features"]:
     """What the output layer of a blinded operator sees at a point ``(d,)``, with a one for its bias."""
-    network = _plain(operator)
-    size = network.layers[-1].weight.shape[1]
-    bare = eqx.tree_at(
-        lambda n: (n.layers[-1].weight, n.layers[-1].bias),
-        network,
-        (jnp.eye(size, dtype=operator.dtype), jnp.zeros(size, operator.dtype)),
-    )
     inputs = operator.problem.domain.normalise(x)
     nothing = jnp.zeros(len(operator.embedding.matrix), operator.dtype)
-    return jnp.concatenate([bare(inputs, nothing), jnp.ones(1, operator.dtype)])
+    hidden = _plain(operator).hidden(inputs, nothing)
+    return jnp.concatenate([hidden, jnp.ones(1, operator.dtype)])
 
 
 def output_weights(operator: LocalOperator) -> Float[Array, "components features"]:
@@ -76,6 +80,47 @@ def with_output_weights(
     return eqx.tree_at(lambda o: o.network, operator, network)
 
 
+def is_one_layer(operator: LocalOperator) -> bool:
+    """Whether the features are units of one hidden layer, which sees the point itself."""
+    network = _plain(operator)
+    return len(network.layers) == 2 and network.frequencies is None
+
+
+def with_more_features(operator: LocalOperator, more: float, *, key: Key) -> LocalOperator:
+    """A blinded operator of one hidden layer with ``more`` times as many units beside its own.
+
+    The new ones are as steep as its own in the root mean square, or half as steep again, and lie
+    anywhere; there are at most half as many in all as collocation points. Their weights are zero.
+    """
+    network = _plain(operator)
+    first, last = network.layers
+    own, sides = first.weight.shape
+    count = max(0, min(math.ceil(more * own), len(operator.points) // 2 - own))
+    key_slope, key_place = jax.random.split(key)
+    size = jnp.sqrt(jnp.mean(first.weight**2))
+    steeper = 1 + 0.5 * (jnp.arange(count) % 2)[:, None]
+    slopes = size * steeper * jax.random.normal(key_slope, (count, sides), first.weight.dtype)
+    places = jax.random.uniform(key_place, slopes.shape, slopes.dtype, -1.0, 1.0)
+    nothing = jnp.zeros((last.weight.shape[0], count), last.weight.dtype)
+    return eqx.tree_at(
+        lambda o: (
+            o.network.layers[0].weight,
+            o.network.layers[0].bias,
+            o.network.layers[1].weight,
+            o.network.modulations,
+            o.embedding.matrix,
+        ),
+        eqx.tree_at(lambda o: o.network, operator, network),
+        (
+            jnp.concatenate([first.weight, slopes]),
+            jnp.concatenate([first.bias, -jnp.sum(slopes * places, axis=1)]),
+            jnp.concatenate([last.weight, nothing], axis=1),
+            [type(m)(own + count, 0, first.weight.dtype) for m in network.modulations],
+            jnp.zeros((own + count, operator.embedding.matrix.shape[1]), first.weight.dtype),
+        ),
+    )
+
+
 def _plain(operator: LocalOperator) -> MLP:
     network = merge_lora(operator.network)
     if not isinstance(network, MLP):
@@ -86,36 +131,51 @@ def _plain(operator: LocalOperator) -> MLP:
     return network
 
 
-class Polynomials(eqx.Module):
-    """Taylor polynomials of the features, one about each of some points ``(n, d)``."""
+class Jets(eqx.Module):
+    """All partial derivatives of the features up to an order at some points ``(n, d)``."""
 
     points: Float[Array, "n d"]
-    derivatives: tuple[Float[Array, "n features ..."], ...]
-    """By order: values, gradients, second derivatives, ..."""
+    table: Float[Array, "jets features n"]
+    """Points come last: products with it then run along them."""
+    axes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
+    """Along which axes each of them is taken, none for the value."""
 
     @classmethod
-    def of(cls, operator: LocalOperator, points: Points, order: int) -> "Polynomials":
+    def of(cls, operator: LocalOperator, points: Points, order: int) -> "Jets":
         """With derivatives up to an ``order``, computed once."""
         points = jnp.asarray(points, operator.dtype)
-        return cls(points, _tabulated(operator, points, order))
+        return cls(points, _tabulated(operator, points, order), _axes(points.shape[1], order))
 
-    @staticmethod
-    def value(
-        derivatives: tuple[Any, ...], weights: Float[Array, "components features"], step: Any
-    ) -> Float[Array, " components"]:
-        """The raw output, as far from the point as ``step`` says, by the derivatives at one point."""
-        total: Any = 0.0
-        for order, table in enumerate(derivatives):
-            term = jnp.tensordot(weights, table, 1)
-            for _ in range(order):
-                term = term @ step
-            total = total + term / math.factorial(order)
-        return total
+
+def taylor_value(
+    jet: Float[Array, "components jets"], axes: tuple[tuple[int, ...], ...], step: Any
+) -> Float[Array, " components"]:
+    """What has the derivatives ``jet`` at a point, as far from it as ``step`` ``(d,)`` says."""
+    terms = []
+    for along in axes:
+        # Step to the power of the multi-index, over its factorial.
+        repeats = math.prod(math.factorial(along.count(axis)) for axis in set(along))
+        power: Any = jnp.ones((), step.dtype)
+        for axis in along:
+            power = power * step[axis]
+        terms.append(power / repeats)
+    return jet @ jnp.stack(terms)
+
+
+def _axes(dimension: int, order: int) -> tuple[tuple[int, ...], ...]:
+    orders = range(order + 1)
+    return tuple(a for k in orders for a in combinations_with_replacement(range(dimension), k))
 
 
 @jit_once
-def _tabulated(operator: LocalOperator, points: Any, order: int) -> tuple[Any, ...]:
+def _tabulated(operator: LocalOperator, points: Any, order: int) -> Any:
     functions: list[Any] = [partial(features, operator)]
     for _ in range(order):
         functions.append(jax.jacfwd(functions[-1]))
-    return tuple(jax.lax.map(f, points, batch_size=BATCH) for f in functions)
+    axes = _axes(points.shape[1], order)
+
+    def at_point(x):
+        tensors = [f(x) for f in functions]
+        return jnp.stack([tensors[len(along)][(..., *along)] for along in axes])
+
+    return jnp.moveaxis(jax.lax.map(at_point, points, batch_size=BATCH), 0, -1)

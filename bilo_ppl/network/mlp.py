@@ -91,16 +91,25 @@ class MLP(eqx.Module):
 
         Without ``t`` nothing is modulated, as at home, where t is zero.
         """
+        return self.layers[-1](self.hidden(x, e, t))
+
+    def hidden(
+        self,
+        x: Float[Array, " d"],
+        e: Float[Array, " width"],
+        t: Float[Array, " inputs"] | None = None,
+    ) -> Float[Array, " width"]:
+        """What the last layer sees there."""
         if self.frequencies is not None:
             phase = jax.lax.stop_gradient(self.frequencies.value) @ x
             x = jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
-        first, *hidden, last = self.layers
+        first, *hidden, _ = self.layers
         scaled, *scalings = self.modulations
         h = scaled(jnp.tanh(first(x) + e), t)
         for layer, scaled in zip(hidden, scalings, strict=True):
             new = scaled(jnp.tanh(layer(h)), t)
             h = new + h if self.residual else new
-        return last(h)
+        return h
 
     def shifted(self, e: Float[Array, " width"]) -> "MLP":
         """The same network with an embedding that is smaller by ``e``: the first bias takes it over."""

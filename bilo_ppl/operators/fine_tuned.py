@@ -146,7 +146,7 @@ class FineTuned(AbstractSolutionOperator):
         the gaps.
         """
         solver = LevenbergMarquardt(self.loss_tolerance / factor, max_steps)
-        return FineTuned(self._refined, solver, PartialDerivative(), self.row_weights)
+        return FineTuned(self.refined_operator, solver, PartialDerivative(), self.row_weights)
 
     def corrected_near(self, theta: Theta, factor: float, max_steps: int) -> "FineTuned | None":
         """As `tightened`, by steps with one linearisation, at ``theta`` and the stored weights.
@@ -156,7 +156,7 @@ class FineTuned(AbstractSolutionOperator):
         the modulations are taken; None where these are too many too.
         """
         key, sensitivity = jax.random.key(0), PartialDerivative()
-        local = self._refined.with_lora(0, key=key)
+        local = self.refined_operator.with_lora(0, key=key)
         fixed = theta_as(theta, local.dtype)
         level = LowerLevel(local, sensitivity, self.row_weights)
         if is_large(level.at(fixed), local.weights):
@@ -171,7 +171,7 @@ class FineTuned(AbstractSolutionOperator):
         return FineTuned(local.tangent(fixed), solver, sensitivity, self.row_weights)
 
     @property
-    def _refined(self) -> LocalOperator:
+    def refined_operator(self) -> LocalOperator:
         """In default precision, at five times as many points, most of which no fit has seen.
 
         Of many, twice as many have to do.

@@ -18,7 +18,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_factor, cho_solve
+from jax.lax.linalg import cholesky
+from jax.scipy.linalg import cho_solve
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
@@ -28,7 +29,13 @@ from bilo_ppl.inner.output_level import OutputLevel, output_level
 from bilo_ppl.inner.sensitivity import PartialDerivative
 from bilo_ppl.inner.solvers import LevenbergMarquardt
 from bilo_ppl.inner.stop_reason import StopReason
-from bilo_ppl.network.features import blinded, output_weights, with_output_weights
+from bilo_ppl.network.features import (
+    blinded,
+    is_one_layer,
+    output_weights,
+    with_more_features,
+    with_output_weights,
+)
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.operators.fine_tuned import FineTuned
@@ -42,6 +49,12 @@ RIDGE = 4.0
 
 ENOUGH = 1e-6
 """Part of the objective below which a predicted decrease is nothing."""
+
+MORE = 1.5
+"""Features, in units of its own, that a better operator has beside them."""
+
+LESS = 10.0
+"""How many times smaller the loss of a better operator has to be."""
 
 HALVINGS = 4
 """How often a step that does not lower the objective is halved."""
@@ -62,6 +75,8 @@ class OutputLayer(AbstractSolutionOperator):
     """
 
     level: OutputLevel
+    at: Theta
+    """Where it was made."""
     tolerance: float
     ridge: Scalar
     max_steps: int = eqx.field(static=True)
@@ -82,7 +97,7 @@ class OutputLayer(AbstractSolutionOperator):
             )
         operator = blinded(operator).astype(jnp.result_type(float))
         theta = admit(operator.problem, theta, operator.dtype)
-        self.level = output_level(operator, theta)
+        self.level, self.at = output_level(operator, theta), theta
         self.tolerance, self.max_steps = tolerance, max_steps
         self.linear = self.level.is_linear(theta)
         self.ridge = RIDGE * jnp.finfo(operator.dtype).eps * self.level.trace(theta)
@@ -119,9 +134,10 @@ class OutputLayer(AbstractSolutionOperator):
         flat, factor, steps = self._minimised(fixed, start.ravel())
         flat, factor = jax.lax.stop_gradient((flat, factor))
         loss = jnp.sum(self.level.rows(fixed, flat) ** 2)
-        converged = (loss <= self.tolerance) & jnp.isfinite(loss)
-        finite = jnp.isfinite(loss)
-        otherwise = jnp.where(finite, StopReason.STUCK, StopReason.NOT_FINITE)
+        finite, known = jnp.isfinite(loss), self.level.knows(fixed, flat)
+        converged = (loss <= self.tolerance) & finite & known
+        otherwise = jnp.where(known, StopReason.STUCK, StopReason.INVALID)
+        otherwise = jnp.where(finite, otherwise, StopReason.NOT_FINITE)
         info = SolveInfo.of(steps, loss, converged, otherwise)
         # A Newton step that hardly moves, for the sake of its derivative.
         moved = flat - cho_solve((factor, True), self._gradient(theta, flat))
@@ -136,7 +152,7 @@ class OutputLayer(AbstractSolutionOperator):
         """Weights of least objective, the factor of its Hessian there, and the number of steps."""
         if self.linear:
             rows, J = self.level.rows(theta, flat), self.level.jacobian(theta, flat)
-            factor = self._factor(J.T @ J)
+            factor = self._factor(_lower_gram(J))
             away = flat - self.init_state().ravel()
             return (
                 flat - cho_solve((factor, True), J.T @ rows + self.ridge * away),
@@ -148,7 +164,8 @@ class OutputLayer(AbstractSolutionOperator):
         return flat, self._factor(hessian - self.ridge * jnp.eye(flat.size)), steps
 
     def _factor(self, normal: Any) -> Any:
-        return cho_factor(normal + self.ridge * jnp.eye(len(normal)), lower=True)[0]
+        """Of a normal matrix without the ridge, of which the lower triangle counts."""
+        return cholesky(normal + self.ridge * jnp.eye(len(normal)), symmetrize_input=False)
 
     def _objective(self, theta: Theta, flat: Any) -> Scalar:
         away = flat - self.init_state().ravel()
@@ -161,7 +178,7 @@ class OutputLayer(AbstractSolutionOperator):
         def step(carry):
             flat, value, count, _ = carry
             J, gradient = self.level.jacobian(theta, flat), self._gradient(theta, flat)
-            full = cho_solve((self._factor(J.T @ J), True), gradient)
+            full = cho_solve((self._factor(_lower_gram(J)), True), gradient)
             lengths = 0.5 ** jnp.arange(HALVINGS)
             tried = jax.vmap(lambda s: objective(flat - s * full))(lengths)
             best = jnp.nanargmin(jnp.where(jnp.isfinite(tried), tried, jnp.inf))
@@ -194,19 +211,40 @@ class OutputLayer(AbstractSolutionOperator):
         local = self.operator.with_lora(0, key=jax.random.key(0))
         return FineTuned(local, solver, PartialDerivative())
 
-    def tightened(self, factor: float, max_steps: int) -> FineTuned:
-        """All weights, at more points: the features are part of the error."""
-        return self._all_weights.tightened(factor, max_steps)
+    def tightened(self, factor: float, max_steps: int) -> "OutputLayer | FineTuned":
+        """More features at more points, or all weights there: the features are part of the error."""
+        richer = self._with_more_features(self.at, factor)
+        return self._all_weights.tightened(factor, max_steps) if richer is None else richer
 
     def state_for(self, tight: Any, state: Weights) -> Weights:
         """All weights of a network with the output layer ``state``, or a batch of them."""
         if state.ndim > 2:
             return jax.vmap(lambda one: self.state_for(tight, one))(state)
+        if isinstance(tight, OutputLayer):
+            # One step leads from any weights to the solution.
+            return tight.init_state()
         return with_output_weights(tight.operator, jnp.asarray(state)).weights
 
-    def corrected_near(self, theta: Theta, factor: float, max_steps: int) -> FineTuned | None:
-        """The same, by corrections that are linear in all weights."""
-        return self._all_weights.corrected_near(theta, factor, max_steps)
+    def corrected_near(
+        self, theta: Theta, factor: float, max_steps: int
+    ) -> "OutputLayer | FineTuned | None":
+        """The same, or by corrections that are linear in all weights."""
+        richer = self._with_more_features(theta, factor)
+        return (
+            self._all_weights.corrected_near(theta, factor, max_steps) if richer is None else richer
+        )
+
+    def _with_more_features(self, theta: Theta, factor: float) -> "OutputLayer | None":
+        """The minimiser again, in one step; None where that is not so, or features have several layers.
+
+        No step leads further than features do. A loss ten times smaller, about a third of the error, is
+        enough to see what the error of the fewer features was.
+        """
+        if not self.linear or not is_one_layer(self.operator):
+            return None
+        finer = self._all_weights.refined_operator
+        local = with_more_features(finer, MORE, key=jax.random.key(0))
+        return OutputLayer(local, theta, tolerance=self.tolerance / min(factor, LESS))
 
     @property
     def can_be_fitted(self) -> bool:
@@ -232,3 +270,11 @@ class OutputLayer(AbstractSolutionOperator):
         reached = loss <= self.tolerance
         report = FitReport(loss, {"residual": loss}, 0, reached, self.tolerance, 0.0, [(0, loss)])
         return self, report
+
+
+def _lower_gram(J: Float[Array, "rows p"]) -> Float[Array, "p p"]:
+    """``J.T @ J`` less its upper right quarter, which a factorisation does not look at."""
+    half = J.shape[1] // 2
+    first, second = J.T[:half], J.T[half:]
+    top = jnp.pad(first @ first.T, ((0, 0), (0, len(second))))
+    return jnp.concatenate([top, second @ J])

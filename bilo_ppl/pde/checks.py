@@ -73,6 +73,7 @@ def check_problem(problem: Problem, theta: Theta) -> None:
     _check_values(name, "lift", lifted, points, problem.components)
     _check_values(name, "residual", residuals, points, None)
     _check_boundary(problem, theta, dtype)
+    _check_positive(problem, theta, xs)
 
 
 def _check_component_names(problem: Problem) -> None:
@@ -113,6 +114,26 @@ def _check_values(name, what, values, points, components):
             f"{name}.{what} is not finite at {bad.sum()} of {len(points)} collocation points, the "
             f"first at x = {points[bad][0]}, for a smooth trial solution at the given theta."
         )
+
+
+def _check_positive(problem: Problem, theta: Theta, xs: Any) -> None:
+    """What has to be positive, at the given theta and the collocation points."""
+    name, found = type(problem).__name__, {**theta, **problem.fields(theta)}
+    for entry in problem.positive:
+        if entry not in found:
+            raise ValueError(
+                f"{name}.positive names {entry!r}; theta and the problem's fields have {sorted(found)}."
+            )
+        value = found[entry]
+        values = np.asarray(jit_once(jax.vmap(value))(xs) if callable(value) else value)
+        wrong = ~(np.isfinite(values) & (values > 0))
+        if wrong.any():
+            where = "collocation points" if callable(value) else "entries"
+            raise ValueError(
+                f"{name}: {entry} must be positive, but at the given theta it is not at {wrong.sum()} "
+                f"of {wrong.size} {where}, the first time {values[wrong][0]:g}. Give another first "
+                "guess, or an unknown of which it is a positive function, such as its logarithm."
+            )
 
 
 def _check_boundary(problem: Problem, theta: Theta, dtype: Any) -> None:

@@ -39,6 +39,10 @@ class Problem(eqx.Module):
     component_names: ClassVar[tuple[str, ...]] = ()
     """Optional names of the components, for columns of data and for figures."""
 
+    positive: ClassVar[tuple[str, ...]] = ()
+    """Names of those entries of theta, or of `fields`, that must be positive, as a permeability: a first
+    guess where they are not is refused."""
+
     def residual(self, u: Field, x: Point, theta: Theta) -> Any:
         """PDE residual at x: a scalar, or ``(m,)`` for a system."""
         raise NotImplementedError(f"{type(self).__name__} must define residual(u, x, theta).")
@@ -57,6 +61,14 @@ class Problem(eqx.Module):
     def conditions(self, u: Field, theta: Theta) -> Mapping[str, Rows]:
         """Further least-squares rows by name (jumps, soft boundary values), unscaled."""
         return {}
+
+    def fields(self, theta: Theta) -> Mapping[str, Field]:
+        """The unknown functions of x that theta stands for, by name: what figures show of it.
+
+        By default those entries that are functions. A problem whose theta holds coefficients of a
+        function gives that function.
+        """
+        return {name: theta[name] for name in self.parameters if callable(theta[name])}
 
     def inputs(self, x: Point, theta: Theta) -> Any:
         """What the network sees of a point; by default the point, mapped to [-1, 1]."""

@@ -156,7 +156,8 @@ def _tolerance(record: Record, found: list[Accuracy], losses: list[float]) -> fl
         for accuracy, loss in zip(found, losses, strict=True)
         if accuracy.worst <= FAR_TOO_WRONG
     ]
-    return max(tolerance_of(record, found[0], losses[0]), 2 * max(near, default=0.0))
+    after = "At the first guess the features end"
+    return max(tolerance_of(record, found[0], losses[0], after=after), 2 * max(near, default=0.0))
 
 
 def tolerance_at_estimate(

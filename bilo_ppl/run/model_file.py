@@ -33,6 +33,7 @@ EXPECTED = {
 OPTIONAL = (
     *("truth", "reference", "reference_grid", "exact", "architecture", "init"),
     "bayesian_model",
+    "scores",
 )
 
 INSTALLED = "bilo_ppl_models"
@@ -64,6 +65,8 @@ class ModelFile:
     """The solution at ``truth``, a function of a point."""
     init: Any = dataclasses.field(default_factory=dict)
     """Values by sample site near which chains start, in the place of where adaptation has ended."""
+    scores: Any = None
+    """From an estimated theta to numbers by name: further columns of the table of ``bilo-ppl map``."""
     bayesian_model: Any = None
     """The model whose posterior is sampled, if `model` is one for point estimates only."""
 
@@ -226,6 +229,11 @@ def _check(found: ModelFile) -> None:
         raise ValueError(
             f"{found.path}: reference is {_described(found.reference)}; it must be a function "
             "without arguments that returns a solution operator."
+        )
+    if found.scores is not None and not callable(found.scores):
+        raise ValueError(
+            f"{found.path}: scores is {_described(found.scores)}; it must be a function of theta that "
+            "returns numbers by name."
         )
     _check_architecture(found)
     check_problem(found.problem, found.start)

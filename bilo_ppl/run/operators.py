@@ -42,7 +42,7 @@ class Prepared(NamedTuple):
     """How adaptation went; None without."""
 
 
-DENSE_UP_TO = 50
+DENSE_UP_TO = 100
 """Unknowns up to which the mass matrix of the sampler is dense."""
 
 WELL_ADAPTED = 0.95

@@ -14,7 +14,7 @@ from bilo_ppl.inner.solvers import LevenbergMarquardt
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.operator_file import save_operator
 from bilo_ppl.operators.fine_tuned import FineTuned
-from bilo_ppl.run.checks import Plan
+from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.sizes import described

@@ -13,7 +13,7 @@ from bilo_ppl._types import Theta
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.ppl.experiments import first_theta
 from bilo_ppl.ppl.look import ModelLook, look_at
-from bilo_ppl.run.checks import Plan, stand_in
+from bilo_ppl.run.plan import Plan, stand_in
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.validation.accuracy import NOISE_LIMIT, SIZE_LIMIT, Accuracy, PredictionError, rounded
@@ -77,8 +77,9 @@ def tolerance_of(
     loss: float,
     at_draws: Callable[[], float] | None = None,
     dtype: Any = jnp.float64,
+    after: str = "At the first guess pretraining ends",
 ) -> float:
-    """The tolerance that the noise asks for; it is at least what pretraining has reached.
+    """The tolerance that the noise asks for; it is at least what pretraining, or ``after``, has reached.
 
     ``at_draws()`` is asked where the solution at the first guess says little. For a network of single
     precision, ``dtype``, the tolerance is at least 1e-9: what may be reached at a first guess is seldom
@@ -99,7 +100,7 @@ def tolerance_of(
         )
     if found.worst > 1:
         record.alarm(
-            f"At the first guess pretraining ends with {found}, at a loss of {loss:.1e}: less than "
+            f"{after} with {found}, at a loss of {loss:.1e}: less than "
             f"the noise asks for ({NOISE_LIMIT} sigma, {SIZE_LIMIT} of its size). A larger network, "
             "more points or a first guess at which the PDE is easier may help."
         )

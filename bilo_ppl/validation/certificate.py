@@ -13,6 +13,9 @@ KL_LIMIT, EFFECTIVE_LIMIT, SHAPE_LIMIT = 0.01, 0.95, 0.7
 ERROR_LIMIT = 0.05
 """Error of the energy (sd) below which a heavy tail does no harm: k-hat knows no scale."""
 
+MANY, SHOWN = 12, 6
+"""Parameters beyond which only a few are listed, and how many."""
+
 UNSOLVED_LIMIT, LEFT_OUT_LIMIT = 0.5, 0.1
 """Fractions of draws beyond which agreement shows nothing: those whose better solution fell short of
 its tolerance, and those that have none."""
@@ -120,13 +123,27 @@ class Certificate:
             f"fraction {self.effective_fraction:.3f}, PSIS k-hat {self._shape}, median loss "
             f"{self.achieved_loss:.1e}",
         ]
-        for name, (sampled, corrected) in self.means.items():
+        for name in self._shown:
+            sampled, corrected = self.means[name]
             sd, corrected_sd = self.sds[name]
             lines.append(
                 f"  {name}: {sampled:.5g} +- {sd:.3g} as sampled, {corrected:.5g} +- "
                 f"{corrected_sd:.3g} corrected"
             )
+        if len(self._shown) < len(self.means):
+            lines.append(
+                f"  (the {SHOWN} of {len(self.means)} parameters that would move farthest)"
+            )
         return "\n".join(lines)
+
+    @property
+    def _shown(self) -> list[str]:
+        """All parameters; of many, those that the correction moves farthest."""
+        if len(self.means) <= MANY:
+            return list(self.means)
+        moved = {n: abs(a - b) / (self.sds[n][0] or np.inf) for n, (a, b) in self.means.items()}
+        farthest = sorted(moved, key=lambda name: -moved[name])[:SHOWN]
+        return [name for name in self.means if name in farthest]
 
     @property
     def _shape(self) -> str:

@@ -16,6 +16,7 @@ from bilo_ppl.adaptation.given import FromBatch
 from bilo_ppl.adaptation.report import Adapted, AdaptReport
 from bilo_ppl.adaptation.sources import FromPosterior
 from bilo_ppl.inner import consolidation
+from bilo_ppl.inner.fitting import FitReport
 from bilo_ppl.operators import fine_tuned
 from models import poisson
 
@@ -92,6 +93,17 @@ def test_the_covariance_is_that_of_the_positions_with_little_taken_off():
     few = Adapted({}, report, np.ones(2), np.array([[0.0, 0.0], [2.0, 2.0]]), dict).covariance
     assert np.linalg.eigvalsh(few).min() > 0.5
     assert Adapted({}, report, None, positions, dict).covariance is None
+    # What is known of the mode takes the place of independence.
+    known, pair = np.array([[1.0, 0.8], [0.8, 1.0]]), np.array([[0.0, 0.0], [2.0, 2.0]])
+    found = Adapted({}, report, np.ones(2), pair, dict, about_mode=known).covariance
+    assert 0.75 < found[0, 1] < 1.1
+
+
+def test_features_that_stay_are_not_said_to_be_fitted():
+    fit = FitReport(1e-3, {}, 0, True, 1e-2, 0.0, [])
+    report = AdaptReport(1.0, 2e-3, 1, 40, 8, [fit], 1e-2, True, (), 1.0)
+    assert "8 fresh thetas are solved by the features as they are" in str(report)
+    assert "no inner step" in str(report._replace(fits=[fit._replace(steps=3)]))
 
 
 @pytest.mark.parametrize(("large", "part"), [(False, 100), (True, 1.5)])

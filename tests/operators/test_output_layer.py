@@ -12,9 +12,11 @@ import pytest
 from numpyro.infer.util import potential_energy
 
 import bilo_ppl as bilo
+from bilo_ppl.inner.output_level import OutputLevel
 from bilo_ppl.inner.stop_reason import StopReason
-from bilo_ppl.network.features import output_weights
-from bilo_ppl.operators.random_features import choose_random_features
+from bilo_ppl.network.features import Jets, output_weights
+from bilo_ppl.operators.output_layer import _lower_gram
+from bilo_ppl.operators.random_features import choose_random_features, random_features
 
 X = np.linspace(0.05, 0.95, 13)[:, None]
 
@@ -183,12 +185,76 @@ def test_a_nonlinear_problem_is_iterated():
 
 
 def test_fourth_derivatives_are_found_to_be_asked_for(linear):
-    assert len(linear.level.table.derivatives) == 3
+    assert linear.level.axes == ((), (0,), (0, 0))
     beam = made(Beam)
-    assert len(beam.level.table.derivatives) == 5
+    assert len(beam.level.axes) == 5
     u, _ = values(beam, 0.5, 2.0)
     wanted = 3.0 * (X[:, 0] * (1 - X[:, 0])) ** 2 / 24
     np.testing.assert_allclose(u, wanted, atol=1e-4 * wanted.max())
+
+
+def test_only_what_the_residual_asks_for_is_kept(linear):
+    """(1 + a x) u'' + a u', with u = x (1 - x) N: two combinations of N, N' and N'', others at each x."""
+    level, local = linear.level, linear.operator
+    assert level.basis.shape == (61, 3, 2)
+    whole = OutputLevel.whole(local, Jets.of(local, local.points, 2))
+    theta = {"a": jnp.array(3.7), "b": jnp.array(-2.0)}
+    flat = jax.random.normal(jax.random.key(0), (whole.shape[1],))
+    size = float(jnp.abs(whole.rows(theta, flat)).max())
+    np.testing.assert_allclose(level.rows(theta, flat), whole.rows(theta, flat), atol=1e-9 * size)
+    J = whole.jacobian(theta, flat)
+    np.testing.assert_allclose(level.jacobian(theta, flat), J, atol=1e-9 * float(jnp.abs(J).max()))
+    by_jax = jax.jacrev(lambda w: whole.rows(theta, w))(flat)
+    np.testing.assert_allclose(J, by_jax, atol=1e-9 * float(jnp.abs(J).max()))
+    assert level.knows(theta, flat)
+
+
+def test_a_theta_that_asks_for_more_is_no_solution():
+    class Switched(Diffusion):
+        def residual(self, u, x, theta):
+            more = jnp.where(theta["a"] > 1e6, theta["a"] * u(x), 0.0)
+            return bilo.laplacian(u)(x) + theta["b"] + more
+
+        def lift(self, x, raw, theta):
+            return raw
+
+    local = bilo.LocalOperator(Switched(), START, key=jax.random.key(0), width=8)
+    operator = bilo.OutputLayer(local, START, tolerance=1e9)
+    assert operator.level.basis.shape == (61, 3, 1)
+    assert values(operator, 2.0, 1.0)[1].converged
+    info = values(operator, 1e7, 1.0)[1]
+    assert not info.converged
+    assert info.reason == StopReason.INVALID
+
+
+def test_a_residual_of_several_rows_has_its_jacobian():
+    class First(bilo.Problem):
+        """v' = -a w, w' = b v: a system, and two rows at a point."""
+
+        parameters, components = ("a", "b"), 2
+        domain = bilo.interval(0.0, 1.0)
+        points = domain.grid(9)
+
+        def residual(self, u, x, theta):
+            v, w = u(x)
+            dv, dw = bilo.partial(u, 0)(x)
+            return jnp.stack([dv + theta["a"] * w, dw - theta["b"] * v])
+
+    local = bilo.LocalOperator(First(), START, key=jax.random.key(0), width=4, dtype=float)
+    level = bilo.OutputLayer(local, START, tolerance=1.0).level
+    assert level.basis.shape == (9, 3, 2)
+    theta = {"a": jnp.array(1.5), "b": jnp.array(0.5)}
+    flat = jax.random.normal(jax.random.key(1), (10,))
+    wanted = jax.jacrev(lambda w: level.rows(theta, w))(flat)
+    np.testing.assert_allclose(level.jacobian(theta, flat), wanted, atol=1e-12)
+    u = level.solution(theta, flat)
+    exact = jax.vmap(lambda x: First().residual(u, x, theta))(jnp.asarray(First.points))
+    np.testing.assert_allclose(jnp.sum(level.rows(theta, flat) ** 2), jnp.sum(exact**2) / 9)
+
+
+def test_half_of_the_normal_matrix_is_enough():
+    J = np.random.default_rng(0).normal(size=(7, 5))
+    np.testing.assert_allclose(np.tril(_lower_gram(jnp.asarray(J))), np.tril(J.T @ J))
 
 
 def test_conditions_are_rows():
@@ -232,6 +298,27 @@ def test_a_tightened_operator_starts_from_its_state(linear):
         weights = weights if given.ndim == 2 else jax.tree.map(lambda leaf: leaf[0], weights)
         started = tight.operator.with_weights(weights).field(theta)
         np.testing.assert_allclose(jax.vmap(started)(X), jax.vmap(field)(X), rtol=1e-6)
+
+
+def test_features_of_one_layer_are_compared_with_more_of_them():
+    local = random_features(Diffusion(), START, count=8, scale=2.0, key=jax.random.key(0))
+    operator = bilo.OutputLayer(local, START, tolerance=1e-1)
+    theta = {"a": jnp.array(2.0), "b": jnp.array(3.0)}
+    wanted = jax.vmap(lambda x: exact(x, theta))(X)
+    off = float(jnp.abs(values(operator, 2.0, 3.0)[0] - wanted).max())
+    for better in (operator.tightened(100.0, 5), operator.corrected_near(theta, 100.0, 5)):
+        assert isinstance(better, bilo.OutputLayer)
+        assert better.tolerance == pytest.approx(1e-2)
+        assert better.level.shape == (1, 8 + 12 + 1)
+        assert len(better.operator.points) > 2 * len(local.points)
+        own = better.operator.network.layers[0]
+        np.testing.assert_array_equal(own.weight[:8], operator.operator.network.layers[0].weight)
+        np.testing.assert_array_equal(own.bias[:8], operator.operator.network.layers[0].bias)
+        u, info = values(better, 2.0, 3.0)
+        assert info.converged
+        assert float(jnp.abs(u - wanted).max()) < 0.1 * off
+        states = jnp.stack([operator.init_state()] * 3)
+        assert operator.state_for(better, states).shape == (3, 1, 21)
 
 
 def test_random_features_have_the_scale_that_leaves_the_least_between_the_points():

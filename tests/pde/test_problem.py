@@ -254,3 +254,53 @@ def test_network_inputs_are_normalised_by_default():
     np.testing.assert_allclose(
         nonlinear_poisson.problem.inputs(jnp.array([0.35]), {"k": 1.0}), [0.5], rtol=1e-15
     )
+
+
+class Permeable(bilo.Problem):
+    """-(A u')' = 1, A = 1 + c x by its coefficient."""
+
+    parameters, components = ("c",), 1
+    domain = bilo.interval(0.0, 1.0)
+    points = domain.grid(9)
+    positive = ("A",)
+
+    def fields(self, theta):
+        return {"A": lambda x: 1 + theta["c"] * x[0]}
+
+    def residual(self, u, x, theta):
+        A = self.fields(theta)["A"]
+        return bilo.divergence(lambda y: A(y) * bilo.grad(u)(y))(x) + 1
+
+    def lift(self, x, raw, theta):
+        return bilo.bubble(self.domain, x) * raw
+
+
+def test_what_must_be_positive_is_looked_at():
+    check_problem(Permeable(), {"c": -0.5})
+    with pytest.raises(ValueError, match=r"A must be positive.* at 2 of 9 collocation points"):
+        check_problem(Permeable(), {"c": -1.2})
+
+    class OfParameter(Permeable):
+        positive = ("c",)
+
+    with pytest.raises(ValueError, match=r"c must be positive.* at 1 of 1 entries.* time -0.5"):
+        check_problem(OfParameter(), {"c": -0.5})
+
+    class Misnamed(Permeable):
+        positive = ("D",)
+
+    with pytest.raises(ValueError, match=r"positive names 'D'; .* \['A', 'c'\]"):
+        check_problem(Misnamed(), {"c": 0.5})
+
+
+def test_fields_are_by_default_the_functions_of_theta():
+    def f(x):
+        return x[0]
+
+    class Mixed(Permeable):
+        parameters = ("f", "c")
+
+        def fields(self, theta):
+            return bilo.Problem.fields(self, theta)
+
+    assert Mixed().fields({"f": f, "c": 1.0}) == {"f": f}

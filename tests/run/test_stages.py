@@ -16,6 +16,7 @@ from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.operators import Prepared, _scales
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.sample import pipeline
+from bilo_ppl.run.sample.kernel import make_kernel
 from bilo_ppl.run.sample.pipeline import _sampler
 from bilo_ppl.run.sample.results import Results
 from bilo_ppl.run.sample.settings import SampleSettings
@@ -56,7 +57,7 @@ def test_a_covariance_is_a_dense_mass_matrix(plan, kind):
 
 
 @pytest.mark.parametrize(
-    ("unknowns", "shape"), [(1, (1,)), (2, (2, 2)), (50, (50, 50)), (51, (51,))]
+    ("unknowns", "shape"), [(1, (1,)), (2, (2, 2)), (100, (100, 100)), (101, (101,))]
 )
 def test_few_unknowns_are_sampled_with_their_covariance(unknowns, shape):
     positions = np.random.default_rng(0).normal(size=(200, unknowns))
@@ -64,6 +65,14 @@ def test_few_unknowns_are_sampled_with_their_covariance(unknowns, shape):
     adapted = Adapted({}, report, positions.var(axis=0), positions, dict)
     assert _scales(adapted).shape == shape
     assert _scales(dataclasses.replace(adapted, inverse_mass_matrix=None)) is None
+
+
+@pytest.mark.parametrize(("unknowns", "adapts"), [(50, True), (51, False)])
+def test_warm_up_learns_no_large_dense_matrix(unknowns, adapts):
+    settings = SampleSettings("poisson", warmup=10)
+    kernel = make_kernel(settings, lambda: None, {}, np.eye(unknowns))
+    assert kernel._adapt_mass_matrix is adapts
+    assert make_kernel(settings, lambda: None, {}, np.ones(unknowns))._adapt_mass_matrix
 
 
 def test_without_an_adaptation_chains_begin_carefully(plan):

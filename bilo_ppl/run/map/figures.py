@@ -15,6 +15,7 @@ from bilo_ppl.estimate import Estimate
 from bilo_ppl.estimate.objective import data_sites
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.handlers import replace_operator
+from bilo_ppl.run.map.maps import draw_estimate_maps
 from bilo_ppl.run.map.scores import is_on_a_line, numerical_solution
 from bilo_ppl.run.map.section import LINE, section
 from bilo_ppl.run.plan import Plan
@@ -38,6 +39,7 @@ def draw_estimate_figures(
     for name, field in estimate.theta(site).items():
         if is_on_a_line(field):
             yield f"field_{name}", _field(plan, name, field)
+    yield from draw_estimate_maps(plan, estimate, numerical)
     yield "solution", _solution(plan, estimate, numerical, site)
     scalars = [n for n, v in estimate.history.values.items() if v.ndim == 1]
     if len(scalars) == 2:

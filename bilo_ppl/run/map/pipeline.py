@@ -13,14 +13,21 @@ from bilo_ppl.estimate.accuracy import EstimateAccuracy, check_estimate
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.pde.data import Observations
-from bilo_ppl.run.checks import Plan, prepare
+from bilo_ppl.run.checks import prepare
 from bilo_ppl.run.ending import INTERRUPTED, to_the_end
 from bilo_ppl.run.features import accuracy_of
 from bilo_ppl.run.map.figures import draw_estimate_figures
-from bilo_ppl.run.map.scores import compared_points, relative_errors, table, u_error
+from bilo_ppl.run.map.scores import (
+    compared_points,
+    own_scores,
+    relative_errors,
+    table,
+    u_error,
+)
 from bilo_ppl.run.map.settings import MapSettings
 from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.operators import make_operator
+from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Clock, Record, plain, warn
 from bilo_ppl.run.settings import RunFailedError, refusing
 
@@ -153,6 +160,7 @@ class _Job:
             "seed": seed,
             "theta": {n: np.asarray(v).tolist() for n, v in found.values.items()},
             "relative_error": errors,
+            "scores": own_scores(file, found.theta(site)) if self.settings.data is None else {},
             "u_relative_error": error,
             "cpu_seconds": float(found.history.cpu_seconds[-1]),
             "steps": found.history.steps,
@@ -177,6 +185,10 @@ class _Job:
             "relative_error": {
                 name: _spread([score["relative_error"][name] for score in scores]) for name in names
             },
+        }
+        content["scores"] = {
+            name: _spread([score["scores"][name] for score in scores])
+            for name in scores[0]["scores"]
         }
         for name in ("u_relative_error", "cpu_seconds", "data_loss", "inner_loss"):
             values = [score[name] for score in scores]

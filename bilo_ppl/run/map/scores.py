@@ -22,6 +22,7 @@ __all__ = [
     "compared_points",
     "is_on_a_line",
     "numerical_solution",
+    "own_scores",
     "relative_errors",
     "table",
     "u_error",
@@ -71,6 +72,12 @@ def relative_errors(
     return errors
 
 
+def own_scores(file: ModelFile, theta: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that a model file itself makes of an estimate."""
+    found = {} if file.scores is None else file.scores(theta)
+    return {name: float(value) for name, value in found.items()}
+
+
 def u_error(
     estimate: Estimate, site: str, numerical: AbstractSolutionOperator, points: Points
 ) -> float:
@@ -118,6 +125,7 @@ def table(scores: list[dict[str, Any]]) -> Any:
             **{n: v for n, v in score["theta"].items() if np.ndim(v) == 0},
         }
         row |= {f"error {name}": value for name, value in score["relative_error"].items()}
+        row |= score["scores"]
         row["error u"] = score["u_relative_error"]
         row |= {"steps": score["steps"], "CPU s": score["cpu_seconds"], "status": score["status"]}
         rows.append(row)

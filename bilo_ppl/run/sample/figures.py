@@ -7,8 +7,9 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from bilo_ppl.diagnostics import solution_draws
+from bilo_ppl.diagnostics import solution_draws, summary
 from bilo_ppl.diagnostics._draws import scalar_draws
+from bilo_ppl.diagnostics.intervals import plot_intervals
 from bilo_ppl.diagnostics.plots import (
     plot_inner_steps,
     plot_posterior,
@@ -16,7 +17,9 @@ from bilo_ppl.diagnostics.plots import (
     plot_trace,
 )
 from bilo_ppl.run.plan import Plan
+from bilo_ppl.run.sample.maps import draw_maps
 from bilo_ppl.run.sample.settings import SampleSettings
+from bilo_ppl.run.sample.table import least_known
 from bilo_ppl.validation.posterior_grid import GridPosterior
 
 __all__ = ["draw_posterior_figures"]
@@ -35,9 +38,13 @@ def draw_posterior_figures(
     """Draw the figures one by one; gives name and figure."""
     samples = {name: v.values for name, v in idata["posterior"].data_vars.items()}
     yield from _posteriors(plan, samples, exact)
-    yield "trace", plot_trace(samples)
+    yield from _vectors(plan, samples)
+    worst = least_known(summary(idata), MAX_POSTERIORS)
+    scalars = scalar_draws(samples)
+    yield "trace", plot_trace({name: scalars[name] for name in worst}, of=len(scalars))
     if plan.file.problem.domain.dimension == 1:
         yield from _bands(plan, model, samples)
+    yield from draw_maps(plan, model, samples)
     stats = idata["sample_stats"]
     if tolerance is not None and "inner_steps" in stats:
         yield (
@@ -47,7 +54,8 @@ def draw_posterior_figures(
 
 
 def _posteriors(plan: Plan, samples, exact) -> Iterator[tuple[str, Figure]]:
-    scalars = list(scalar_draws(samples).items())[:MAX_POSTERIORS]
+    few = {name: draws for name, draws in samples.items() if not _is_long(draws)}
+    scalars = list(scalar_draws(few).items())[:MAX_POSTERIORS]
     truth = plan.file.truth if plan.settings.data is None else None
     for name, draws in scalars:
         marginal = exact.marginal(name) if exact is not None and name in exact.names else None
@@ -55,6 +63,21 @@ def _posteriors(plan: Plan, samples, exact) -> Iterator[tuple[str, Figure]]:
         true = None if true is None or np.ndim(true) else float(true)
         label = "posterior" if len(scalars) == 1 else f"posterior_{name}"
         yield label, plot_posterior(draws, name, marginal, true)
+
+
+def _is_long(draws: Any) -> bool:
+    """Whether a site has more entries than there are figures for."""
+    return int(np.prod(np.shape(draws)[2:])) > MAX_POSTERIORS
+
+
+def _vectors(plan: Plan, samples) -> Iterator[tuple[str, Figure]]:
+    """Sites of many entries, all in one figure each."""
+    truth = (plan.file.truth or {}) if plan.settings.data is None else {}
+    for name, draws in samples.items():
+        if _is_long(draws):
+            true = truth.get(name)
+            known = true is not None and np.shape(true) == np.shape(draws)[2:]
+            yield f"posterior_{name}", plot_intervals(draws, name, true if known else None)
 
 
 def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Figure]]:

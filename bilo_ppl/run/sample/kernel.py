@@ -20,6 +20,10 @@ TRAJECTORY = 1.5
 """Length of an HMC trajectory where the mass matrix is the posterior's: near pi / 2, at which a
 draw from a Gaussian is independent of the one before (2 pi would lead back to it)."""
 
+LEARNT_UP_TO = 50
+"""Unknowns up to which warm-up learns a dense mass matrix anew. Of more, the Gaussian about the mode says
+more than the few draws of a warm-up, whose covariance has eigenvalues that are several times off."""
+
 TREE_DEPTH = (6, 10)
 """Largest NUTS tree in warm-up, where the first step sizes are far too small, and in sampling."""
 
@@ -40,6 +44,7 @@ def make_kernel(
     if inverse_mass_matrix is not None:
         matrix = jnp.asarray(inverse_mass_matrix)
         common |= {"inverse_mass_matrix": matrix, "dense_mass": matrix.ndim == 2}
+        common["adapt_mass_matrix"] = matrix.ndim == 1 or len(matrix) <= LEARNT_UP_TO
     accept = settings.accept_unconverged
     if settings.sampler == "bilo-nuts":
         return BiLONUTS(model, max_tree_depth=TREE_DEPTH, accept_unconverged=accept, **common)

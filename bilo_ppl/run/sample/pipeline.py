@@ -9,7 +9,7 @@ from bilo_ppl.mcmc import BlockSampler
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
-from bilo_ppl.run.checks import Plan, prepare
+from bilo_ppl.run.checks import prepare
 from bilo_ppl.run.ending import INTERRUPTED, to_the_end
 from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.operators import (
@@ -19,6 +19,7 @@ from bilo_ppl.run.operators import (
     keep_adapted,
     make_operator,
 )
+from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Clock, Record
 from bilo_ppl.run.sample.kernel import make_kernel
 from bilo_ppl.run.sample.results import Results

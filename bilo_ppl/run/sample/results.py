@@ -13,11 +13,12 @@ from bilo_ppl.network.trainable import count_parameters
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
-from bilo_ppl.run.checks import Plan
+from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Record, warn
 from bilo_ppl.run.sample.figures import draw_posterior_figures
 from bilo_ppl.run.sample.settings import SampleSettings
 from bilo_ppl.run.sample.solves import look_closely, over_sites
+from bilo_ppl.run.sample.table import shown_table
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.validation.accuracy import NOISE_LIMIT
 from bilo_ppl.validation.certificate import Certificate
@@ -236,7 +237,7 @@ class Results:
         self.record["inner_report"] = [*lines, *(f"WARNING: {text}" for text in warnings)]
         self.record["faults"] = diagnostics.run_faults(idata)
         self.record["summary"] = self.table.to_dict(orient="index")
-        say("", self.table.to_string(float_format=lambda v: f"{v:.4g}"), "", *lines)
+        say("", shown_table(self.table), "", *lines)
         for text in warnings:
             warn(text)
         several = len(self.fits) > 1
