@@ -9,6 +9,8 @@ Gaussian random field about the start, with 10 Karhunen-Loeve coefficients. The 
 f(x) as an auxiliary input.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -89,7 +91,7 @@ def model(operator, x, y=None, sigma=SIGMA, regularisation=REGULARISATION):
 class FirstGuessPlus(eqx.Module):
     """sin(pi x) and a Gaussian random field that vanishes at the ends."""
 
-    coefficients: jax.Array
+    coefficients: Any
 
     def __call__(self, x):
         x = jnp.reshape(x[0], ())

@@ -18,12 +18,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
-from bilo_ppl._types import Key, Points, Rows, Scalar, Theta
-from bilo_ppl.network.features import Jets, features, output_weights, taylor_value
+from bilo_ppl._types import Key, Scalar, Theta
+from bilo_ppl.inner.output_rows import AbstractOutputRows, OutputWeights, is_rounding
+from bilo_ppl.network.features import Jets, output_weights
 from bilo_ppl.network.local_operator import LocalOperator
-from bilo_ppl.pde.problem import Problem
 
-__all__ = ["OutputLevel", "OutputSolution", "output_level"]
+__all__ = ["OutputLevel", "output_level"]
 
 ORDERS = (2, 3, 4)
 """Orders of derivatives that a residual may have; the least that reproduces it is taken."""
@@ -37,55 +37,12 @@ VARIED = (1.0, 0.1)
 ROUNDING = 1e3
 """Units of rounding below which a combination of derivatives is none."""
 
-OutputWeights = Float[Array, "components features"]
 
+class OutputLevel(AbstractOutputRows):
+    """Rows of the output layer's weights themselves; flat weights have one axis."""
 
-class OutputSolution(eqx.Module):
-    """The solution at one theta: a function of a point."""
-
-    operator: LocalOperator
-    weights: OutputWeights
-    theta: Theta
-
-    def __call__(self, x):
-        """Value at a point ``(d,)`` (in one dimension also a scalar): a scalar or (components,)."""
-        operator = self.operator
-        x = jnp.atleast_1d(x).astype(operator.dtype)
-        raw = self.weights @ features(operator, x)
-        return _lifted(operator.problem, x, raw, self.theta)
-
-
-class _NearPoint(eqx.Module):
-    """The same near a collocation point, by derivatives ``(components, jets)`` of the raw output."""
-
-    problem: Problem
-    point: Any
-    jet: Any
-    axes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
-    theta: Theta
-
-    def __call__(self, x):
-        return _lifted(
-            self.problem, x, taylor_value(self.jet, self.axes, x - self.point), self.theta
-        )
-
-
-def _lifted(problem: Problem, x: Any, raw: Any, theta: Theta) -> Any:
-    return problem.lift(x, raw if problem.components > 1 else raw[0], theta)
-
-
-class OutputLevel(eqx.Module):
-    """Rows of the output layer's weights, at any theta; flat weights have one axis."""
-
-    operator: LocalOperator
-    """Blinded: its features do not follow theta."""
-    points: Points
-    axes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
-    """What the derivatives at a point are taken along, see `Jets`."""
-    basis: Float[Array, "n jets kept"]
-    """Orthonormal combinations of them that the residual asks for, at each point."""
     table: Float[Array, "kept features n"]
-    """These of the features."""
+    """The combinations of derivatives that are kept, of the features."""
 
     @classmethod
     def whole(cls, operator: LocalOperator, jets: Jets) -> "OutputLevel":
@@ -94,7 +51,7 @@ class OutputLevel(eqx.Module):
         basis = jnp.broadcast_to(each, (len(jets.points), *each.shape))
         return cls(operator, jets.points, jets.axes, basis, jets.table)
 
-    def reduced(self, basis: Float[np.ndarray, "n jets kept"]) -> "OutputLevel":
+    def keeping(self, basis: Float[np.ndarray, "n jets kept"]) -> "OutputLevel":
         """With a basis in the place of all derivatives."""
         table = jnp.einsum("njk,jfn->kfn", basis, self.table)
         return OutputLevel(self.operator, self.points, self.axes, jnp.asarray(basis), table)
@@ -104,65 +61,21 @@ class OutputLevel(eqx.Module):
         """Of the weights."""
         return output_weights(self.operator).shape
 
-    def solution(self, theta: Theta, flat: Float[Array, " p"]) -> OutputSolution:
-        """u for some weights."""
-        return OutputSolution(self.operator, flat.reshape(self.shape), theta)
+    def weights(self, flat: Float[Array, " p"]) -> OutputWeights:
+        """See `AbstractOutputRows.weights`."""
+        return flat.reshape(self.shape)
 
-    def rows(self, theta: Theta, flat: Float[Array, " p"]) -> Rows:
-        """Residuals, scaled so that their squares add up to the mean square, and conditions.
+    def _kept(self, flat: Float[Array, " p"]) -> Float[Array, "kept components n"]:
+        weights = self.weights(flat)
+        return jnp.stack([weights @ table for table in self.table])
 
-        Those of all points of a residual's first component come first.
-        """
-        residuals = jax.vmap(lambda x, jet: self._residual(x, theta, jet))(
-            self.points, self._jets(flat)
-        )
-        return jnp.concatenate([self._scale * residuals.T.ravel(), self._conditions(theta, flat)])
-
-    def jacobian(self, theta: Theta, flat: Float[Array, " p"]) -> Float[Array, "rows p"]:
-        """Of `rows`: a residual knows the features at its point only."""
-        asked = jnp.einsum("nqcj,njk->kcqn", self._asked(theta, flat), self.basis)
+    def _pulled_back(
+        self, asked: Float[Array, "kept components rows n"]
+    ) -> Float[Array, "p rows n"]:
         # A sum over few terms, written out: products of so small matrices would take longer.
         parts = zip(asked, self.table, strict=True)
         blocks: Any = sum(one[:, None] * table[None, :, None] for one, table in parts)
-        conditions = jax.jacrev(partial(self._conditions, theta))(flat)
-        return jnp.concatenate([self._scale * blocks.reshape(flat.size, -1), conditions.T], 1).T
-
-    def gradient(self, theta: Theta, flat: Float[Array, " p"]) -> Float[Array, " p"]:
-        """Half of the gradient of the sum of squares."""
-        rows, pull = jax.vjp(partial(self.rows, theta), flat)
-        return pull(rows)[0]
-
-    def knows(self, theta: Theta, flat: Float[Array, " p"]) -> Any:
-        """Whether the residual asks at ``theta`` for nothing but what is kept."""
-        if self.basis.shape[1] == self.basis.shape[2]:
-            return jnp.array(True)
-        asked = self._asked(theta, flat)
-        kept = jnp.einsum("nqcj,njk->nqck", asked, self.basis)
-        return _is_rounding(asked - jnp.einsum("nqck,njk->nqcj", kept, self.basis), asked)
-
-    def _jets(self, flat: Any) -> Float[Array, "n components jets"]:
-        """Derivatives of the raw output at all points, as far as they are asked for."""
-        weights = flat.reshape(self.shape)
-        kept = jnp.stack([weights @ table for table in self.table])
-        return jnp.einsum("kcn,njk->ncj", kept, self.basis)
-
-    def _asked(self, theta: Theta, flat: Any) -> Float[Array, "n rows components jets"]:
-        """Derivatives of the residuals with respect to those of the raw output."""
-        at_point = jax.vmap(lambda x, jet: jax.jacrev(partial(self._residual, x, theta))(jet))
-        return at_point(self.points, self._jets(flat))
-
-    @property
-    def _scale(self) -> float:
-        return 1 / np.sqrt(len(self.points))
-
-    def _residual(self, x: Any, theta: Theta, jet: Any) -> Rows:
-        u = _NearPoint(self.operator.problem, x, jet, self.axes, theta)
-        return jnp.atleast_1d(self.operator.problem.residual(u, x, theta))
-
-    def _conditions(self, theta: Theta, flat: Any) -> Rows:
-        found = self.operator.problem.conditions(self.solution(theta, flat), theta)
-        rows = [jnp.atleast_1d(found[name]).ravel() for name in sorted(found)]
-        return jnp.concatenate([jnp.zeros(0, self.operator.dtype), *rows])
+        return blocks.reshape(-1, *blocks.shape[2:])
 
     def is_linear(self, theta: Theta) -> bool:
         """Whether the rows are affine in the weights, by their values at random ones."""
@@ -185,7 +98,7 @@ def output_level(operator: LocalOperator, theta: Theta) -> OutputLevel:
         if _suffices(few, theta):
             level = OutputLevel.whole(operator, Jets.of(operator, points, order))
             basis = _basis(level, theta)
-            return level if basis is None else level.reduced(basis)
+            return level if basis is None else level.keeping(basis)
     raise ValueError(
         f"OutputLayer: derivatives up to order {ORDERS[-1]} do not give the residual of "
         f"{type(operator.problem).__name__}; it may only ask for derivatives of u at its point."
@@ -225,11 +138,6 @@ def _random(level: OutputLevel, key: Key) -> Float[Array, " p"]:
     return (stored + jax.random.normal(key, stored.shape, stored.dtype)).ravel()
 
 
-def _is_rounding(difference: Any, size: Any) -> Any:
-    unit = float(jnp.finfo(size.dtype).eps) ** 0.5
-    return jnp.max(jnp.abs(difference)) <= unit * jnp.max(jnp.abs(size))
-
-
 @jit_once
 def _suffices(level: OutputLevel, theta: Theta) -> Any:
     """Whether the residuals by polynomials are those by the network."""
@@ -237,7 +145,7 @@ def _suffices(level: OutputLevel, theta: Theta) -> Any:
     u, points = level.solution(theta, flat), level.points
     exact = jax.vmap(lambda x: jnp.atleast_1d(problem.residual(u, x, theta)))(points)
     near = level.rows(theta, flat)[: exact.size] / level._scale
-    return _is_rounding(near - exact.T.ravel(), exact)
+    return is_rounding(near - exact.T.ravel(), exact)
 
 
 @jit_once
@@ -245,7 +153,7 @@ def _is_linear(level: OutputLevel, theta: Theta) -> Any:
     first, second = (_random(level, jax.random.key(k)) for k in (1, 2))
     rows = partial(level.rows, theta)
     middle, mean = rows((first + second) / 2), (rows(first) + rows(second)) / 2
-    return _is_rounding(middle - mean, rows(first) - rows(second))
+    return is_rounding(middle - mean, rows(first) - rows(second))
 
 
 @jit_once

@@ -1,31 +1,27 @@
 """Fine-tuning of the output layer alone: for a PDE linear in u a linear least-squares problem.
 
-With features phi_k(x) that stay, u = lift(x, sum_k c_k phi_k(x)), and the weights c minimise
-
-    F(c; theta) = |rows(c; theta)|^2 + ridge |c - c_0|^2,
-
-with the rows of the lower level, c_0 the stored weights, and a ridge so small that it only decides what
-the rows leave open in working precision. One Gauss-Newton step solves it where the rows are affine in c.
-The derivative in theta is that of the minimiser, dc/dtheta = -H^-1 d(grad_c F)/dtheta / 2 with the full
-Hessian: with the rows' own second derivatives, and with the term in dJ/dtheta, which counts where the
-rows cannot vanish.
+With features phi_k(x) that stay, u = lift(x, sum_k c_k phi_k(x)), and the weights c minimise the
+squares of the lower level's rows, with a ridge that is as good as none (`bilo_ppl.inner.ridge_problem`).
+Fitted to thetas, the operator first looks among combinations of their solutions
+(`bilo_ppl.inner.reduced_level`).
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.lax.linalg import cholesky
-from jax.scipy.linalg import cho_solve
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Field, Key, Scalar, Theta, Weights
 from bilo_ppl.inner.fitting import FitReport
 from bilo_ppl.inner.output_level import OutputLevel, output_level
+from bilo_ppl.inner.output_rows import OutputSolution
+from bilo_ppl.inner.reduced_level import ReducedLevel, reduced_level
+from bilo_ppl.inner.ridge_problem import Minimum, RidgeProblem, smallest_ridge
 from bilo_ppl.inner.sensitivity import PartialDerivative
 from bilo_ppl.inner.solvers import LevenbergMarquardt
 from bilo_ppl.inner.stop_reason import StopReason
@@ -44,20 +40,14 @@ from bilo_ppl.pde.theta import admit, theta_as
 
 __all__ = ["OutputLayer"]
 
-RIDGE = 4.0
-"""In units of what rounding makes of the smallest eigenvalue of the normal matrix at home."""
-
-ENOUGH = 1e-6
-"""Part of the objective below which a predicted decrease is nothing."""
-
 MORE = 1.5
 """Features, in units of its own, that a better operator has beside them."""
 
 LESS = 10.0
 """How many times smaller the loss of a better operator has to be."""
 
-HALVINGS = 4
-"""How often a step that does not lower the objective is halved."""
+LEFT_OUT = 1e-4
+"""Part of the tolerance by which solutions between known ones may have a larger loss, on the average."""
 
 
 class OutputLayer(AbstractSolutionOperator):
@@ -79,6 +69,8 @@ class OutputLayer(AbstractSolutionOperator):
     """Where it was made."""
     tolerance: float
     ridge: Scalar
+    reduced: ReducedLevel | None
+    """Between solutions that are known, once the operator is fitted to them."""
     max_steps: int = eqx.field(static=True)
     linear: bool = eqx.field(static=True)
     """Whether one step is the solution."""
@@ -98,9 +90,9 @@ class OutputLayer(AbstractSolutionOperator):
         operator = blinded(operator).astype(jnp.result_type(float))
         theta = admit(operator.problem, theta, operator.dtype)
         self.level, self.at = output_level(operator, theta), theta
-        self.tolerance, self.max_steps = tolerance, max_steps
+        self.tolerance, self.max_steps, self.reduced = tolerance, max_steps, None
         self.linear = self.level.is_linear(theta)
-        self.ridge = RIDGE * jnp.finfo(operator.dtype).eps * self.level.trace(theta)
+        self.ridge = smallest_ridge(self.level.trace(theta), operator.dtype)
 
     @property
     def operator(self) -> LocalOperator:
@@ -127,72 +119,55 @@ class OutputLayer(AbstractSolutionOperator):
         return output_weights(self.operator)
 
     def solve(self, theta: Theta, state: Weights) -> tuple[Field, Weights, SolveInfo]:
-        """The minimiser at theta, from the weights ``state``, and its derivative."""
+        """The minimiser at theta, from the weights ``state``, and its derivative.
+
+        Among combinations of known solutions, where these meet the tolerance; one step more does not.
+        """
         theta = admit(self.problem, theta, self.operator.dtype)
-        arrays, static = eqx.partition((theta, state), eqx.is_array)
-        fixed, start = eqx.combine(jax.lax.stop_gradient(arrays), static)
-        flat, factor, steps = self._minimised(fixed, start.ravel())
-        flat, factor = jax.lax.stop_gradient((flat, factor))
-        loss = jnp.sum(self.level.rows(fixed, flat) ** 2)
-        finite, known = jnp.isfinite(loss), self.level.knows(fixed, flat)
+        if self.reduced is None:
+            weights, state, info = self._solved(theta, state)
+        else:
+            weights, state, info = self._solved_between(self.reduced, theta, state)
+        return OutputSolution(self.operator, weights, theta), state, info
+
+    def _solved_between(
+        self, level: ReducedLevel, theta: Theta, state: Weights
+    ) -> tuple[Any, Weights, SolveInfo]:
+        nowhere = jnp.zeros(len(level.directions), self.operator.dtype)
+        ridge = smallest_ridge(nowhere.size, nowhere.dtype)
+        problem = RidgeProblem(level, nowhere, ridge, True, self.max_steps)
+        found = problem.minimum(theta, nowhere)
+        info = self._seen(problem, theta, found)
+        arrays, static = eqx.partition(theta, eqx.is_array)
+
+        def between(arrays: Any) -> Any:
+            weights = level.weights(problem.attached(eqx.combine(arrays, static), found))
+            return weights, level.weights(found.flat), info
+
+        def anywhere(arrays: Any) -> Any:
+            weights, new, other = self._solved(eqx.combine(arrays, static), state)
+            return weights, new, other._replace(steps=other.steps + 1)
+
+        return jax.lax.cond(info.converged, between, anywhere, arrays)
+
+    def _solved(self, theta: Theta, state: Weights) -> tuple[Any, Weights, SolveInfo]:
+        level = self.level
+        problem = RidgeProblem(
+            level, self.init_state().ravel(), self.ridge, self.linear, self.max_steps
+        )
+        found = problem.minimum(theta, state.ravel())
+        weights = level.weights(problem.attached(theta, found))
+        return weights, level.weights(found.flat), self._seen(problem, theta, found)
+
+    def _seen(self, problem: RidgeProblem, theta: Theta, found: Minimum) -> SolveInfo:
+        arrays, static = eqx.partition(theta, eqx.is_array)
+        fixed = eqx.combine(jax.lax.stop_gradient(arrays), static)
+        loss = jnp.sum(problem.level.rows(fixed, found.flat) ** 2)
+        finite, known = jnp.isfinite(loss), problem.level.knows(fixed, found.flat)
         converged = (loss <= self.tolerance) & finite & known
         otherwise = jnp.where(known, StopReason.STUCK, StopReason.INVALID)
         otherwise = jnp.where(finite, otherwise, StopReason.NOT_FINITE)
-        info = SolveInfo.of(steps, loss, converged, otherwise)
-        # A Newton step that hardly moves, for the sake of its derivative.
-        moved = flat - cho_solve((factor, True), self._gradient(theta, flat))
-        return self.level.solution(theta, moved), flat.reshape(self.level.shape), info
-
-    def _gradient(self, theta: Theta, flat: Any) -> Any:
-        """Half of the gradient of the objective."""
-        away = flat - self.init_state().ravel()
-        return self.level.gradient(theta, flat) + self.ridge * away
-
-    def _minimised(self, theta: Theta, flat: Any) -> tuple[Any, Any, Any]:
-        """Weights of least objective, the factor of its Hessian there, and the number of steps."""
-        if self.linear:
-            rows, J = self.level.rows(theta, flat), self.level.jacobian(theta, flat)
-            factor = self._factor(_lower_gram(J))
-            away = flat - self.init_state().ravel()
-            return (
-                flat - cho_solve((factor, True), J.T @ rows + self.ridge * away),
-                factor,
-                jnp.array(1),
-            )
-        flat, steps = self._iterated(theta, flat)
-        hessian = jax.jacfwd(partial(self._gradient, theta))(flat)
-        return flat, self._factor(hessian - self.ridge * jnp.eye(flat.size)), steps
-
-    def _factor(self, normal: Any) -> Any:
-        """Of a normal matrix without the ridge, of which the lower triangle counts."""
-        return cholesky(normal + self.ridge * jnp.eye(len(normal)), symmetrize_input=False)
-
-    def _objective(self, theta: Theta, flat: Any) -> Scalar:
-        away = flat - self.init_state().ravel()
-        return jnp.sum(self.level.rows(theta, flat) ** 2) + self.ridge * jnp.sum(away**2)
-
-    def _iterated(self, theta: Theta, flat: Any) -> tuple[Any, Any]:
-        """Gauss-Newton steps, halved where they are too long."""
-        objective = partial(self._objective, theta)
-
-        def step(carry):
-            flat, value, count, _ = carry
-            J, gradient = self.level.jacobian(theta, flat), self._gradient(theta, flat)
-            full = cho_solve((self._factor(_lower_gram(J)), True), gradient)
-            lengths = 0.5 ** jnp.arange(HALVINGS)
-            tried = jax.vmap(lambda s: objective(flat - s * full))(lengths)
-            best = jnp.nanargmin(jnp.where(jnp.isfinite(tried), tried, jnp.inf))
-            better = tried[best] < value
-            done = ~better | (gradient @ full <= ENOUGH * value)
-            moved = jnp.where(better, flat - lengths[best] * full, flat)
-            return moved, jnp.where(better, tried[best], value), count + 1, done
-
-        def go_on(carry):
-            return ~carry[3] & (carry[2] < self.max_steps)
-
-        start = (flat, objective(flat), jnp.array(0), jnp.array(False))
-        flat, _, steps, _ = jax.lax.while_loop(go_on, step, start)
-        return flat, steps
+        return SolveInfo.of(found.steps, loss, converged, otherwise)
 
     def to_tolerance(self, tolerance: float) -> "OutputLayer":
         """With another tolerance."""
@@ -203,7 +178,11 @@ class OutputLayer(AbstractSolutionOperator):
         local = with_output_weights(self.operator, jnp.asarray(state))
         known = {n: v for n, v in theta_as(theta, local.dtype).items() if not callable(v)}
         local = eqx.tree_at(lambda o: o.home, local, known)
-        return eqx.tree_at(lambda o: o.level.operator, self, local)
+        return eqx.tree_at(lambda o: o.level.operator, self._unreduced, local)
+
+    @property
+    def _unreduced(self) -> "OutputLayer":
+        return eqx.tree_at(lambda o: o.reduced, self, None, is_leaf=lambda x: x is None)
 
     @property
     def _all_weights(self) -> FineTuned:
@@ -265,16 +244,32 @@ class OutputLayer(AbstractSolutionOperator):
         progress: bool,
         mesh: Mesh | None = None,
     ) -> tuple["OutputLayer", FitReport]:
-        """The operator as it is, with its mean loss over ``thetas``."""
-        loss = float(jnp.mean(jax.lax.map(self.loss_of_home_state, thetas)))
+        """The operator with solutions at ``thetas`` between which it looks first.
+
+        The report has its mean loss over them. Nothing else is fitted: where the equation is not linear
+        in u, or solutions are too many, the operator is as it was.
+        """
+        whole = self._unreduced
+        solutions, losses = _solutions(whole, thetas)
+        loss = float(jnp.mean(losses))
+        first = jax.tree.map(lambda leaf: leaf[0], thetas)
+        found = jnp.isfinite(losses) & (losses <= self.tolerance)
+        fitted = whole
+        if self.linear and found.any():
+            first = theta_as(first, self.operator.dtype)
+            level = reduced_level(self.level, first, solutions[found], LEFT_OUT * self.tolerance)
+            fitted = eqx.tree_at(lambda o: o.reduced, whole, level, is_leaf=lambda x: x is None)
         reached = loss <= self.tolerance
         report = FitReport(loss, {"residual": loss}, 0, reached, self.tolerance, 0.0, [(0, loss)])
-        return self, report
+        return fitted, report
 
 
-def _lower_gram(J: Float[Array, "rows p"]) -> Float[Array, "p p"]:
-    """``J.T @ J`` less its upper right quarter, which a factorisation does not look at."""
-    half = J.shape[1] // 2
-    first, second = J.T[:half], J.T[half:]
-    top = jnp.pad(first @ first.T, ((0, 0), (0, len(second))))
-    return jnp.concatenate([top, second @ J])
+@jit_once
+def _solutions(operator: OutputLayer, thetas: Theta) -> Any:
+    """Weights and losses at a batch of thetas."""
+
+    def solved(theta: Theta) -> Any:
+        _, weights, info = operator.solve(theta, operator.init_state())
+        return weights, info.loss
+
+    return jax.lax.map(solved, thetas)
