@@ -61,7 +61,7 @@ def reduced_level(
     """
     flat = jnp.asarray(solutions).reshape(len(solutions), -1)
     origin = jnp.mean(flat, axis=0)
-    apart = flat - origin
+    apart = flat - origin[None]
     changes = np.asarray(_changes(level, theta, origin, apart))
     _, sizes, combined = np.linalg.svd(changes.T, full_matrices=False)
     # What is left out with the last ones, from all of them to none.

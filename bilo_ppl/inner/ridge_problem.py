@@ -32,9 +32,9 @@ HALVINGS = 4
 """How often a step that does not lower the objective is halved."""
 
 
-def smallest_ridge(trace: Any, dtype: Any) -> Any:
+def smallest_ridge(trace: Any, dtype: Any) -> Scalar:
     """What decides where a normal matrix of this trace is singular in working precision."""
-    return RIDGE * jnp.finfo(dtype).eps * trace
+    return jnp.asarray(RIDGE * jnp.finfo(dtype).eps * trace, dtype)
 
 
 class Minimum(NamedTuple):
