@@ -19,5 +19,5 @@ def refusing() -> Iterator[None]:
     """Make a `BadInputError` of what a check finds wrong, or cannot read."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, NotImplementedError) as error:
         raise BadInputError(str(error)) from error

@@ -15,6 +15,9 @@ from bilo_ppl.run.options import check_options, option
 __all__ = ["BadInputError", "CommonSettings", "RunFailedError", "refusing"]
 
 
+LARGEST_SEED = 2**32 - 1
+"""Of all generators; a stage adds a small number to the seed."""
+
 OPERATOR, RESULTS = "solution operator", "results"
 """Titles of groups in the help."""
 
@@ -40,8 +43,8 @@ class CommonSettings(abc.ABC):
         help="CSV file with columns for the coordinates, y, and optionally sigma; without it, the "
         "model's synthetic data",
     )
-    data_seed: int = option(0, least=0, help="seed of the synthetic data")
-    seed: int = option(0, least=0, help="seed of everything but the data")
+    data_seed: int = option(0, least=0, most=LARGEST_SEED, help="seed of the synthetic data")
+    seed: int = option(0, least=0, most=LARGEST_SEED, help="seed of everything but the data")
     operator: str = option(
         "fine-tuned",
         choices=("fine-tuned", "numerical"),
@@ -57,6 +60,7 @@ class CommonSettings(abc.ABC):
     points: int | None = option(
         None,
         least=1,
+        most=10**6,
         unset="the model file's, else by dimension: 51 in one, 81 of time alone, 1000 in two",
         group=OPERATOR,
         help="number of collocation points, in the place of the model file's: fewer are an even part of "
@@ -66,6 +70,7 @@ class CommonSettings(abc.ABC):
     width: int | None = option(
         None,
         least=1,
+        most=10**4,
         unset="the model file's, else 64",
         group=OPERATOR,
         help="units in each hidden layer of the network",
@@ -73,6 +78,7 @@ class CommonSettings(abc.ABC):
     depth: int | None = option(
         None,
         least=1,
+        most=100,
         unset="the model file's, else 2, in three dimensions 3",
         group=OPERATOR,
         help="hidden layers of the network",
@@ -80,6 +86,7 @@ class CommonSettings(abc.ABC):
     fourier: int | None = option(
         None,
         least=0,
+        most=10**4,
         unset="the model file's, else 0",
         group=OPERATOR,
         help="random Fourier features in which the network sees the point, for oscillating solutions",
@@ -93,7 +100,11 @@ class CommonSettings(abc.ABC):
         help="tolerance on the PDE loss",
     )
     rank: int = option(
-        4, least=0, group=OPERATOR, help="rank of the fine-tuned increments; 0: all weights"
+        4,
+        least=0,
+        most=10**4,
+        group=OPERATOR,
+        help="rank of the fine-tuned increments; 0: all weights",
     )
     fine_tune: str = option(
         "increments",
@@ -111,6 +122,7 @@ class CommonSettings(abc.ABC):
     max_inner_steps: int | None = option(
         None,
         least=0,
+        most=10**6,
         unset="20 for lm, 6 once adapted, 2000 for adam",
         group=OPERATOR,
         help="limit of one solve",
@@ -125,6 +137,7 @@ class CommonSettings(abc.ABC):
     devices: int = option(
         1,
         least=0,
+        most=10**6,
         group=OPERATOR,
         help="devices over which the rows of pretraining and adaptation are spread; 0: all that JAX has",
     )
