@@ -147,6 +147,9 @@ class CommonSettings(abc.ABC):
     overwrite: bool = option(
         False, group=RESULTS, help="replace the results of an earlier run there"
     )
+    strict: bool = option(
+        False, group=RESULTS, help="exit with status 3 where the verdict on the results is DOUBTFUL"
+    )
     quiet: bool = option(False, group=RESULTS, help="print warnings and errors only")
 
     def __post_init__(self):
