@@ -98,9 +98,20 @@ def test_a_list_of_files_cannot_reach_out_of_its_folder(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "3", "null", '{"versions": 3}', '{"versions": {"bilo-ppl": 1}, "files": 3}',
-                '{"files": ["posterior.nc"]}', "[" * 20_000, "\ud800".encode("utf-8", "surrogatepass")],
-)  # fmt: skip
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        "null",
+        '{"versions": 3}',
+        '{"versions": {"bilo-ppl": 1}, "files": 3}',
+        '{"files": ["posterior.nc"]}',
+        "[" * 20_000,
+        "\ud800".encode("utf-8", "surrogatepass"),
+    ],
+)
 def test_a_record_that_is_none_owns_nothing_that_it_could_not_have_written(tmp_path, content):
     path = tmp_path / "run.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())

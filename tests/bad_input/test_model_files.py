@@ -267,8 +267,10 @@ MODELS = [
     (PRIOR + "u = bilo.solution('u', operator, {'a': a * jnp.ones(2)})\n" + SEEN, "has shape"),
     (PRIOR + "u = bilo.solution('u', operator, {'a': 'one'})\n" + SEEN, "is no real number"),
     (PRIOR + "u = bilo.solution('u', operator, {'a': None})\n" + SEEN, "is no real number"),
-    (PRIOR + "u = bilo.solution('u', problem, {'a': a})\n" + SEEN, "operator is a Line|AbstractSolutionOperator"),
-    (PRIOR + "u = bilo.solution('u', None, {'a': a})\n" + SEEN, "operator is a NoneType|AbstractSolutionOperator"),
+    (PRIOR + "u = bilo.solution('u', problem, {'a': a})\n" + SEEN,
+     "operator is a Line|AbstractSolutionOperator"),
+    (PRIOR + "u = bilo.solution('u', None, {'a': a})\n" + SEEN,
+     "operator is a NoneType|AbstractSolutionOperator"),
     (PRIOR + "u = jax.vmap(lambda b: bilo.solution('u', operator, {'a': b})(x[0]))(a * jnp.ones(3))\n"
      "numpyro.sample('y', dist.Normal(u, sigma), obs=y)", "inside of a jax.vmap"),
     (PRIOR + "if a > 1:\n    a = 1 / a\nu = bilo.solution('u', operator, {'a': a})\n" + SEEN,
@@ -364,6 +366,6 @@ def test_the_plain_file_is_good(folder, monkeypatch):
     """So that every case above has one thing wrong."""
     from bilo_ppl.cli import main
 
-    with pytest.raises(Exception, match="^$") as caught:
+    with pytest.raises(Exception, match=r"^$") as caught:
         main(["run", "line.py"])
     assert type(caught.value).__name__ == "WorkHasBegunError"

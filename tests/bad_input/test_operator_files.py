@@ -1,4 +1,4 @@
-"""Operator files that are damaged, of something else, or made to do harm: refused before anything is read."""
+"""Operator files that are damaged, of something else, or made to do harm."""
 
 import hashlib
 import io

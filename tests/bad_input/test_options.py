@@ -1,10 +1,15 @@
 """Options that cannot be meant, alone or together."""
 
+import argparse
+import contextlib
+import io
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilo_ppl.run import BadInputError, MapSettings, SampleSettings
+from bilo_ppl.run.options import add_options
 
 WHOLE = {
     "run": (
@@ -125,16 +130,10 @@ def test_a_command_that_is_none(refused, folder, arguments, message):
     [
         (SampleSettings, {"samples": 10**18}, "samples is 1000000000000000000; the greatest is"),
         (SampleSettings, {"seed": 2**63}, "seed is 9223372036854775808; the greatest is"),
-        (SampleSettings, {"seed": 1.0}, "seed is 1; it must be a whole number"),
         (SampleSettings, {"rank": -1}, "rank is -1; the least is 0"),
-        (SampleSettings, {"rank": None}, "rank is None; it must be a whole number"),
-        (SampleSettings, {"quiet": "no"}, "quiet is 'no'; it must be True or False"),
-        (SampleSettings, {"adapt": 0}, "adapt is 0; it must be True or False"),
-        (SampleSettings, {"out": 3}, "out is 3; it must be text"),
-        (SampleSettings, {"tol": "small"}, "tol is 'small'; it must be a number"),
         (SampleSettings, {"sampler": "gibbs"}, "sampler is 'gibbs'; it must be one of"),
         (SampleSettings, {"chains": True}, "chains is True; it must be a whole number"),
-        (SampleSettings, {"sensitivity": "partial", "tol": 1j}, "tol is 1j"),
+        (SampleSettings, {"seed": 10**5000}, "seed is a number of many digits"),
         (MapSettings, {"sensitivity": "partial"}, "adapted operator only"),
         (MapSettings, {"seeds": 0}, "seeds is 0; the least is 1"),
         (MapSettings, {"noise": float("nan")}, "noise is nan"),
@@ -153,20 +152,19 @@ OPTIONS = st.sampled_from([(c, o) for c in WHOLE for o in (*WHOLE[c], *NUMBERS[c
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_any_text_is_a_value_or_refused(which, text):
     """No text whatever makes anything but settings, or an error of two kinds."""
-    import argparse
-    import contextlib
-    import io
-
-    from bilo_ppl.run.options import add_options
-
     command, option = which
     kind = {"run": SampleSettings, "map": MapSettings}[command]
     parser = argparse.ArgumentParser()
     add_options(parser, kind)
-    with contextlib.redirect_stderr(io.StringIO()):
+    status: int | str | None = 2
+    with contextlib.redirect_stderr(io.StringIO()) as said:
         try:
             kind(**vars(parser.parse_args(["poisson", f"--{option}={text}"])))
         except BadInputError as error:
-            assert str(error).strip()
+            said.write(str(error))
         except SystemExit as end:
-            assert end.code == 2
+            status = end.code
+        else:
+            said.write("accepted")
+    assert status == 2
+    assert said.getvalue().strip()

@@ -12,27 +12,28 @@ from bilo_ppl.run.record import warn
 
 
 @pytest.fixture
-def pipe(monkeypatch):
+def pipe():
     """A stdout whose reader has gone, as that of `| head`."""
     read, write = os.pipe()
     os.close(read)
     stream = os.fdopen(write, "w")
-    monkeypatch.setattr(sys, "stdout", stream)
     yield stream
     stream.close()
 
 
 def test_a_closed_pipe_is_written_to_once_and_then_no_more(pipe):
     for _ in range(3):
-        put(sys.stdout, "a line" * 1000)
+        put(pipe, "a line" * 1000)
     # The stream now leads nowhere: closing it, as Python does at the end, raises nothing.
     os.write(pipe.fileno(), b"more")
 
 
-def test_the_help_into_a_closed_pipe(pipe):
+def test_the_help_into_a_closed_pipe(pipe, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", pipe)
     with pytest.raises(SystemExit) as end:
         main(["run", "--help"])
     assert end.value.code == 0
+    os.write(pipe.fileno(), b"more")
 
 
 def test_a_stream_without_a_file_is_replaced(monkeypatch):
