@@ -40,7 +40,10 @@ def load_state(path: str | Path, like: MapState) -> tuple[MapState, History]:
     """
     with Path(path).open("rb") as file:
         header = read_header(file, FORMAT)
-        _compare(_leaves(like), header.get("state") or [], str(path))
+        found = header.get("state")
+        if not isinstance(found, list):
+            raise ValueError(f"{path}: its header has no state; the file is damaged.")
+        _compare(_leaves(like), found, f"the estimate {path}")
         recorded = _recorded(header, path)
         state, history = read_leaves(file, (like, _blank(recorded)), header)
     return state, history

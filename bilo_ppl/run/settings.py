@@ -35,7 +35,8 @@ class CommonSettings(abc.ABC):
     """Names of the files that the command writes, besides run.json and operators."""
 
     model: str | os.PathLike = option(
-        help="path of a model file, or short name such as nonlinear_poisson"
+        help="path of a model file, or short name such as nonlinear_poisson. A model file is Python, and "
+        "runs as a program of yours: take none that you would not run. No other file can run anything"
     )
     data: str | os.PathLike | None = option(
         None,
