@@ -44,8 +44,8 @@ def load_state(path: str | Path, like: MapState) -> tuple[MapState, History]:
         if not isinstance(found, list):
             raise ValueError(f"{path}: its header has no state; the file is damaged.")
         _compare(_leaves(like), found, f"the estimate {path}")
-        recorded = _recorded(header, path)
-        state, history = read_leaves(file, (like, _blank(recorded)), header)
+        blank = _recorded(header, path)
+        state, history = read_leaves(file, (like, blank), header)
     return state, history
 
 
@@ -74,15 +74,15 @@ def _compare(wanted: list[list[Any]], found: list[list[Any]], source: str) -> No
     )
 
 
-def _recorded(
-    header: Mapping[str, Any], path: str | Path
-) -> list[tuple[str, tuple[int, ...], str]]:
-    """What a header says of the history; a ``ValueError`` if that is none."""
+def _recorded(header: Mapping[str, Any], path: str | Path) -> History:
+    """A history of the shapes in a header; a ``ValueError`` if these are none."""
     try:
         found = [(str(n), tuple(map(int, s)), str(k)) for n, s, k in header["recorded"]]
         if sum(int(np.prod(s, dtype=object)) for _, s, _ in found) > Path(path).stat().st_size:
             raise ValueError("it is longer than the file")
-        return [(n, s, np.dtype(k).name) for n, s, k in found if np.dtype(k).kind in "biuf"]
+        if any(np.dtype(kind).hasobject for _, _, kind in found):
+            raise ValueError("it has objects")
+        return _blank(found)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: its header has no history ({error}); the file is damaged."

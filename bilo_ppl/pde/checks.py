@@ -34,12 +34,13 @@ def _trial_fields(problem: Problem, theta: Theta) -> list[Field]:
     return [field(1.7), field(2.9)]
 
 
-def check_problem(problem: Problem, theta: Theta) -> None:
+def check_problem(problem: Problem, theta: Theta, *, learnt: bool = True) -> None:
     """Check a problem's definition at ``theta``, with errors that say what to mend.
 
     Attributes that are not given or no such thing, names of components, names and values of theta, shape
     of the collocation points, shapes and finiteness of `lift`, `residual` and `conditions`, where the
-    problem states them the boundary values, and whether u and every parameter have a part in all this.
+    problem states them the boundary values, and, where a network is to learn u (``learnt``), whether u
+    and every parameter have a part in all this.
     """
     name = type(problem).__name__
     check_attributes(problem)
@@ -66,7 +67,8 @@ def check_problem(problem: Problem, theta: Theta) -> None:
     _check_values(name, "residual", found["residual"][0], points, None)
     _check_conditions(name, found["conditions"][0])
     _check_boundary(problem, theta, dtype)
-    _check_dependence(name, problem, theta, trials, found)
+    if learnt:
+        _check_dependence(name, problem, theta, trials, found)
 
 
 class _Trials:

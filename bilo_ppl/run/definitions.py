@@ -25,7 +25,7 @@ EXPECTED = {
 }
 
 
-def check_file(found: Any) -> None:
+def check_file(found: Any, learnt: bool) -> None:
     """Raise a ``ValueError`` for a name that is defined as something else than expected."""
 
     def refuse(name: str) -> None:
@@ -60,7 +60,7 @@ def check_file(found: Any) -> None:
             )
     _check_architecture(found)
     with naming(found.path):
-        check_problem(found.problem, found.start)
+        check_problem(found.problem, found.start, learnt=learnt)
     _check_exact(found)
 
 

@@ -107,12 +107,14 @@ class ModelFile:
         return with_experiments_of(self.model, found, self.path, os.fspath(path))
 
 
-def load_model(spec: str | os.PathLike) -> ModelFile:
+def load_model(spec: str | os.PathLike, *, learnt: bool = True) -> ModelFile:
     """The model file at a path, or of a short name such as ``nonlinear_poisson``.
 
     Short names are looked up in ``models/`` of the current folder, in ``models/`` beside the
-    package, and among the models installed with it. Raises a ``ValueError`` for an unknown name, a
-    file that fails to import, and one that lacks an expected name or defines it as something else.
+    package, and among the models installed with it. ``learnt`` says whether a network is to learn the
+    solution, which asks more of the problem than an operator of the file's own. Raises a
+    ``ValueError`` for an unknown name, a file that fails to import, and one that lacks an expected
+    name or defines it as something else.
     """
     path = _find(os.fspath(spec))
     module = _import(path)
@@ -125,7 +127,7 @@ def load_model(spec: str | os.PathLike) -> ModelFile:
         )
     names = [name for name in (*EXPECTED, *OPTIONAL) if hasattr(module, name)]
     found = ModelFile(path.stem, path, **{name: getattr(module, name) for name in names})
-    check_file(found)
+    check_file(found, learnt)
     return found
 
 

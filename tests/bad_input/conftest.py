@@ -100,7 +100,7 @@ def loaded(tmp_path_factory):
 def known(loaded, folder, monkeypatch):
     """The same folder, of whose model file nothing is asked."""
     for pipeline in (sample_pipeline, map_pipeline):
-        monkeypatch.setattr(pipeline, "load_model", lambda spec: loaded)
+        monkeypatch.setattr(pipeline, "load_model", lambda spec, learnt: loaded)
     return folder
 
 

@@ -34,7 +34,10 @@ def estimate_model(settings: MapSettings) -> int:
     """
     started = Clock()
     with refusing():
-        plan = prepare(settings, load_model(settings.model).with_noise(settings.noise))
+        plan = prepare(
+            settings,
+            load_model(settings.model, learnt=settings.fine_tuned).with_noise(settings.noise),
+        )
     with plan.folder:
         record = Record(plan.folder, settings)
         for name, path in plan.inputs.items():

@@ -37,7 +37,7 @@ def sample_model(settings: SampleSettings) -> int:
     """
     started = Clock()
     with refusing():
-        plan = prepare(settings, load_model(settings.model))
+        plan = prepare(settings, load_model(settings.model, learnt=settings.fine_tuned))
     with plan.folder:
         record = Record(plan.folder, settings)
         for name, path in plan.inputs.items():
