@@ -102,7 +102,7 @@ class Record:
         """Note which file was read, and the SHA-256 of what was in it."""
         content = Path(path).read_bytes()
         sha256 = hashlib.sha256(content).hexdigest()
-        self.content["inputs"][name] = {"path": str(Path(path).resolve()), "sha256": sha256}
+        self.content["inputs"][name] = {"path": os.fspath(path), "sha256": sha256}
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.content[name] = value
