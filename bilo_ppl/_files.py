@@ -1,16 +1,20 @@
-"""Files that are written whole or not at all, and files of arrays: a line of JSON, then the leaves."""
+"""Files that are written whole or not at all."""
 
-import json
 import os
 import pathlib
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
 
-import equinox as eqx
+__all__ = ["is_file", "replacing"]
 
-__all__ = ["read_header", "read_leaves", "replacing", "write_leaves"]
+
+def is_file(path: str | os.PathLike) -> bool:
+    """Whether there is such a file; a name that no file can have is that of none."""
+    try:
+        return pathlib.Path(path).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager
@@ -28,37 +32,3 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def write_leaves(path: str | os.PathLike, header: Mapping[str, Any], tree: Any) -> None:
-    """Write a header with an entry "format", and the arrays of a pytree."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write((json.dumps(header) + "\n").encode())
-        eqx.tree_serialise_leaves(file, tree)
-
-
-def read_header(file: BinaryIO, expected: str) -> dict[str, Any]:
-    """The header of a file by `write_leaves`; a ``ValueError`` unless its format is ``expected``.
-
-    Formats are named "bilo_ppl <kind> <version>".
-    """
-    try:
-        header = json.loads(file.readline())
-    except ValueError:
-        header = None
-    if not isinstance(header, dict) or header.get("format") != expected:
-        kind = expected.split()[1]
-        raise ValueError(
-            f"{file.name} is not an {kind} file of this version (expected {expected!r})."
-        )
-    return header
-
-
-def read_leaves(file: BinaryIO, like: Any) -> Any:
-    """The arrays after the header, as a pytree like ``like``."""
-    try:
-        return eqx.tree_deserialise_leaves(file, like)
-    except Exception as error:  # Equinox raises several kinds, with internal messages.
-        raise ValueError(
-            f"{file.name}: the arrays do not fit the header ({error}); the file is damaged."
-        ) from error

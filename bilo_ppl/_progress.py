@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bilo_ppl._expected import Expected
+from bilo_ppl._output import put
 
 __all__ = ["Progress", "tell"]
 
@@ -27,8 +28,7 @@ def tell(line: str) -> None:
     text = f"\n{line}\n" if _on_terminal() else f"{line}\n"
     # A handler may have come in the middle of another write, into which this one must not go.
     with contextlib.suppress(RuntimeError):
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        put(sys.stderr, text, end="")
 
 
 class Progress:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from threadpoolctl import threadpool_limits
 
+from bilo_ppl._output import put
 from bilo_ppl.run import (
     BadInputError,
     MapSettings,
@@ -44,8 +45,14 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; exit status 0, 1 (a stage failed), 2 (bad input) or 130 (Ctrl-C)."""
-    arguments = vars(_parser().parse_args(argv))
+    """Run the command; exit status 0, 1 (a stage failed, or the verdict is FAILED), 2 (bad input), 3 (the
+    verdict is DOUBTFUL, with --strict) or 130 (Ctrl-C).
+    """
+    try:
+        arguments = vars(_parser().parse_args(argv))
+    finally:
+        # Of a help that is piped to `head` the rest is left here.
+        put(sys.stdout, "", end="")
     # An application may choose: numerics and statistics in double precision, networks in their own.
     jax.config.update("jax_enable_x64", True)
     set_up_compilation(arguments.pop("cache"))
@@ -63,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _stop(reason: object, status: int) -> int:
-    print(f"bilo-ppl: error: {reason}", file=sys.stderr)
+    put(sys.stderr, f"bilo-ppl: error: {reason}")
     return status
 
 

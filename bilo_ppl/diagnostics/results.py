@@ -14,6 +14,7 @@ import numpy as np
 
 from bilo_ppl._files import replacing
 from bilo_ppl.diagnostics import _groups
+from bilo_ppl.diagnostics.results_file import check_results_file
 from bilo_ppl.mcmc.draws import Draws
 from bilo_ppl.operators.base import SolveInfo
 
@@ -182,13 +183,15 @@ def save(idata: Any, path: str | os.PathLike) -> pathlib.Path:
 def load(path: str | os.PathLike) -> Any:
     """Read a file written by `save` into memory, with whichever ArviZ wrote it; the file is closed.
 
-    Raises a ``FileNotFoundError`` if there is none, a ``ValueError`` if it is not netCDF.
+    Nothing of the file is run, and no other file is read. Raises a ``FileNotFoundError`` if there is
+    none, a ``ValueError`` if it is not netCDF, points to other files, or would not fit into memory.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"load: there is no results file {path}.")
     arviz = _arviz()
     try:
+        check_results_file(path)
         if _is_legacy(arviz):
             with arviz.rc_context({"data.load": "eager"}):
                 return arviz.from_netcdf(str(path), engine="h5netcdf")

@@ -47,8 +47,13 @@ class EstimateAccuracy(NamedTuple):
 
     @property
     def good(self) -> bool:
-        """Whether the estimate would hardly move."""
-        return self.largest_shift <= SHIFT_LIMIT
+        """Whether the estimate would hardly move, by a solve that has reached its tolerance."""
+        return self.converged and self.largest_shift <= SHIFT_LIMIT
+
+    @property
+    def alarming(self) -> bool:
+        """Whether the estimate would move."""
+        return self.largest_shift > SHIFT_LIMIT
 
     def __str__(self) -> str:
         change = f"U by {self.energy_change:+.2g}"
@@ -57,7 +62,7 @@ class EstimateAccuracy(NamedTuple):
         if self.shifts is None:
             return f"UNDECIDED: {solve} would change {change}; {self.note}"
         name = max(self.shifts, key=lambda n: abs(self.shifts[n]))  # pyright: ignore
-        verdict = "GOOD" if self.good else "ALARM"
+        verdict = "GOOD" if self.good else "ALARM" if self.alarming else "UNDECIDED"
         advice = (
             "" if self.good else " Estimate again with a tighter tolerance (--tol) or more points."
         )

@@ -1,12 +1,13 @@
 """Save an estimate, and read back what `find_map` goes on from."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from bilo_ppl._files import read_header, read_leaves, write_leaves
+from bilo_ppl._leaves import read_header, read_leaves, write_leaves
 from bilo_ppl.estimate.loop import MapState
 from bilo_ppl.estimate.result import Estimate, History
 
@@ -39,9 +40,12 @@ def load_state(path: str | Path, like: MapState) -> tuple[MapState, History]:
     """
     with Path(path).open("rb") as file:
         header = read_header(file, FORMAT)
-        _compare(_leaves(like), header["state"], str(path))
-        recorded = [(name, tuple(shape), kind) for name, shape, kind in header["recorded"]]
-        state, history = read_leaves(file, (like, _blank(recorded)))
+        found = header.get("state")
+        if not isinstance(found, list):
+            raise ValueError(f"{path}: its header has no state; the file is damaged.")
+        _compare(_leaves(like), found, f"the estimate {path}")
+        blank = _recorded(header, path)
+        state, history = read_leaves(file, (like, blank), header)
     return state, history
 
 
@@ -68,6 +72,21 @@ def _compare(wanted: list[list[Any]], found: list[list[Any]], source: str) -> No
         f"{other[:2]}. Resume with the same model, operator, method and optimizer, and in the same "
         "precision."
     )
+
+
+def _recorded(header: Mapping[str, Any], path: str | Path) -> History:
+    """A history of the shapes in a header; a ``ValueError`` if these are none."""
+    try:
+        found = [(str(n), tuple(map(int, s)), str(k)) for n, s, k in header["recorded"]]
+        if sum(int(np.prod(s, dtype=object)) for _, s, _ in found) > Path(path).stat().st_size:
+            raise ValueError("it is longer than the file")
+        if any(np.dtype(kind).hasobject for _, _, kind in found):
+            raise ValueError("it has objects")
+        return _blank(found)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: its header has no history ({error}); the file is damaged."
+        ) from error
 
 
 def _blank(recorded: list[tuple[str, tuple[int, ...], str]]) -> History:

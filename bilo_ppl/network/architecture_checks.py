@@ -9,7 +9,10 @@ import numpy as np
 from bilo_ppl.network.trainable import count_parameters
 from bilo_ppl.pde.problem import Problem
 
-__all__ = ["check_names", "check_network"]
+__all__ = ["check_names", "check_network", "check_sizes"]
+
+MOST_WEIGHTS = 10**8
+"""Of a network: 400 MB in single precision, and a thousand times what any problem here has needed."""
 
 
 def check_names(problem: Problem, embedded: tuple[str, ...], scales: Mapping[str, Any]) -> None:
@@ -23,6 +26,21 @@ def check_names(problem: Problem, embedded: tuple[str, ...], scales: Mapping[str
     bad = {n: s for n, s in scales.items() if not np.all(np.asarray(s) > 0)}
     if bad:
         raise ValueError(f"LocalOperator: scales must be positive, but are {bad}.")
+
+
+def check_sizes(width: Any, depth: Any, fourier: Any) -> None:
+    """Raise a ``ValueError`` for sizes that are no whole numbers, or that no network here can have."""
+    for name, value, least in (("width", width, 1), ("depth", depth, 1), ("fourier", fourier, 0)):
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or value < least:
+            raise ValueError(
+                f"LocalOperator: {name} is {value!r:.40}; it must be a whole number, at least {least}."
+            )
+    if (weights := width * (width * depth + 2 * fourier)) > MOST_WEIGHTS:
+        raise ValueError(
+            f"LocalOperator: width={width}, depth={depth} and fourier={fourier} make {weights:.1e} "
+            f"weights, and more than {MOST_WEIGHTS:.0e} cannot be trained here; take smaller ones."
+        )
 
 
 def check_network(problem: Problem, network: Any, inputs: Any, e: Any) -> None:

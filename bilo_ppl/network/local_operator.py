@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Point, Points, Theta, Weights
-from bilo_ppl.network.architecture_checks import check_names, check_network
+from bilo_ppl.network.architecture_checks import check_names, check_network, check_sizes
 from bilo_ppl.network.embedding import ThetaEmbedding
 from bilo_ppl.network.lora import add_lora, merge_lora, rank_of
 from bilo_ppl.network.mlp import MLP
@@ -20,6 +20,7 @@ from bilo_ppl.network.modulation import close_modulations, is_modulated, open_mo
 from bilo_ppl.network.tangent import Tangent
 from bilo_ppl.network.trainable import cast_arrays, trainable
 from bilo_ppl.pde.collocation import completed
+from bilo_ppl.pde.point_checks import check_point
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.sizes import unknowns_in, usual_sizes
 from bilo_ppl.pde.theta import admit, theta_as
@@ -37,8 +38,12 @@ class LocalSolution(eqx.Module):
     theta: Theta
 
     def __call__(self, x):
-        """Value at a point ``(d,)`` (in one dimension also a scalar): a scalar or (components,)."""
+        """Value at a point ``(d,)`` (in one dimension also a scalar): a scalar or (components,).
+
+        Raises a ``ValueError`` for several points, and for one outside of the domain.
+        """
         operator, problem = self.operator, self.operator.problem
+        check_point(problem.domain, x)
         x = jnp.atleast_1d(x).astype(operator.dtype)
         raw = operator.raw(x, self.theta)
         value = problem.lift(x, raw if problem.components > 1 else raw[0], self.theta)
@@ -96,6 +101,11 @@ class LocalOperator(eqx.Module):
             "fourier": usual.fourier if fourier is None else fourier,
             "fourier_scale": fourier_scale,
         }
+        check_sizes(width, shape["depth"], shape["fourier"])
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise ValueError(
+                f"LocalOperator: dtype is {dtype!r}; it must be np.float32 or np.float64."
+            )
         made, embedding = _initialised(
             problem,
             theta,

@@ -1,5 +1,6 @@
 """Save and load operators: hyper-parameters and weights in one file."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bilo_ppl._files import read_header, read_leaves, write_leaves
+from bilo_ppl._leaves import read_header, read_leaves, write_leaves
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.lora import merge_lora
 from bilo_ppl.network.mlp import MLP
 from bilo_ppl.network.modulation import close_modulations
+from bilo_ppl.network.operator_header import check_header
+from bilo_ppl.pde.domain import Box
+from bilo_ppl.pde.point_checks import SLACK
 from bilo_ppl.pde.problem import Problem
 
 __all__ = ["load_operator", "save_operator"]
 
-FORMAT = "bilo_ppl operator 3"
+FORMAT, EARLIER = "bilo_ppl operator 4", ("bilo_ppl operator 3",)
+"""The earlier one has no checksum, and is else the same."""
 
 
 def save_operator(
@@ -45,18 +50,26 @@ def load_operator(
     """Read an operator for ``problem``.
 
     For a file whose network is no `MLP` give a ``network`` of the same structure; its weights do not
-    matter. Raises a ``ValueError`` when the file is not an operator, or was made for another problem
-    (other class name, parameters, dimension, number of components or network inputs) or network.
+    matter. No code of the file is run. Raises a ``ValueError`` when the file is not an operator, is
+    damaged, has weights that are not finite, or was made for another problem (other class name,
+    parameters, dimension, number of components or network inputs) or network.
     """
     with Path(path).open("rb") as file:
-        header = read_header(file, FORMAT)
+        header = read_header(file, FORMAT, EARLIER)
         _check_problem(header, problem, path)
+        check_header(header, os.fstat(file.fileno()).st_size, path)
         _check_network(header, network, path)
         like = _skeleton(header, problem, network)
-        parts = read_leaves(file, (like.network, like.embedding, like.home))
+        parts = read_leaves(file, (like.network, like.embedding, like.home), header)
+    numbers = jax.tree.leaves(eqx.filter(parts, eqx.is_inexact_array))
+    if not all(np.isfinite(leaf).all() for leaf in numbers):
+        raise ValueError(
+            f"{path}: its weights are not all finite, so that no solution can be had from it; pretrain "
+            "an operator anew."
+        )
     operator = eqx.tree_at(lambda o: (o.network, o.embedding, o.home), like, parts)
-    points = header.get("points")
-    return operator if points is None else operator.with_points(np.array(points))
+    points = _points(header, problem, path)
+    return operator if points is None else operator.with_points(points)
 
 
 def _of_problem(problem: Problem) -> dict[str, Any]:
@@ -123,6 +136,25 @@ def _check_network(header: Mapping[str, Any], network: Any, path: str | Path) ->
         raise ValueError(
             f"{path} holds another network than the one given: file {found}, given {wanted}."
         )
+
+
+def _points(header: Mapping[str, Any], problem: Problem, path: str | Path) -> np.ndarray | None:
+    """The collocation points of a header, checked."""
+    if header.get("points") is None:
+        return None
+    domain = problem.domain
+    try:
+        points = np.array(header["points"], float)
+        good = points.ndim == 2 and points.shape[1] == domain.dimension and len(points)
+        good = good and Box.contains(domain, points, SLACK).all()
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise ValueError(
+            f"{path}: its collocation points are no points (n, {domain.dimension}) of the domain "
+            f"{domain}; the file is damaged."
+        )
+    return points
 
 
 def _skeleton(header: Mapping[str, Any], problem: Problem, network: Any) -> LocalOperator:

@@ -1,5 +1,6 @@
 """A problem's definition, checked before anything expensive: errors say what to mend."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -7,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bilo_ppl._blame import blaming
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Field, Theta
 from bilo_ppl.pde.collocation import completed
-from bilo_ppl.pde.data_columns import SIGMA, reserved_names
+from bilo_ppl.pde.domain import Box
 from bilo_ppl.pde.problem import Problem
+from bilo_ppl.pde.problem_attributes import check_attributes
 from bilo_ppl.pde.theta import check_theta, theta_as
 
 __all__ = ["check_problem"]
@@ -31,22 +34,20 @@ def _trial_fields(problem: Problem, theta: Theta) -> list[Field]:
     return [field(1.7), field(2.9)]
 
 
-def check_problem(problem: Problem, theta: Theta) -> None:
+def check_problem(problem: Problem, theta: Theta, *, learnt: bool = True) -> None:
     """Check a problem's definition at ``theta``, with errors that say what to mend.
 
-    Attributes that are not given, names of components, names and values of theta, shape of the
-    collocation points, shapes and finiteness of `lift` and `residual`, and, where the problem states
-    them, the boundary values.
+    Attributes that are not given or no such thing, names of components, names and values of theta, shape
+    of the collocation points, shapes and finiteness of `lift`, `residual` and `conditions`, where the
+    problem states them the boundary values, and, where a network is to learn u (``learnt``), whether u
+    and every parameter have a part in all this.
     """
     name = type(problem).__name__
-    needed = ("parameters", "domain", "components")
-    missing = [attribute for attribute in needed if not hasattr(problem, attribute)]
-    if missing:
-        raise ValueError(f"{name} does not give {missing}; a Problem needs each of {list(needed)}.")
-    _check_component_names(problem)
+    check_attributes(problem)
     check_theta(problem, theta)
     problem = completed(problem, theta)
-    points = np.asarray(problem.points)
+    with blaming(f"{name}.points"):
+        points = np.asarray(problem.points, float)
     if points.ndim != 2 or points.shape[1] != problem.domain.dimension or not len(points):
         raise ValueError(
             f"{name}.points has shape {points.shape}; it must be (n, {problem.domain.dimension}), "
@@ -60,50 +61,121 @@ def check_problem(problem: Problem, theta: Theta) -> None:
         )
     dtype = jnp.result_type(float)
     theta = theta_as(theta, dtype)
-    xs = jnp.asarray(points, dtype)
-    arrays, static = eqx.partition(theta, eqx.is_array)
-
-    @jit_once
-    def values(arrays):
-        theta = eqx.combine(arrays, static)
-        u = _trial_fields(problem, theta)[0]
-        return jax.vmap(u)(xs), jax.vmap(lambda x: problem.residual(u, x, theta))(xs)
-
-    lifted, residuals = values(arrays)
-    _check_values(name, "lift", lifted, points, problem.components)
-    _check_values(name, "residual", residuals, points, None)
+    trials = _Trials(problem, theta, jnp.asarray(points, dtype))
+    found = trials(theta)
+    _check_values(name, "lift", found["lift"][0], points, problem.components)
+    _check_values(name, "residual", found["residual"][0], points, None)
+    _check_conditions(name, found["conditions"][0])
     _check_boundary(problem, theta, dtype)
-    _check_positive(problem, theta, xs)
+    _check_positive(problem, theta, jnp.asarray(points, dtype))
+    if learnt:
+        _check_dependence(name, problem, theta, trials, found)
 
 
-def _check_component_names(problem: Problem) -> None:
-    name, names, count = type(problem).__name__, problem.component_names, problem.components
-    if not names:
-        return
-    if isinstance(names, str) or len(names) != count or len(set(names)) != count:
+class _Trials:
+    """What the problem's functions give for two trial solutions, at thetas of the same structure."""
+
+    def __init__(self, problem: Problem, theta: Theta, xs: Any):
+        self.name = type(problem).__name__
+        self.static = eqx.partition(theta, eqx.is_array)[1]
+
+        def parts(arrays: Any) -> dict[str, list[Any]]:
+            theta = eqx.combine(arrays, self.static)
+            found = {"lift": [], "residual": [], "conditions": []}
+            for u in _trial_fields(problem, theta):
+                with blaming(f"{self.name}.lift"):
+                    found["lift"].append(jax.vmap(u)(xs))
+                with blaming(f"{self.name}.residual"):
+                    residuals = jax.vmap(lambda x, u=u: problem.residual(u, x, theta))
+                    found["residual"].append(residuals(xs))
+                with blaming(f"{self.name}.conditions"):
+                    found["conditions"].append(problem.conditions(u, theta))
+            return found
+
+        self.parts = jit_once(parts)
+
+    def __call__(self, theta: Theta) -> dict[str, list[Any]]:
+        """By function, the values for each trial solution."""
+        return self.parts(eqx.filter(theta, eqx.is_array))
+
+
+def _check_dependence(
+    name: str, problem: Problem, theta: Theta, trials: _Trials, found: dict[str, list[Any]]
+) -> None:
+    """Refuse rows that no weight, or not every parameter, has a part in."""
+    for what in ("lift", "residual"):
+        others = "conditions" if what == "residual" else what
+        if _same(found[what][0], found[what][1]) and _same(found[others][0], found[others][1]):
+            given = "the raw network output" if what == "lift" else "u"
+            raise ValueError(
+                f"{name}.{what} does not depend on {given}: there is nothing that a network could learn. "
+                "Is its argument used?"
+            )
+    for parameter in problem.parameters:
+        moved = [{**theta, parameter: _moved(theta[parameter], f)} for f in FACTORS]
+        if not jax.tree.leaves(eqx.filter(theta[parameter], eqx.is_inexact_array)):
+            continue
+        if all(_same(found, trials(other)) for other in moved):
+            raise ValueError(
+                f"{name}: the parameter {parameter!r} has no part in residual, lift or conditions, so "
+                "that the solution cannot tell of it. Use it, or take it out of parameters."
+            )
+
+
+FACTORS = (1.001, 2.0, 0.5)
+"""By which a parameter is changed, to see whether anything depends on it: small and large, for jumps."""
+
+
+def _moved(entry: Any, factor: float) -> Any:
+    """An entry of theta, changed; also where it is zero."""
+
+    def move(leaf: Any) -> Any:
+        return factor * leaf + (factor - 1) / 8 if eqx.is_inexact_array(leaf) else leaf
+
+    return jax.tree.map(move, entry)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether all numbers are the same; NaN is one."""
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in pairs)
+
+
+def _check_conditions(name: str, found: Any) -> None:
+    if not isinstance(found, Mapping):
         raise ValueError(
-            f"{name}.component_names is {names!r}; it must hold a name of its own for each of the "
-            f"{count} components."
+            f"{name}.conditions returns a {type(found).__name__}; it must return a mapping from names to "
+            "rows, arrays of one axis."
         )
-    taken = reserved_names(problem.domain, count)
-    wrong = [n for n in names if not str(n).strip() or n in taken or str(n).startswith(SIGMA)]
-    if wrong:
-        raise ValueError(
-            f"{name}.component_names has {wrong[0]!r}; a column of data so named would be something "
-            f"else: {', '.join(sorted(taken))}, and what begins with {SIGMA}, have a meaning. Choose "
-            "another name."
-        )
+    for row, values in found.items():
+        if np.ndim(values) != 1 or np.asarray(values).dtype.kind != "f":
+            raise ValueError(
+                f"{name}.conditions: {row!r} has shape {np.shape(values)} and type "
+                f"{np.asarray(values).dtype}; rows are real numbers, an array of one axis."
+            )
+        if not np.isfinite(np.asarray(values)).all():
+            raise ValueError(
+                f"{name}.conditions: {row!r} is not finite for a smooth trial solution at the given "
+                "theta."
+            )
 
 
 def _check_values(name, what, values, points, components):
     wanted = {None: "() or (m,)", 1: "()"}.get(components, f"({components},)")
+    if not eqx.is_array(values):
+        kind = "nothing" if values is None else f"a {type(values).__name__}"
+        raise ValueError(f"{name}.{what} returns {kind}; it must return an array {wanted}.")
+    if values.dtype.kind == "c":
+        raise ValueError(
+            f"{name}.{what} returns complex numbers; give real and imaginary parts apart."
+        )
     shape = np.shape(values)[1:]
     right = (
         len(shape) <= 1
         if components is None
         else shape == ((components,) if components > 1 else ())
     )
-    if not hasattr(values, "shape") or not right:
+    if not right:
         raise ValueError(
             f"{name}.{what} returns shape {shape} at a point; it must return {wanted}"
             + (" (is u(x) a scalar, and x[0] meant where x stands?)." if what == "lift" else ".")
@@ -137,10 +209,24 @@ def _check_positive(problem: Problem, theta: Theta, xs: Any) -> None:
 
 
 def _check_boundary(problem: Problem, theta: Theta, dtype: Any) -> None:
-    stated = problem.boundary(theta)
+    name, domain = type(problem).__name__, problem.domain
+    with blaming(f"{name}.boundary"):
+        stated = problem.boundary(theta)
     if stated is None:
         return
-    xs, values = jnp.asarray(stated[0], dtype), np.asarray(stated[1])
+    if not isinstance(stated, tuple) or len(stated) != 2:
+        raise ValueError(
+            f"{name}.boundary returns {stated!r:.60}; it must return a pair: points and values."
+        )
+    with blaming(f"{name}.boundary"):
+        xs, values = jnp.asarray(stated[0], dtype), np.asarray(stated[1], float)
+    if xs.ndim != 2 or xs.shape[1] != domain.dimension or not len(xs):
+        raise ValueError(
+            f"{name}.boundary: its points have shape {xs.shape}; they must be (b, {domain.dimension}), "
+            "one point a row, such as np.array([[0.0], [1.0]])."
+        )
+    if not Box.contains(domain, np.asarray(xs), 1e-6).all():
+        raise ValueError(f"{name}.boundary: a point lies outside the domain {domain}.")
     if not np.isfinite(values).all():
         raise ValueError(f"{type(problem).__name__}.boundary: its values are not finite.")
     arrays, static = eqx.partition(theta, eqx.is_array)

@@ -101,7 +101,8 @@ def is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    # Python's own "1_000" is a number in no table.
+    return "_" not in text
 
 
 def _value_names(components: int, names: Sequence[str]) -> dict[str, int]:

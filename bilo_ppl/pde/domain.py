@@ -36,6 +36,10 @@ class Box:
                 f"Box: lower has {len(self.lower)} and upper {len(self.upper)} coordinates; "
                 "give the same number, at least one."
             )
+        if not np.isfinite([*self.lower, *self.upper]).all():
+            raise ValueError(
+                f"Box: the limits must be finite numbers, but are lower={self.lower}, upper={self.upper}."
+            )
         bad = [i for i, (a, b) in enumerate(zip(self.lower, self.upper, strict=True)) if not a < b]
         if bad:
             raise ValueError(
@@ -120,8 +124,10 @@ class Box:
 def _axis(i: int, axis: Any, lower: float, upper: float) -> np.ndarray:
     """The coordinates along axis i of a box, checked."""
     if np.ndim(axis) == 0:
-        if axis < 2:
-            raise ValueError(f"Box.grid: axis {i} needs at least 2 points, got {axis}.")
+        if not isinstance(axis, (int, np.integer)) or axis < 2:
+            raise ValueError(
+                f"Box.grid: axis {i} needs a whole number of points, at least 2, got {axis!r}."
+            )
         return np.linspace(lower, upper, axis)
     points = np.asarray(axis, float)
     increasing = points.ndim == 1 and points.size > 0 and np.isfinite(points).all()

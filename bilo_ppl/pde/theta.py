@@ -52,8 +52,29 @@ def check_theta(problem: Problem, theta: Theta) -> None:
             f"it needs exactly {list(problem.parameters)}."
         )
     for name in problem.parameters:
-        for leaf in jax.tree.leaves(theta[name]):
-            if isinstance(leaf, Tracer) or callable(leaf):
-                continue
-            if not np.all(np.isfinite(np.asarray(leaf, dtype=float))):
-                raise ValueError(f"theta[{name!r}] = {leaf} is not finite.")
+        leaves = jax.tree.leaves(theta[name], is_leaf=lambda leaf: leaf is None)
+        if not leaves and not callable(theta[name]):
+            raise ValueError(
+                f"theta[{name!r}] = {theta[name]!r} is empty; give a number or an array."
+            )
+        for leaf in leaves:
+            _check_leaf(name, leaf, callable(theta[name]))
+
+
+def _check_leaf(name: str, leaf: Any, of_function: bool) -> None:
+    """An entry of theta, or an array in it; a function may hold other things."""
+    if isinstance(leaf, Tracer) or callable(leaf):
+        return
+    number = isinstance(leaf, (int, float, np.ndarray, np.generic, jax.Array))
+    kind = np.asarray(leaf).dtype.kind if number and not isinstance(leaf, bool) else "?"
+    if kind not in "iuf" or (isinstance(leaf, int) and abs(leaf) > 1e300):
+        if of_function:
+            return
+        raise ValueError(
+            f"theta[{name!r}] = {leaf!r:.60} is no real number; give a number, an array of numbers, or "
+            "a function of a point."
+        )
+    if not np.size(leaf):
+        raise ValueError(f"theta[{name!r}] is empty; give a number or an array.")
+    if not np.all(np.isfinite(np.asarray(leaf, dtype=float))):
+        raise ValueError(f"theta[{name!r}] = {leaf} is not finite.")

@@ -16,6 +16,8 @@ from numpyro.primitives import apply_stack
 
 from bilo_ppl._types import Field, Flag, Theta
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
+from bilo_ppl.pde.domain import Box
+from bilo_ppl.pde.point_checks import check_point
 from bilo_ppl.pde.theta import check_theta
 from bilo_ppl.ppl.experiments import Solutions, batched_theta, initial_state, solve_each
 
@@ -34,8 +36,10 @@ class _Checked(eqx.Module):
 
     field: Any
     converged: Flag
+    domain: Box = eqx.field(static=True)
 
     def __call__(self, x):
+        check_point(self.domain, x)
         value = self.field(x)
         # No derivative of the sine vanishes for ever, and none is infinite, which 0 would not undo.
         unsolved = jnp.where(self.converged, 0.0, jnp.nan) * jnp.sin(jnp.sum(x))
@@ -154,8 +158,12 @@ def solve_site(
     axis in front. ``accept`` lets a solve that missed its tolerance stand.
     """
 
+    domain = operator.problem.domain
+    # Masks have no hash, and nothing asks for them here.
+    box = Box(tuple(map(float, domain.lower)), tuple(map(float, domain.upper)))
+
     def check(field: Field, info: SolveInfo) -> Field:
-        return field if accept else _Checked(field, info.converged)
+        return field if accept else _Checked(field, info.converged, box)
 
     start = initial_state(operator, batch) if state is None else state
     if batch is not None:

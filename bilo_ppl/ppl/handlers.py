@@ -5,14 +5,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro.primitives import Messenger
 
 from bilo_ppl._types import Field
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
+from bilo_ppl.pde.point_checks import SLACK, check_point
+from bilo_ppl.pde.problem import Problem
 from bilo_ppl.ppl.effect import TYPE, Solved
 from bilo_ppl.ppl.experiments import Solutions
 
-__all__ = ["given_solution", "replace_operator", "warm_start", "without_solving"]
+__all__ = ["given_solution", "replace_operator", "warm_start", "without_solving", "zero_solution"]
 
 
 class warm_start(Messenger):  # noqa: N801
@@ -94,9 +97,23 @@ class without_solving(Messenger):  # noqa: N801
     def process_message(self, msg: Any) -> None:
         """A message that has a value is not evaluated."""
         if msg["type"] == TYPE and msg["value"] is None:
-            components = msg["args"][0].problem.components
-            zero = jnp.zeros((components,) if components > 1 else ())
-            msg["value"] = _given(msg, lambda x: zero)
+            msg["value"] = _given(msg, zero_solution(msg["args"][0].problem, msg["name"]))
+
+
+def zero_solution(problem: Problem, name: str, outside: float = 0.0) -> Field:
+    """u = 0, a function of a point; ``outside`` of the domain it may have another value."""
+    zero = jnp.zeros((problem.components,) if problem.components > 1 else ())
+    lower, upper = np.array(problem.domain.lower), np.array(problem.domain.upper)
+    margin = SLACK * (upper - lower)
+
+    def field(x: Any) -> Any:
+        check_point(problem.domain, x, name)
+        if not outside:
+            return zero
+        within = jnp.all((x >= lower - margin) & (x <= upper + margin))
+        return jnp.where(within, zero, outside)
+
+    return field
 
 
 def _given(msg: Any, field: Field) -> Solved:

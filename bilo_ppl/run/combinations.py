@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from bilo_ppl.run.options import default_of
+
 __all__ = ["check_together"]
 
 
@@ -18,8 +20,15 @@ def check_together(settings: Any) -> None:
             "--devices would spread pretraining and adaptation, and there is neither: the operator "
             "is numerical, or comes from a file."
         )
+    if settings.data is not None and settings.data_seed != default_of(settings, "data_seed"):
+        raise ValueError(
+            "--data-seed is that of synthetic data, and --data brings data of its own: leave one of "
+            "them out."
+        )
     if settings.output_layer:
         _check_output_layer(settings)
+    elif not settings.fine_tuned:
+        _check_numerical(settings)
 
 
 def _check_output_layer(settings: Any) -> None:
@@ -27,6 +36,7 @@ def _check_output_layer(settings: Any) -> None:
         "depth": settings.depth,
         "fourier": settings.fourier,
         "operator-file": settings.operator_file,
+        "rank": None if settings.rank == default_of(settings, "rank") else settings.rank,
     }
     if given := [name for name, value in others.items() if value is not None]:
         raise ValueError(
@@ -38,3 +48,16 @@ def _check_output_layer(settings: Any) -> None:
             "--fine-tune output-layer solves in one least-squares step and has a derivative of its "
             "own: leave --operator, --inner and --sensitivity as they are."
         )
+
+
+OF_A_NETWORK = ("operator_file", "tol", "rank", "inner", "max_inner_steps", "sensitivity")
+"""Options of a network that is fine-tuned."""
+
+
+def _check_numerical(settings: Any) -> None:
+    for name in OF_A_NETWORK:
+        if getattr(settings, name) != default_of(settings, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} is an option of the fine-tuned network, and --operator "
+                "numerical has none: leave one of them out."
+            )

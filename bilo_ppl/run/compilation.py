@@ -60,9 +60,16 @@ def cache_folder() -> pathlib.Path:
 
 
 def _can_write(folder: pathlib.Path) -> bool:
-    """Whether the folder is there, or can be made: JAX would warn for every program if not."""
+    """Whether the folder is there, or can be made: JAX would warn for every program if not.
+
+    Programs are loaded from it and run. So it must be the user's own, and no other may write there.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if hasattr(os, "getuid"):
+            if folder.stat().st_uid != os.getuid():
+                return False
+            folder.chmod(0o700)
     except OSError:
         return False
     return os.access(folder, os.W_OK)

@@ -19,5 +19,11 @@ def refusing() -> Iterator[None]:
     """Make a `BadInputError` of what a check finds wrong, or cannot read."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, NotImplementedError) as error:
         raise BadInputError(str(error)) from error
+    except OSError as error:
+        if error.filename is None:
+            raise BadInputError(str(error)) from error
+        raise BadInputError(
+            f"cannot read {error.filename} ({error.strerror}); mend that, or give another file."
+        ) from error

@@ -12,6 +12,7 @@ from filelock import Timeout
 
 from bilo_ppl._blocks import Interrupts
 from bilo_ppl._files import replacing
+from bilo_ppl._output import put
 from bilo_ppl.run.listing import RESULTS, listed, present, remove
 from bilo_ppl.run.lock import held, is_held
 from bilo_ppl.run.settings import BadInputError, RunFailedError
@@ -117,10 +118,10 @@ class RunFolder:
                     f"({error.strerror or error}); what has not been moved lies in {self.work}."
                 ) from error
             return
-        print(
+        put(
+            sys.stderr,
             f"bilo-ppl: the earlier results in {self.path} are as they were; what this run has "
             f"written lies in {self.work}.",
-            file=sys.stderr,
         )
 
     def _has_results(self) -> bool:

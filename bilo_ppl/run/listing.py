@@ -31,9 +31,10 @@ def listed(folder: pathlib.Path) -> frozenset[str] | None:
     """
     try:
         content = json.loads((folder / "run.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(content, dict) or "bilo-ppl" not in (content.get("versions") or {}):
+    versions = content.get("versions") if isinstance(content, dict) else None
+    if not isinstance(versions, dict) or "bilo-ppl" not in versions:
         return None
     files = content.get("files")
     if not isinstance(files, list):

@@ -8,28 +8,19 @@ import os
 import pathlib
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from bilo_ppl.network.local_operator import LocalOperator
-from bilo_ppl.pde.checks import check_problem
+from bilo_ppl._blame import blaming, told
+from bilo_ppl._files import is_file
 from bilo_ppl.pde.data import Observations, check
 from bilo_ppl.pde.data_file import read_csv
-from bilo_ppl.pde.problem import Problem
+from bilo_ppl.run.definitions import EXPECTED, check_file
 from bilo_ppl.run.experiments import with_experiments_of
 
 __all__ = ["ModelFile", "load_model", "short_names"]
 
-EXPECTED = {
-    "problem": "the PDE, an instance of bilo_ppl.Problem",
-    "start": "the theta to pretrain at, a mapping from the problem's parameters to values",
-    "model": "the NumPyro model, a function model(operator, x, y, sigma)",
-    "synthetic_data": "a function of a seed that returns a mapping with x (n, d), y (n,) or (n, "
-    "components), sigma, and, where there are several, experiment (n,)",
-}
 OPTIONAL = (
     *("truth", "reference", "reference_grid", "exact", "architecture", "init"),
     "bayesian_model",
@@ -98,16 +89,23 @@ class ModelFile:
 
     def observations(self, seed: int) -> Observations:
         """The synthetic data of a seed, checked."""
-        data = self.synthetic_data(seed)
+        with blaming(f"{self.path}: synthetic_data({seed})"):
+            data = self.synthetic_data(seed)
+        if not isinstance(data, Mapping):
+            raise ValueError(
+                f"{self.path}: synthetic_data({seed}) returns a {type(data).__name__}; it must be "
+                f"{EXPECTED['synthetic_data']}."
+            )
         missing = [name for name in ("x", "y", "sigma") if name not in data]
         if missing:
             raise ValueError(f"{self.path}: synthetic_data({seed}) has no entry {missing}.")
-        found = Observations(
-            np.asarray(data["x"]), np.asarray(data["y"]), data["sigma"], data.get("experiment")
-        )
+        found = Observations(data["x"], data["y"], data["sigma"], data.get("experiment"))
         source = f"{self.path}: synthetic_data({seed})"
         row = "observation {} of synthetic_data".format
-        found = check(found, self.problem.domain, row)
+        try:
+            found = check(found, self.problem.domain, row)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
         return with_experiments_of(self.model, found, self.path, source)
 
     def read_data(self, path: str | os.PathLike) -> Observations:
@@ -123,12 +121,14 @@ class ModelFile:
         return with_experiments_of(self.model, found, self.path, os.fspath(path))
 
 
-def load_model(spec: str | os.PathLike) -> ModelFile:
+def load_model(spec: str | os.PathLike, *, learnt: bool = True) -> ModelFile:
     """The model file at a path, or of a short name such as ``nonlinear_poisson``.
 
     Short names are looked up in ``models/`` of the current folder, in ``models/`` beside the
-    package, and among the models installed with it. Raises a ``ValueError`` for an unknown name, a
-    file that fails to import, and one that lacks an expected name or defines it as something else.
+    package, and among the models installed with it. ``learnt`` says whether a network is to learn the
+    solution, which asks more of the problem than an operator of the file's own. Raises a
+    ``ValueError`` for an unknown name, a file that fails to import, and one that lacks an expected
+    name or defines it as something else.
     """
     path = _find(os.fspath(spec))
     module = _import(path)
@@ -141,7 +141,7 @@ def load_model(spec: str | os.PathLike) -> ModelFile:
         )
     names = [name for name in (*EXPECTED, *OPTIONAL) if hasattr(module, name)]
     found = ModelFile(path.stem, path, **{name: getattr(module, name) for name in names})
-    _check(found)
+    check_file(found, learnt)
     return found
 
 
@@ -158,7 +158,7 @@ def short_names() -> dict[str, pathlib.Path]:
 def _find(spec: str) -> pathlib.Path:
     if spec.endswith(".py") or "/" in spec or "\\" in spec:
         path = pathlib.Path(spec)
-        if not path.is_file():
+        if not is_file(path):
             raise ValueError(f"there is no model file {spec}; {_available()}")
         return path
     known = short_names()
@@ -187,81 +187,12 @@ def _import(path: pathlib.Path) -> ModuleType:
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [str(f.lineno) for f in frames if f.filename == str(path)]
+        own = path.resolve()
+        lines = [str(f.lineno) for f in frames if pathlib.Path(f.filename).resolve() == own]
         where = f", line {lines[-1]}" if lines else ""
-        raise ValueError(f"{path}{where}: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{path}{where}: {told(error)}") from error
     finally:
         sys.dont_write_bytecode = writes
     return module
-
-
-def _check(found: ModelFile) -> None:
-    """Raise a ``ValueError`` for a name that is defined as something else than expected."""
-
-    def refuse(name: str) -> None:
-        value = getattr(found, name)
-        raise ValueError(
-            f"{found.path}: {name} is {_described(value)}; it must be {EXPECTED[name]}."
-        )
-
-    if not isinstance(found.problem, Problem):
-        refuse("problem")
-    if not isinstance(found.start, Mapping):
-        refuse("start")
-    if not isinstance(found.init, Mapping):
-        raise ValueError(
-            f"{found.path}: init is {_described(found.init)}; it must be a mapping from sample sites of "
-            "the model to values."
-        )
-    if not callable(found.synthetic_data):
-        refuse("synthetic_data")
-    if not callable(found.model) or not _takes_data(found.model):
-        refuse("model")
-    bayesian = found.bayesian_model
-    if bayesian is not None and not (callable(bayesian) and _takes_data(bayesian)):
-        raise ValueError(
-            f"{found.path}: bayesian_model is {_described(bayesian)}; it must be a NumPyro "
-            "model, a function bayesian_model(operator, x, y, sigma)."
-        )
-    if found.reference is not None and not callable(found.reference):
-        raise ValueError(
-            f"{found.path}: reference is {_described(found.reference)}; it must be a function "
-            "without arguments that returns a solution operator."
-        )
-    if found.scores is not None and not callable(found.scores):
-        raise ValueError(
-            f"{found.path}: scores is {_described(found.scores)}; it must be a function of theta that "
-            "returns numbers by name."
-        )
-    _check_architecture(found)
-    check_problem(found.problem, found.start)
-
-
-def _check_architecture(found: ModelFile) -> None:
-    """Refuse what pretraining would not understand."""
-    known = set(inspect.signature(LocalOperator).parameters) - {"problem", "theta", "key"}
-    given = found.architecture
-    unknown = sorted(set(given) - known) if isinstance(given, Mapping) else [given]
-    if unknown:
-        raise ValueError(
-            f"{found.path}: architecture has {unknown}; it must be a mapping of arguments of "
-            f"LocalOperator: {', '.join(sorted(known))}."
-        )
-
-
-def _takes_data(model: Callable) -> bool:
-    try:
-        signature = inspect.signature(model)
-        by_name = {"experiment": None} if "experiment" in signature.parameters else {}
-        bound = signature.bind("operator", "x", "y", "sigma", **by_name)
-    except TypeError:
-        return False
-    return "sigma" in bound.arguments
-
-
-def _described(value: Any) -> str:
-    if inspect.isfunction(value):
-        return f"{value.__name__}{inspect.signature(value)}"
-    return f"of type {value.__name__} (a class)" if isinstance(value, type) else f"{value!r:.80}"

@@ -13,9 +13,12 @@ import typing
 from types import NoneType
 from typing import Any
 
-__all__ = ["add_options", "changed", "check_options", "option"]
+__all__ = ["add_options", "changed", "check_options", "default_of", "option"]
 
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+
+GREATEST_SHOWN = 10**40
+"""Python refuses to write out numbers of thousands of digits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,7 @@ class _Option:
     group: str | None
     choices: tuple[str, ...] | None
     least: int | float | None
+    most: int | float | None
     positive: bool
     rule: str | None
     unset: str | None
@@ -37,6 +41,7 @@ def option(
     group: str | None = None,
     choices: tuple[str, ...] | None = None,
     least: int | float | None = None,
+    most: int | float | None = None,
     positive: bool = False,
     rule: str | None = None,
     unset: str | None = None,
@@ -47,8 +52,11 @@ def option(
     A switch that is on by default has a flag ``--no-name``, which ``help`` then describes. ``unset``
     says what holds where the value is None. ``group`` is a title in the class's ``GROUPS``. ``rule``
     ends the message about a number below ``least``, or not ``positive``, instead of a general phrase.
+    ``most`` is a number beyond which nothing could be meant, or no computer could do it.
     """
-    return _field(default, _Option(help, group, choices, least, positive, rule, unset, metavar))
+    return _field(
+        default, _Option(help, group, choices, least, most, positive, rule, unset, metavar)
+    )
 
 
 def changed(settings_class: Any, name: str, default: Any = None, **changes: Any) -> Any:
@@ -70,7 +78,13 @@ def check_options(settings: Any) -> None:
         if value is not None or not _optional(hint):
             fault = _fault(value, _kind(hint), field.metadata[_Option])
             if fault:
-                raise ValueError(f"{field.name} is {_shown(value)}; {fault}.")
+                shown = "empty" if value == "" else _shown(value)
+                raise ValueError(f"{field.name} is {shown}; {fault}.")
+
+
+def default_of(settings: Any, name: str) -> Any:
+    """The default of an option: what differs from it was asked for."""
+    return next(f.default for f in dataclasses.fields(settings) if f.name == name)
 
 
 def add_options(parser: argparse.ArgumentParser, settings_class: Any) -> None:
@@ -121,13 +135,23 @@ def _fault(value: Any, kind: type, found: _Option) -> str | None:
         return f"it must be {_KINDS[kind]}"
     if found.choices is not None and value not in found.choices:
         return f"it must be one of {', '.join(found.choices)}"
-    if kind not in (int, float):
+    if kind is str:
+        return _fault_of_text(os.fspath(value))
+    if kind is bool:
         return None
     if found.positive and not value > 0:
         return found.rule or "it must be positive"
     if found.least is not None and not value >= found.least:
         return found.rule or f"the least is {found.least}"
+    if found.most is not None and not value <= found.most:
+        return f"the greatest is {found.most}"
     return None if math.isfinite(value) else found.rule or "it must be finite"
+
+
+def _fault_of_text(text: str) -> str | None:
+    if not text:
+        return "leave the option out, or give it a value"
+    return "no file or name has a zero byte" if "\0" in text else None
 
 
 def _fits(value: Any, kind: type) -> bool:
@@ -139,4 +163,6 @@ def _fits(value: Any, kind: type) -> bool:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, int) and abs(value) > GREATEST_SHOWN:
+        return "a number of many digits"
     return f"{value:g}" if isinstance(value, float) else repr(value)

@@ -1,6 +1,7 @@
 """A run that has passed the checks, and what its options ask of the solves."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -54,6 +55,13 @@ class Plan(Generic[S]):
     """Names of the model's solution sites."""
     tolerance: float
     """On the loss of an inner solve: that of the settings, or, once it is known, from the noise."""
+
+    @property
+    def inputs(self) -> dict[str, str | os.PathLike]:
+        """The files that were read, by what they are."""
+        settings = self.settings
+        found = {"model": self.file.path, "data": settings.data, "operator": settings.operator_file}
+        return {name: path for name, path in found.items() if path is not None}
 
     @property
     def finds_tolerance(self) -> bool:

@@ -1,6 +1,8 @@
 """The record of a run: what was asked, what was done, how long it took; kept in run.json."""
 
 import dataclasses
+import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -19,14 +21,23 @@ from matplotlib.figure import Figure
 from bilo_ppl._compile import compiler
 from bilo_ppl._expected import costing
 from bilo_ppl._files import replacing
+from bilo_ppl._output import put
 from bilo_ppl.diagnostics.plots import save_figure
 from bilo_ppl.run.folder import RunFolder
 from bilo_ppl.run.forecasts import Forecasts
 from bilo_ppl.run.settings import CommonSettings
 
-__all__ = ["Clock", "Record", "plain", "version", "warn"]
+__all__ = ["Clock", "Record", "now", "plain", "version", "warn"]
 
-_PACKAGES = ("bilo-ppl", "jax", "numpyro", "equinox", "optax", "numpy", "scipy", "arviz")
+_PACKAGES = (
+    "bilo-ppl", "jax", "jaxlib", "numpyro", "equinox", "optax", "numpy", "scipy", "arviz", "h5netcdf",
+    "h5py",
+)  # fmt: skip
+
+
+def now() -> str:
+    """Date and time of day (UTC), to a second, as in ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def version(package: str) -> str:
@@ -64,12 +75,16 @@ class Record:
         self._found = compiler().found
         self.content: dict[str, Any] = {
             "status": "started",
+            "started": now(),
+            "command_line": sys.argv,
             "arguments": dataclasses.asdict(settings),
+            "inputs": {},
             "files": [],
             "seeds": {"run": settings.seed, "data": None if settings.data else settings.data_seed},
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in _PACKAGES},
             "platform": {
+                "host": platform.node(),
                 "system": platform.platform(terse=True),
                 "machine": platform.machine(),
                 "backend": jax.default_backend(),
@@ -83,6 +98,12 @@ class Record:
         }
         self.forecasts = Forecasts(self.content, warn)
 
+    def read(self, name: str, path: str | os.PathLike) -> None:
+        """Note which file was read, and the SHA-256 of what was in it."""
+        content = Path(path).read_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
+        self.content["inputs"][name] = {"path": os.fspath(path), "sha256": sha256}
+
     def __setitem__(self, name: str, value: Any) -> None:
         self.content[name] = value
 
@@ -90,7 +111,7 @@ class Record:
         """Print, unless the run is quiet."""
         if not self.settings.quiet:
             for line in lines:
-                print(line, flush=True)
+                put(sys.stdout, line)
 
     def alarm(self, text: str) -> None:
         """Warn, also in quiet runs, and keep the warning: a reason to doubt the results."""
@@ -100,6 +121,7 @@ class Record:
     def status(self, text: str) -> None:
         """Write run.json with this status."""
         self.content["status"] = text
+        self.content["written"] = now()
         path = self.folder.add("run.json")
         self.content["files"] = self.folder.files
         with replacing(path) as temporary:
@@ -182,4 +204,4 @@ def plain(value: Any) -> Any:
 
 def warn(text: str) -> None:
     """Print a warning, also in quiet runs."""
-    print(f"WARNING: {text}", file=sys.stderr, flush=True)
+    put(sys.stderr, f"WARNING: {text}")

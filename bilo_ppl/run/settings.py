@@ -15,6 +15,9 @@ from bilo_ppl.run.options import check_options, option
 __all__ = ["BadInputError", "CommonSettings", "RunFailedError", "refusing"]
 
 
+LARGEST_SEED = 2**32 - 1
+"""Of all generators; a stage adds a small number to the seed."""
+
 OPERATOR, RESULTS = "solution operator", "results"
 """Titles of groups in the help."""
 
@@ -38,7 +41,8 @@ class CommonSettings(abc.ABC):
     """Names of the files that the command writes, besides run.json and operators."""
 
     model: str | os.PathLike = option(
-        help="path of a model file, or short name such as nonlinear_poisson"
+        help="path of a model file, or short name such as nonlinear_poisson. A model file is Python, and "
+        "runs as a program of yours: take none that you would not run. No other file can run anything"
     )
     data: str | os.PathLike | None = option(
         None,
@@ -46,8 +50,8 @@ class CommonSettings(abc.ABC):
         help="CSV file with columns for the coordinates, y, and optionally sigma; without it, the "
         "model's synthetic data",
     )
-    data_seed: int = option(0, least=0, help="seed of the synthetic data")
-    seed: int = option(0, least=0, help="seed of everything but the data")
+    data_seed: int = option(0, least=0, most=LARGEST_SEED, help="seed of the synthetic data")
+    seed: int = option(0, least=0, most=LARGEST_SEED, help="seed of everything but the data")
     operator: str = option(
         "fine-tuned",
         choices=("fine-tuned", "numerical"),
@@ -63,6 +67,7 @@ class CommonSettings(abc.ABC):
     points: int | None = option(
         None,
         least=1,
+        most=10**6,
         unset="the model file's, else by dimension: 51 in one, 81 of time alone, 1000 in two",
         group=OPERATOR,
         help="number of collocation points, in the place of the model file's: fewer are an even part of "
@@ -72,6 +77,7 @@ class CommonSettings(abc.ABC):
     width: int | None = option(
         None,
         least=1,
+        most=10**4,
         unset="the model file's, else 64",
         group=OPERATOR,
         help="units in each hidden layer of the network",
@@ -79,6 +85,7 @@ class CommonSettings(abc.ABC):
     depth: int | None = option(
         None,
         least=1,
+        most=100,
         unset="the model file's, else 2, in three dimensions 3",
         group=OPERATOR,
         help="hidden layers of the network",
@@ -86,6 +93,7 @@ class CommonSettings(abc.ABC):
     fourier: int | None = option(
         None,
         least=0,
+        most=10**4,
         unset="the model file's, else 0",
         group=OPERATOR,
         help="random Fourier features in which the network sees the point, for oscillating solutions",
@@ -99,7 +107,11 @@ class CommonSettings(abc.ABC):
         help="tolerance on the PDE loss",
     )
     rank: int = option(
-        4, least=0, group=OPERATOR, help="rank of the fine-tuned increments; 0: all weights"
+        4,
+        least=0,
+        most=10**4,
+        group=OPERATOR,
+        help="rank of the fine-tuned increments; 0: all weights",
     )
     fine_tune: str = option(
         "auto",
@@ -118,6 +130,7 @@ class CommonSettings(abc.ABC):
     max_inner_steps: int | None = option(
         None,
         least=0,
+        most=10**6,
         unset="20 for lm, 6 once adapted, 2000 for adam",
         group=OPERATOR,
         help="limit of one solve",
@@ -132,6 +145,7 @@ class CommonSettings(abc.ABC):
     devices: int = option(
         1,
         least=0,
+        most=10**6,
         group=OPERATOR,
         help="devices over which the rows of pretraining and adaptation are spread; 0: all that JAX has",
     )
@@ -140,6 +154,9 @@ class CommonSettings(abc.ABC):
     )
     overwrite: bool = option(
         False, group=RESULTS, help="replace the results of an earlier run there"
+    )
+    strict: bool = option(
+        False, group=RESULTS, help="exit with status 3 where the verdict on the results is DOUBTFUL"
     )
     quiet: bool = option(False, group=RESULTS, help="print warnings and errors only")
 

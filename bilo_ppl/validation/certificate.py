@@ -17,8 +17,11 @@ MANY, SHOWN = 12, 6
 """Parameters beyond which only a few are listed, and how many."""
 
 UNSOLVED_LIMIT, LEFT_OUT_LIMIT = 0.5, 0.1
-"""Fractions of draws beyond which agreement shows nothing: those whose better solution fell short of
+"""Fractions of draws from which on agreement shows nothing: those whose better solution fell short of
 its tolerance, and those that have none."""
+
+LEAST_DRAWS = 20
+"""With fewer, weights that are even show nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +75,13 @@ class Certificate:
     @property
     def conclusive(self) -> bool:
         """Whether the better solution was found at enough draws for agreement to mean something."""
-        few = self.unsolved <= UNSOLVED_LIMIT * self.draws
-        return few and self.left_out <= LEFT_OUT_LIMIT * self.draws
+        few = self.unsolved < UNSOLVED_LIMIT * self.draws
+        return few and self.left_out <= LEFT_OUT_LIMIT * self.draws and self._enough
+
+    @property
+    def _enough(self) -> bool:
+        """Whether there are draws enough to say anything of the weights."""
+        return self.draws - self.left_out >= LEAST_DRAWS
 
     @property
     def trustworthy(self) -> bool:
@@ -89,6 +97,11 @@ class Certificate:
             return (
                 f"ALARM: {self.against} would move the posterior mean {shift}{least}. Run again "
                 f"with a tighter tolerance.{self._unsolved_note}"
+            )
+        if not self._enough:
+            return (
+                f"UNDECIDED: {self.draws - self.left_out} draws are too few to tell; at least "
+                f"{LEAST_DRAWS} are needed.{self._unsolved_note}"
             )
         if not self.conclusive:
             return (

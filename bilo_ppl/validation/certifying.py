@@ -57,6 +57,10 @@ def certify(
     tightly, if ``energies`` do not fit the draws, or if no draw has a finite energy both ways.
     """
     flat = {name: np.asarray(v).reshape(-1, *np.shape(v)[2:]) for name, v in samples.items()}
+    if not flat or not len(next(iter(flat.values()))):
+        raise ValueError("certify: there are no draws; give samples by site, (chains, draws, ...).")
+    if subset < 1:
+        raise ValueError(f"certify: subset is {subset}; at least one draw must be recomputed.")
     total = len(next(iter(flat.values())))
     picked = np.random.default_rng(seed).permutation(total)[: min(subset, total)]
     look = _look(model, _central(flat), model_args, model_kwargs)

@@ -65,6 +65,11 @@ def distances(
             f"least 4; they have shape {draws.shape}."
         )
     mean, sd = posterior.mean(name), posterior.sd(name)
+    if not sd > 0:
+        raise ValueError(
+            f"distances: all of the exact posterior of {name!r} lies at one point of its grid; give a "
+            "finer grid there."
+        )
     kurtosis = posterior.expectation(name, lambda x: (x - mean) ** 4) / sd**4
     given = None if ess is None else max(float(ess), 1.0)
     mean_ess = given or _ess(draws)

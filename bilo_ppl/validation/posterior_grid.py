@@ -12,7 +12,7 @@ from numpyro.infer.util import log_density
 from bilo_ppl._compile import jit_for
 from bilo_ppl.ppl.look import look_at
 
-__all__ = ["GridPosterior", "grid_posterior"]
+__all__ = ["GridPosterior", "check_grid", "grid_posterior"]
 
 _CHUNK = 128
 _EDGE = 1e-6
@@ -138,13 +138,21 @@ def _in_batches(function: Callable, points: np.ndarray) -> np.ndarray:
     return np.concatenate(values).astype(float)[: len(points)]
 
 
+def check_grid(model: Callable, grid: Mapping[str, Any], args: tuple, kwargs: Any) -> None:
+    """Raise a ``ValueError`` for a grid that `grid_posterior` could not use; nothing is solved."""
+    values = {name: np.asarray(axis, dtype=float) for name, axis in grid.items()}
+    _check_grid(values)
+    _check_sites(model, values, args, kwargs)
+
+
 def _check_grid(grid: Mapping[str, np.ndarray]) -> None:
     if len(grid) not in (1, 2):
         raise ValueError(
             f"grid_posterior is for one or two parameters, the grid has {len(grid)}: {list(grid)}."
         )
     for name, values in grid.items():
-        if values.ndim != 1 or len(values) < 3 or not (np.diff(values) > 0).all():
+        increasing = values.ndim == 1 and len(values) >= 3 and (np.diff(values) > 0).all()
+        if not increasing or not np.isfinite(values).all():
             raise ValueError(
                 f"grid_posterior: grid[{name!r}] must be a 1-D array of at least 3 increasing "
                 f"values; it has shape {values.shape}."

@@ -28,7 +28,8 @@ class Stateless(bilo.Problem):
     scale: float = 2.0
 
     def residual(self, u, x, theta):
-        return self.scale * bilo.partial(u, 1)(x) - theta["a"] * bilo.partial(u, 0, 0)(x)
+        flux = theta["a"] * bilo.partial(u, 0, 0)(x)
+        return self.scale * bilo.partial(u, 1)(x) - flux - jnp.sum(theta["b"])
 
 
 # How many.

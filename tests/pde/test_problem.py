@@ -118,7 +118,8 @@ def test_a_boundary_value_that_the_lift_ignores_is_found():
         def lift(self, x, raw, theta):
             return jnp.array([0.5, 1.0]) + x[0] * raw
 
-    check_problem(Deaf(), {"w": 4.0, "a": 0.5})
+    with pytest.raises(ValueError, match="the parameter 'a' has no part in"):
+        check_problem(Deaf(), {"w": 4.0, "a": 0.5})
     with pytest.raises(ValueError, match="does not keep the boundary values"):
         check_problem(Deaf(), {"w": 4.0, "a": 0.6})
 

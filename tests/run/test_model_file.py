@@ -2,7 +2,8 @@ import textwrap
 
 import pytest
 
-from bilo_ppl.run.model_file import EXPECTED, load_model, short_names
+from bilo_ppl.run.definitions import EXPECTED
+from bilo_ppl.run.model_file import load_model, short_names
 
 GOOD = """
 import bilo_ppl as bilo

@@ -8,13 +8,14 @@ import numpy as np
 
 from bilo_ppl._blocks import Interrupts
 from bilo_ppl._files import replacing
+from bilo_ppl.diagnostics.verdict import judge_estimates
 from bilo_ppl.estimate import Estimate, find_map, save_estimate
 from bilo_ppl.estimate.accuracy import EstimateAccuracy, check_estimate
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.pde.data import Observations
 from bilo_ppl.run.checks import prepare
-from bilo_ppl.run.ending import INTERRUPTED, to_the_end
+from bilo_ppl.run.ending import conclude, to_the_end
 from bilo_ppl.run.features import accuracy_of
 from bilo_ppl.run.map.figures import draw_estimate_figures
 from bilo_ppl.run.map.scores import (
@@ -35,16 +36,22 @@ __all__ = ["estimate_model"]
 
 
 def estimate_model(settings: MapSettings) -> int:
-    """Do the estimates and return the exit status: 0, or 130 after Ctrl-C.
+    """Do the estimates and return the exit status: 0, 1 where the verdict is FAILED, 3 where it is
+    DOUBTFUL and that is to count (``strict``), or 130 after Ctrl-C.
 
     Raises `BadInputError` before anything is computed or written, and `RunFailedError` if a stage
     cannot reach what the next one needs; run.json then says so.
     """
     started = Clock()
     with refusing():
-        plan = prepare(settings, load_model(settings.model).with_noise(settings.noise))
+        plan = prepare(
+            settings,
+            load_model(settings.model, learnt=settings.fine_tuned).with_noise(settings.noise),
+        )
     with plan.folder:
         record = Record(plan.folder, settings)
+        for name, path in plan.inputs.items():
+            record.read(name, path)
         record.took("check", started)
         return to_the_end(record, _Job(plan, record).run)
 
@@ -58,6 +65,8 @@ class _Job:
         self.scores: list[dict[str, Any]] = []
         self.estimates: list[Estimate] = []
         self.accuracies: list[EstimateAccuracy] = []
+        self.other_alarms: list[str] = []
+        """Those of the stages before the certificate."""
         self.numerical: AbstractSolutionOperator | None = None
 
     def run(self, interrupts: Interrupts) -> int:
@@ -67,6 +76,7 @@ class _Job:
         operator = make_operator(plan, self.record, interrupts).operator
         if not self._suffices(operator):
             operator = make_operator(plan, self.record, interrupts, features=False).operator
+        self.other_alarms = list(self.record.content.get("alarms", ()))
         self.numerical = plan.numerical
         if self.numerical is None and plan.file.reference is not None:
             self.numerical = plan.file.reference()
@@ -83,8 +93,16 @@ class _Job:
             )
         self._report()
         interrupted = bool(interrupts.count)
-        self.record.status("interrupted in estimate" if interrupted else "finished")
-        return INTERRUPTED if interrupted else 0
+        verdict = judge_estimates(
+            converged=[found.converged for found in self.estimates],
+            solved=[bool(np.all(found.inner.converged)) for found in self.estimates],
+            energies=[found.energy for found in self.estimates],
+            accuracy=self.accuracies[0] if self.accuracies else None,
+            certifiable=self.settings.fine_tuned,
+            alarms=self.other_alarms,
+            interrupted=interrupted,
+        )
+        return conclude(self.record, verdict, "interrupted in estimate" if interrupted else None)
 
     def _suffices(self, operator: AbstractSolutionOperator) -> bool:
         """Whether an operator does at the estimate from the first data, unless it was asked for."""
@@ -145,7 +163,7 @@ class _Job:
         self.accuracies.append(accuracy)
         self.record["certificate"] = accuracy._asdict() | {"good": accuracy.good}
         self.record.say(f"Certificate: {accuracy}")
-        if accuracy.shifts is not None and not accuracy.good:
+        if accuracy.alarming:
             self.record.alarm(str(accuracy))
 
     def _score(self, found: Estimate, seed: int) -> dict[str, Any]:

@@ -16,6 +16,9 @@ __all__ = ["MapSettings"]
 
 ESTIMATE = "point estimate"
 
+USUAL_SEEDS, USUAL_RATE = 5, 1e-2
+"""Number of data sets, and step of a gradient descent."""
+
 
 @dataclasses.dataclass(frozen=True)
 class MapSettings(CommonSettings):
@@ -24,9 +27,11 @@ class MapSettings(CommonSettings):
     GROUPS: ClassVar[tuple[str, ...]] = (ESTIMATE, OPERATOR, RESULTS)
     FILES: ClassVar[tuple[str, ...]] = ("map.json", "map.csv", "estimate-*.eqx", "figures/*.png")
 
-    seeds: int = option(
-        5,
+    seeds: int | None = option(
+        None,
         least=1,
+        most=10**5,
+        unset="5",
         group=ESTIMATE,
         help="number of synthetic data sets: of the seeds DATA_SEED, DATA_SEED + 1, ...",
     )
@@ -51,12 +56,17 @@ class MapSettings(CommonSettings):
         group=ESTIMATE,
         help="of theta",
     )
-    learning_rate: float = option(
-        1e-2, positive=True, group=ESTIMATE, help="of adam or sgd, in unconstrained space"
+    learning_rate: float | None = option(
+        None,
+        positive=True,
+        unset="0.01",
+        group=ESTIMATE,
+        help="of adam or sgd, in unconstrained space",
     )
     steps: int | None = option(
         None,
         least=1,
+        most=10**8,
         unset="500 for nested, 5000 for simultaneous",
         group=ESTIMATE,
         help="limit of the steps",
@@ -87,6 +97,16 @@ class MapSettings(CommonSettings):
         super().check()
         if self.noise is not None and self.data is not None:
             raise ValueError("--noise is for synthetic data; the file of --data has its own sigma.")
+        if self.seeds is not None and self.data is not None:
+            raise ValueError(
+                "--seeds counts sets of synthetic data; the file of --data is one: leave one of them out."
+            )
+        if self.learning_rate is not None and self.chosen_optimizer not in ("adam", "sgd"):
+            raise ValueError(
+                "--learning-rate is that of adam or sgd, and the steps of "
+                f"{'lbfgs and gauss-newton' if self.optimizer is None else self.optimizer} have none: "
+                "leave it out, or add --optimizer adam."
+            )
         if self.method == "simultaneous" and self.operator == "numerical":
             raise ValueError(
                 "a numerical operator has no weights to descend on; use --method nested."
@@ -136,7 +156,7 @@ class MapSettings(CommonSettings):
     @property
     def data_seeds(self) -> list[int]:
         """Seeds of the synthetic data; a file is one data set."""
-        count = 1 if self.data is not None else self.seeds
+        count = 1 if self.data is not None else self.seeds or USUAL_SEEDS
         return [self.data_seed + i for i in range(count)]
 
     def default_folder(self, model_name: str) -> str:
@@ -151,4 +171,5 @@ class MapSettings(CommonSettings):
             return backtracking_lbfgs()
         if self.chosen_optimizer == "gauss-newton":
             return gauss_newton()
-        return {"adam": optax.adam, "sgd": optax.sgd}[self.chosen_optimizer](self.learning_rate)
+        rate = self.learning_rate or USUAL_RATE
+        return {"adam": optax.adam, "sgd": optax.sgd}[self.chosen_optimizer](rate)

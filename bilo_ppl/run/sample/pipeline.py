@@ -10,7 +10,7 @@ from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.run.checks import prepare
-from bilo_ppl.run.ending import INTERRUPTED, to_the_end
+from bilo_ppl.run.ending import conclude, to_the_end
 from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.operators import (
     WELL_ADAPTED,
@@ -24,6 +24,7 @@ from bilo_ppl.run.record import Clock, Record
 from bilo_ppl.run.sample.kernel import make_kernel
 from bilo_ppl.run.sample.results import Results
 from bilo_ppl.run.sample.settings import SampleSettings
+from bilo_ppl.run.sample.verdict import judged
 from bilo_ppl.run.settings import RunFailedError, refusing
 
 __all__ = ["sample_model"]
@@ -33,16 +34,20 @@ BLOCKS = 20
 
 
 def sample_model(settings: SampleSettings) -> int:
-    """Do a run and return its exit status: 0, or 130 after Ctrl-C.
+    """Do a run and return its exit status: 0, 1 where its verdict is FAILED, 3 where it is DOUBTFUL and
+    that is to count (``strict``), or 130 after Ctrl-C.
 
     Raises `BadInputError` before anything is computed or written, and `RunFailedError` if a stage
     cannot reach what the next one needs; run.json then says so.
     """
     started = Clock()
     with refusing():
-        plan = prepare(settings, load_model(settings.model).for_sampling())
+        file = load_model(settings.model, learnt=settings.fine_tuned).for_sampling()
+        plan = prepare(settings, file)
     with plan.folder:
         record = Record(plan.folder, settings)
+        for name, path in plan.inputs.items():
+            record.read(name, path)
         record.took("check", started)
         _announce(plan, record)
         return to_the_end(record, lambda interrupts: _stages(plan, record, interrupts))
@@ -107,15 +112,14 @@ def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) 
             found.append(f"A second adaptation failed: {error}")
             keep_adapted(plan, record, prepared)
             results.write()
+    # What the draws say, the verdict has from them.
+    alarms = list(record.content.get("alarms", ()))
     for text in found:
         record.alarm(f"{text} Part of the posterior may be missing or misplaced.")
     results.draw_figures()
     results.report()
-    if interrupted:
-        record.status("interrupted in sampling")
-        return INTERRUPTED
-    record.status("finished")
-    return 0
+    verdict = judged(results, alarms, interrupted=interrupted)
+    return conclude(record, verdict, "interrupted in sampling" if interrupted else None)
 
 
 def _again(

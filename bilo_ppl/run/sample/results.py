@@ -66,6 +66,8 @@ class Results:
         self.closely: Any = None
         """The same on all points, at some of the draws."""
         self.exact: GridPosterior | None = None
+        self.ways: tuple[str, ...] = ()
+        """The certificates that were to be made."""
         self.certificates: dict[str, Certificate] = {}
         self.fits: dict[str, diagnostics.Fit] = {}
         self.distances: dict[str, Distances] = {}
@@ -154,6 +156,7 @@ class Results:
         ways: dict[str, Any] = {"tighter": None}
         if self.plan.file.reference is not None:
             ways["numerical"] = self.plan.file.reference()
+        self.ways = tuple(ways)
         title = "Certificates: a subset of the draws, solved again."
         passes = CORRECTED * CERTIFIED_POINTS * self._passes(self._tighter_draws)
         with self.record.stage("certify", title, passes):

@@ -27,15 +27,17 @@ class SampleSettings(CommonSettings):
         group=SAMPLING,
         help="nuts and hmc are NumPyro's; bilo- ones carry the weights along the trajectory",
     )
-    chains: int = option(4, least=1, group=SAMPLING, help="number of chains")
+    chains: int = option(4, least=1, most=1000, group=SAMPLING, help="number of chains")
     chain_method: str = option(
         "sequential",
         choices=("sequential", "vectorized", "parallel"),
         group=SAMPLING,
         help="one after another, side by side, or one on each device",
     )
-    warmup: int = option(500, least=0, group=SAMPLING, help="warm-up transitions of each chain")
-    samples: int = option(1000, least=1, group=SAMPLING, help="draws of each chain")
+    warmup: int = option(
+        500, least=0, most=10**7, group=SAMPLING, help="warm-up transitions of each chain"
+    )
+    samples: int = option(1000, least=1, most=10**7, group=SAMPLING, help="draws of each chain")
     init: str | None = option(
         None,
         choices=("adapted", "start", "prior"),
