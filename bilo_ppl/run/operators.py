@@ -14,6 +14,7 @@ from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.features import featured
+from bilo_ppl.run.kept_stages import Region, adapted_once, pretrained_once
 from bilo_ppl.run.pretraining import loaded, pretrained, save
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
@@ -64,7 +65,8 @@ def make_operator(plan: Plan, record: Record, interrupts: Interrupts) -> Prepare
     elif plan.settings.output_layer:
         fine = featured(plan, record, interrupts, error)
     else:
-        fine = pretrained(plan, record, interrupts, error)
+        make = partial(pretrained, plan, record, interrupts, error)
+        fine = pretrained_once(plan, record, make)
     if not plan.settings.adapts:
         return Prepared(fine, None, _nowhere)
     if error is None or plan.settings.output_layer:
@@ -93,7 +95,8 @@ def _adapted(
     **options: Any,
 ) -> Prepared:
     settings = plan.settings
-    with record.stage(stage, "Adapting the operator to the posterior region."):
+
+    def make() -> Region:
         try:
             adapted = adapt(
                 plan.file.model,
@@ -107,9 +110,15 @@ def _adapted(
             )
         except ValueError as error:
             raise RunFailedError(f"the operator cannot be adapted: {error}") from error
-        fine, report = cast(Fitted, adapted.operator), adapted.report
-        prepared = Prepared(fine, _scales(adapted), adapted.starts, report)
-        keep_adapted(plan, record, prepared)
+        operator, report = cast(Fitted, adapted.operator), adapted.report
+        starts = adapted.starts(settings.chains)
+        keep_adapted(plan, record, Prepared(operator, None, _nowhere, report))
+        return Region(operator, _scales(adapted), starts, report)
+
+    with record.stage(stage, "Adapting the operator to the posterior region."):
+        found = adapted_once(plan, record, stage, fine, make)
+    report = found.report
+    prepared = Prepared(found.operator, found.inverse_mass_matrix, lambda _: found.starts, report)
     record.say(str(report))
     interrupts.raise_if_any()
     if report.fraction_ready < LEAST_READY:

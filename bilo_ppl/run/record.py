@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from bilo_ppl._checkpoint import checkpoint_stage
 from bilo_ppl._compile import compiler
 from bilo_ppl._expected import costing
 from bilo_ppl._files import replacing
@@ -130,6 +131,7 @@ class Record:
         With what it should take, as far as that is known: see `Forecasts`.
         """
         started = Clock()
+        checkpoint_stage(name)
         self.forecasts.found = compiler().found > self._found
         expected = self.forecasts.begin(name, lambda: started.elapsed()[1], arithmetic)
         if title:

@@ -43,6 +43,8 @@ class CommonSettings(abc.ABC):
     A value that cannot be meant is a `BadInputError`, whoever gives it.
     """
 
+    COMMAND: ClassVar[str]
+    """Name of the command."""
     GROUPS: ClassVar[tuple[str, ...]]
     """Titles of the groups in the help, in their order."""
     FILES: ClassVar[tuple[str, ...]]
@@ -151,6 +153,12 @@ class CommonSettings(abc.ABC):
     overwrite: bool = option(
         False, group=RESULTS, help="replace the results of an earlier run there"
     )
+    resume: bool = option(
+        False,
+        group=RESULTS,
+        help="go on with the run in the folder where it was interrupted, with the same settings, or "
+        "extend one that has ended",
+    )
     quiet: bool = option(False, group=RESULTS, help="print warnings and errors only")
 
     def __post_init__(self):
@@ -160,6 +168,10 @@ class CommonSettings(abc.ABC):
     def check(self) -> None:
         """Raise a ``ValueError`` for a value that cannot be meant."""
         check_options(self)
+        if self.resume and self.overwrite:
+            raise ValueError(
+                "--resume goes on with a run, and --overwrite replaces it: give one of them."
+            )
         sizes = [*self.architecture, *(["points"] if self.points is not None else [])]
         if sizes and not self.pretrains:
             raise ValueError(
@@ -252,7 +264,7 @@ class CommonSettings(abc.ABC):
     def written(self) -> tuple[str, ...]:
         """Names of all files that the command may write, as patterns relative to the folder."""
         operators = ("operator.eqx",) * self.pretrains + ("operator-adapted.eqx",) * self.adapts
-        return ("run.json", *operators, *self.FILES)
+        return ("run.json", "checkpoint.bin", *operators, *self.FILES)
 
     def output_folder(self, model_name: str) -> pathlib.Path:
         """Where the results go."""

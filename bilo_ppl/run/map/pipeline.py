@@ -11,6 +11,7 @@ from bilo_ppl._files import replacing
 from bilo_ppl.estimate import Estimate, find_map, save_estimate
 from bilo_ppl.estimate.accuracy import EstimateAccuracy, check_estimate
 from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.run.checkpoint import checkpoint_in, find_run
 from bilo_ppl.run.checks import Plan, prepare
 from bilo_ppl.run.ending import INTERRUPTED, to_the_end
 from bilo_ppl.run.map.figures import draw_estimate_figures
@@ -33,9 +34,11 @@ def estimate_model(settings: MapSettings) -> int:
     started = Clock()
     with refusing():
         plan = prepare(settings, load_model(settings.model).with_noise(settings.noise))
-    with plan.folder:
+        found = find_run(plan)
+    with plan.folder, checkpoint_in(plan):
         record = Record(plan.folder, settings)
         record.took("check", started)
+        record.say(*(f"Note: {note}" for note in found))
         return to_the_end(record, _Job(plan, record).run)
 
 

@@ -21,6 +21,7 @@ ESTIMATE = "point estimate"
 class MapSettings(CommonSettings):
     """Arguments of ``bilo-ppl map``, as on the command line."""
 
+    COMMAND: ClassVar[str] = "map"
     GROUPS: ClassVar[tuple[str, ...]] = (ESTIMATE, OPERATOR, RESULTS)
     FILES: ClassVar[tuple[str, ...]] = ("map.json", "map.csv", "estimate-*.eqx", "figures/*.png")
 

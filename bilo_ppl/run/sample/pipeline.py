@@ -8,6 +8,7 @@ from bilo_ppl._blocks import Ended, Interrupts
 from bilo_ppl.mcmc import BlockSampler
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
+from bilo_ppl.run.checkpoint import as_before, checkpoint_in, find_run
 from bilo_ppl.run.checks import Plan, prepare
 from bilo_ppl.run.ending import INTERRUPTED, to_the_end
 from bilo_ppl.run.model_file import load_model
@@ -36,15 +37,16 @@ def sample_model(settings: SampleSettings) -> int:
     started = Clock()
     with refusing():
         plan = prepare(settings, load_model(settings.model))
-    with plan.folder:
+        found = find_run(plan)
+    with plan.folder, checkpoint_in(plan):
         record = Record(plan.folder, settings)
         record.took("check", started)
-        _announce(plan, record)
+        _announce(plan, record, found)
         return to_the_end(record, lambda interrupts: _stages(plan, record, interrupts))
 
 
-def _announce(plan: Plan[SampleSettings], record: Record) -> None:
-    settings, file, notes = plan.settings, plan.file, _notes(plan)
+def _announce(plan: Plan[SampleSettings], record: Record, found: list[str]) -> None:
+    settings, file, notes = plan.settings, plan.file, [*found, *_notes(plan)]
     source = settings.data or f"synthetic, seed {settings.data_seed}"
     record.say(
         f"Model {file.path}: {type(file.problem).__name__}, unknown "
@@ -183,7 +185,8 @@ def _sampler(
         chains=settings.chains,
         chain_method=_chain_method(settings),
         warmup=settings.warmup,
-        block=-(-settings.samples // BLOCKS),
+        # More samples later on do not make it another program.
+        block=as_before("block of draws", -(-settings.samples // BLOCKS)),
     )
 
 
@@ -219,6 +222,7 @@ def _sample(plan: Plan[SampleSettings], record: Record, sampler: BlockSampler) -
             settings.samples, keep=True, progress=not settings.quiet, label="sampling"
         )
     if ended is Ended.FINISHED:
+        sampler.leave_out_beyond(settings.samples)
         return False
     record.say("\nInterrupted: the draws so far are kept. Ctrl-C again to stop now.")
     return True
