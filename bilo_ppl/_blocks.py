@@ -163,7 +163,7 @@ def run_blocks(
     the loop stands within `Interrupts`, whose owner decides.
     """
     own = Interrupts()
-    loop = checkpoint_loop(label, resumable)
+    loop = checkpoint_loop(label, unit, resumable)
     if loop is not None:
         loop.restore()
         if loop.finished or (loop.done >= total > 0):

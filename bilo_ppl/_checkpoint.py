@@ -111,10 +111,21 @@ class Checkpoint:
         number = self._stages[stage] = self._stages.get(stage, 0) + 1
         self._stage, self._loops = f"{stage} ({number})", 0
 
-    def loop(self, label: str, resumable: Resumable) -> "Loop":
+    def loop(self, label: str, unit: str, resumable: Resumable) -> "Loop":
         """The next loop of the stage."""
         self._loops += 1
-        return Loop(self, f"{self._stage} loop {self._loops}: {label}", resumable)
+        return Loop(self, f"{self._stage} loop {self._loops}: {label}", unit, resumable)
+
+    def kept(self) -> str:
+        """The loop in which the run stands in the file, for a person."""
+        loops = [key for key in self.log.in_order() if " loop " in key and " part " not in key]
+        record = self.log.get(loops[-1]) if loops else None
+        if record is None:
+            return "nothing yet"
+        done, unit = record.notes["done"], record.notes["unit"]
+        return (
+            f"{record.key.split(': ', 1)[1]}, {done} {unit}{'s' * (done != 1)}, and all before it"
+        )
 
     def remember(self, name: str, notes: Mapping[str, Any], tree: Any = ()) -> None:
         """Keep a result under a name, at once."""
@@ -132,6 +143,11 @@ class Checkpoint:
         """Let records be written when it is time, unless others of the key come before."""
         with self._lock:
             self._pending[key] = records
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """Wall seconds spent in writing so far, how often, and how many bytes."""
+        return {"seconds": round(self.seconds, 4), "writes": self.writes, "bytes": self.bytes}
 
     @property
     def due(self) -> bool:
@@ -177,8 +193,8 @@ class Checkpoint:
 class Loop:
     """One loop of a run in its checkpoint."""
 
-    def __init__(self, checkpoint: Checkpoint, key: str, resumable: Resumable):
-        self.checkpoint, self.key, self.resumable = checkpoint, key, resumable
+    def __init__(self, checkpoint: Checkpoint, key: str, unit: str, resumable: Resumable):
+        self.checkpoint, self.key, self.unit, self.resumable = checkpoint, key, unit, resumable
         self.done, self.finished = 0, False
         """Units of work that were done before, and whether no more are needed."""
         self._parts = 0
@@ -218,6 +234,7 @@ class Loop:
         new = list(enumerate(snapshot.parts))[self._parts :]
         notes = {
             "done": done,
+            "unit": self.unit,
             "finished": finished,
             "parts": len(snapshot.parts),
             "own": dict(snapshot.notes),
@@ -251,10 +268,10 @@ def checkpoint_stage(name: str) -> None:
         current.enter(name)
 
 
-def checkpoint_loop(label: str, resumable: Resumable | None) -> Loop | None:
+def checkpoint_loop(label: str, unit: str, resumable: Resumable | None) -> Loop | None:
     """The loop that begins now in the checkpoint; None without one."""
     current = _CURRENT.get()
-    return None if current is None or resumable is None else current.loop(label, resumable)
+    return None if current is None or resumable is None else current.loop(label, unit, resumable)
 
 
 @contextlib.contextmanager

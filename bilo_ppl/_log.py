@@ -85,7 +85,7 @@ class Log:
     def __contains__(self, key: str) -> bool:
         return key in self._index
 
-    def keys(self) -> list[str]:
+    def in_order(self) -> list[str]:
         """All keys, in the order of their records."""
         return sorted(self._index, key=lambda key: self._index[key][0])
 

@@ -1,6 +1,7 @@
 """The command ``bilo-ppl``."""
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from bilo_ppl.run import (
     sample_model,
 )
 from bilo_ppl.run.compilation import cache_folder, set_up_compilation
+from bilo_ppl.run.deadline import ending_in_time
 from bilo_ppl.run.options import add_options
 from bilo_ppl.run.record import version
 
@@ -44,7 +46,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; exit status 0, 1 (a stage failed), 2 (bad input) or 130 (Ctrl-C)."""
+    """Run the command; exit status 0, 1 (a stage failed), 2 (bad input), 130 (Ctrl-C), 143 (SIGTERM)."""
     arguments = vars(_parser().parse_args(argv))
     # An application may choose: numerics and statistics in double precision, networks in their own.
     jax.config.update("jax_enable_x64", True)
@@ -52,8 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The matrices are small: threads of LAPACK only wait for each other, at full load.
     threadpool_limits(limits=1, user_api="blas")
     command = COMMANDS[arguments.pop("command")]
+    # Called from Python, the process is another's.
+    in_time = ending_in_time() if argv is None else contextlib.nullcontext()
     try:
-        return command.start(command.settings_class(**arguments))
+        with in_time:
+            return command.start(command.settings_class(**arguments))
     except BadInputError as error:
         return _stop(error, 2)
     except RunFailedError as error:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from bilo_ppl._checkpoint import checkpoint_stage
+from bilo_ppl._checkpoint import checkpoint_stage, current_checkpoint
 from bilo_ppl._compile import compiler
 from bilo_ppl._expected import costing
 from bilo_ppl._files import replacing
@@ -101,6 +101,9 @@ class Record:
     def status(self, text: str) -> None:
         """Write run.json with this status."""
         self.content["status"] = text
+        checkpoint = current_checkpoint()
+        if checkpoint is not None:
+            self.content["checkpoint"] = checkpoint.cost
         path = self.folder.add("run.json")
         self.content["files"] = self.folder.files
         with replacing(path) as temporary:
