@@ -4,8 +4,8 @@
 
 One run is left alone. Another is ended by SIGKILL at random moments and gone on with by ``--resume`` each
 time, until it ends by itself: its draws must be those of the first, bit for bit. For each kill the stage,
-and the seconds since the last checkpoint: what is done again. ``--signal TERM`` ends it by SIGTERM, and
-says how long that took.
+and the seconds that are lost: since the last checkpoint, or since the process began. ``--signal TERM``
+ends it by SIGTERM, and says how long that took.
 """
 
 import argparse
@@ -69,12 +69,12 @@ def _killed(command: list[str], out: pathlib.Path, asked, most: float) -> list[d
     number = getattr(signal, f"SIG{asked.signal}")
     while True:
         again = [*command, "--out", str(out), "--resume"]
-        process = subprocess.Popen(again, stderr=subprocess.DEVNULL)
+        begun, process = time.time(), subprocess.Popen(again, stderr=subprocess.DEVNULL)
         try:
             after = moments.uniform(2.0, most) if len(kills) < asked.kills else None
             status = process.wait(after)
         except subprocess.TimeoutExpired:
-            kills.append(_kill(process, number, out))
+            kills.append(_kill(process, number, out, begun))
             print(kills[-1], flush=True)
             continue
         if status:
@@ -84,7 +84,7 @@ def _killed(command: list[str], out: pathlib.Path, asked, most: float) -> list[d
         return kills
 
 
-def _kill(process: subprocess.Popen, number: int, out: pathlib.Path) -> dict:
+def _kill(process: subprocess.Popen, number: int, out: pathlib.Path, begun: float) -> dict:
     checkpoint, record = out / "checkpoint.bin", out / "run.json"
     process.send_signal(number)
     now = time.time()
@@ -94,7 +94,8 @@ def _kill(process: subprocess.Popen, number: int, out: pathlib.Path) -> dict:
     status = json.loads(record.read_text())["status"] if record.exists() else "not begun"
     return {
         "stage": status,
-        "lost_seconds": round(max(now - written, 0.0), 2),
+        "after": round(now - begun, 2),
+        "lost_seconds": round(max(now - max(written, begun), 0.0), 2),
         "ended_after": round(took, 2),
         "status": process.returncode,
     }

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +75,7 @@ class Saved:
         return [jax.tree.unflatten(structure, record.arrays) for record in self._parts]
 
 
+@runtime_checkable
 class Resumable(Protocol):
     """What goes through a loop and can go on in another process."""
 

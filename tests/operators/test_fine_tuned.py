@@ -19,7 +19,9 @@ def made(points=51, width=24, steps=5):
     key = jax.random.key(0)
     local = bilo.LocalOperator(poisson.problem, {"D": 2.0}, key=key, width=width)
     local = local.with_points(poisson.problem.domain.grid(points)).with_lora(2, key=key)
-    return bilo.FineTuned(local, bilo.LevenbergMarquardt(TOLERANCE, steps), bilo.PartialDerivative())
+    return bilo.FineTuned(
+        local, bilo.LevenbergMarquardt(TOLERANCE, steps), bilo.PartialDerivative()
+    )
 
 
 def test_a_scout_is_made_where_the_points_are_many():

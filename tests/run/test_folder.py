@@ -233,7 +233,8 @@ def test_a_run_that_is_interrupted_after_its_draws_replaces_the_earlier_one(fold
     monkeypatch.setattr(results.Results, "add_inner_statistics", interrupt)
     assert main([*RUN, "--overwrite"]) == 130
     assert content()["status"].startswith("interrupted")
-    assert names() == {"run.json", "posterior.nc", "summary.csv"} == set(content()["files"])
+    kept = {"checkpoint.bin", "run.json", "posterior.nc", "summary.csv"}
+    assert names() == kept == set(content()["files"])
     assert not (folder / "here" / "unfinished").exists()
 
 
