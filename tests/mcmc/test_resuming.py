@@ -99,7 +99,7 @@ def assert_same(one, other):
     ("kind", "method"),
     [
         (NUTS, "sequential"),
-        (bilo.BiLONUTS, "vectorized"),
+        pytest.param(bilo.BiLONUTS, "vectorized", marks=pytest.mark.slow),
         pytest.param(NUTS, "vectorized", marks=pytest.mark.slow),
         pytest.param(HMC, "parallel", marks=pytest.mark.slow),
         pytest.param(bilo.BiLONUTS, "sequential", marks=pytest.mark.slow),

@@ -204,13 +204,16 @@ def test_a_run_that_fails_without_draws_leaves_the_earlier_results(folder, monke
     assert "lies in here/unfinished" in printed
     assert tree() == before | {
         "here/unfinished": None,
-        "here/unfinished/run.json": (folder / "here/unfinished/run.json").read_bytes(),
+        **{
+            f"here/unfinished/{name}": (folder / "here/unfinished" / name).read_bytes()
+            for name in ("run.json", "checkpoint.bin")
+        },
     }
     assert content("here/unfinished")["status"] == "failed: no operator"
 
     # The next run replaces what was left, and only that.
     write({"here/unfinished/trace.log": "mine", "here/unfinished/operator.eqx": "left"})
-    listing = content("here/unfinished") | {"files": ["operator.eqx"]}
+    listing = content("here/unfinished") | {"files": ["operator.eqx", "checkpoint.bin"]}
     write({"here/unfinished/run.json": listing})
     monkeypatch.undo()
     os.chdir(folder)
