@@ -111,7 +111,7 @@ class Log:
                 _write(self._file, begin, b"".join(parts))
             except OSError:
                 with contextlib.suppress(OSError):
-                    os.ftruncate(self._file.fileno(), begin)
+                    self._file.truncate(begin)
                 raise
             for record, part in zip(records, parts, strict=True):
                 self._index[record.key] = self._end, len(part)
@@ -180,18 +180,25 @@ def sync_folder(folder: pathlib.Path) -> None:
 
 
 def _write(file: FileIO, begin: int, data: bytes) -> None:
-    rest, handle = memoryview(data), file.fileno()
+    rest = memoryview(data)
     while rest:
-        rest = rest[os.pwrite(handle, rest, begin + len(data) - len(rest)) :]
+        rest = rest[_put(file, begin + len(data) - len(rest), rest) :]
     # What lies behind is the rest of a record that was cut off.
-    os.ftruncate(handle, begin + len(data))
-    os.fsync(handle)
+    file.truncate(begin + len(data))
+    os.fsync(file.fileno())
+
+
+def _put(file: FileIO, where: int, data: memoryview) -> int:
+    """Write some of the data; how much."""
+    file.seek(where)
+    return file.write(data) or 0
 
 
 def _read(file: FileIO, begin: int, length: int) -> bytes:
     """As many bytes, or those up to the end of the file."""
+    file.seek(begin)
     parts, rest = [], length
-    while rest and (part := os.pread(file.fileno(), rest, begin + length - rest)):
+    while rest and (part := file.read(rest)):
         parts.append(part)
         rest -= len(part)
     return b"".join(parts)

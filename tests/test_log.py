@@ -112,14 +112,14 @@ def test_outdated_records_do_not_fill_the_disk(log, monkeypatch):
 
 def test_a_full_disk_leaves_the_file_as_it_was(log, monkeypatch):
     log.put(record("a", 1))
-    before, pwrite = log.path.read_bytes(), os.pwrite
+    before, put = log.path.read_bytes(), _log._put
 
-    def full(handle, data, where):
+    def full(file, where, data):
         if where > len(before) + 100:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return pwrite(handle, data[:50], where)
+        return put(file, where, data[:50])
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(_log, "_put", full)
     with pytest.raises(OSError, match="No space left"):
         log.put(record("b", np.arange(1000)))
     assert log.path.read_bytes() == before

@@ -59,7 +59,8 @@ def _end_early(record: Record, checkpoint: Checkpoint | None, number: int) -> No
     """All that is left to do in a thread of its own, where the main thread does not end."""
     if checkpoint is not None:
         checkpoint.flush()
-    record.status(f"interrupted {record.content['status']}")
+    status = record.content["status"]
+    record.status(status if status.startswith("interrupted") else f"interrupted {status}")
     print(f"\nbilo-ppl: ended by signal {number}.", file=sys.stderr, flush=True)
     _say_how_to_go_on(record, checkpoint)
 

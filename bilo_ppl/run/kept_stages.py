@@ -28,7 +28,7 @@ class Region(NamedTuple):
 
 def pretrained_once(plan: Plan, record: Record, make: Callable[[], FineTuned]) -> FineTuned:
     """The pretrained operator, made now or read."""
-    name = "pretrained"
+    name = "the end of the stage pretrain"
     saved = recall(record, name)
     if saved is not None:
         try:
@@ -50,11 +50,13 @@ def adapted_once(
     make: Callable[[], Region],
 ) -> Region:
     """What the adaptation of an operator has found, now or before."""
-    name = f"{stage}ed" if stage == "adapt" else "adapted again"
+    name = f"the end of the stage {stage}"
     saved = recall(record, name)
     if saved is not None:
         try:
-            return _region(plan, record, saved, before)
+            region = _region(plan, record, saved, before)
+            record.say("\nThe adaptation has ended before: what it found is read.")
+            return region
         except (OSError, ValueError) as error:
             _again("adaptation", error)
     found = make()

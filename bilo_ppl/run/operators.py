@@ -97,26 +97,25 @@ def _adapted(
     settings = plan.settings
 
     def make() -> Region:
-        try:
-            adapted = adapt(
-                plan.file.model,
-                jax.random.key(settings.seed + 2),
-                fine,
-                *plan.observations.model_args,
-                progress=not settings.quiet,
-                mesh=plan.mesh,
-                **plan.observations.model_kwargs,
-                **options,
-            )
-        except ValueError as error:
-            raise RunFailedError(f"the operator cannot be adapted: {error}") from error
-        operator, report = cast(Fitted, adapted.operator), adapted.report
-        starts = adapted.starts(settings.chains)
-        keep_adapted(plan, record, Prepared(operator, None, _nowhere, report))
-        return Region(operator, _scales(adapted), starts, report)
+        with record.stage(stage, "Adapting the operator to the posterior region."):
+            try:
+                adapted = adapt(
+                    plan.file.model,
+                    jax.random.key(settings.seed + 2),
+                    fine,
+                    *plan.observations.model_args,
+                    progress=not settings.quiet,
+                    mesh=plan.mesh,
+                    **plan.observations.model_kwargs,
+                    **options,
+                )
+            except ValueError as error:
+                raise RunFailedError(f"the operator cannot be adapted: {error}") from error
+            operator, report = cast(Fitted, adapted.operator), adapted.report
+            keep_adapted(plan, record, Prepared(operator, None, _nowhere, report))
+        return Region(operator, _scales(adapted), adapted.starts(settings.chains), report)
 
-    with record.stage(stage, "Adapting the operator to the posterior region."):
-        found = adapted_once(plan, record, stage, fine, make)
+    found = adapted_once(plan, record, stage, fine, make)
     report = found.report
     prepared = Prepared(found.operator, found.inverse_mass_matrix, lambda _: found.starts, report)
     record.say(str(report))

@@ -12,6 +12,7 @@ import pytest
 from numpyro.infer import HMC, NUTS
 
 import bilo_ppl as bilo
+from bilo_ppl import _log
 from bilo_ppl.mcmc import BlockSampler, init_near, sample_in_blocks
 from bilo_ppl.operators.closed_form import ClosedForm
 from models import poisson
@@ -192,16 +193,16 @@ def test_what_cannot_be_meant_is_refused(tmp_path):
 
 
 def test_a_disk_that_is_full_for_a_while_costs_nothing(tmp_path, killed_in, monkeypatch, whole):
-    pwrite, calls = os.pwrite, []
+    put, calls = _log._put, []
 
     def full(*args):
         calls.append(None)
         if 5 < len(calls) < 9:
             raise OSError(28, "No space left on device")
-        return pwrite(*args)
+        return put(*args)
 
     killed_in(12)
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(_log, "_put", full)
     file = tmp_path / "draws.bin"
     with pytest.warns(UserWarning, match="No space left") as told, pytest.raises(Killed):
         sample(save=file)

@@ -14,9 +14,11 @@ import time
 import numpy as np
 import pytest
 
+from bilo_ppl import _log
 from bilo_ppl._checkpoint import Checkpoint
 from bilo_ppl.cli import main
 from bilo_ppl.diagnostics import load
+from bilo_ppl.estimate import descent
 from bilo_ppl.mcmc import BlockSampler
 from bilo_ppl.run.folder import RunFolder
 from bilo_ppl.run.record import Record
@@ -204,15 +206,15 @@ def test_a_folder_that_is_removed_in_a_run_is_made_again(folder, monkeypatch):
 
 
 def test_a_full_disk_is_told_once_and_the_run_goes_on(folder, monkeypatch, capsys):
-    pwrite = os.pwrite
+    put = _log._put
 
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    in_block(monkeypatch, 2, lambda: monkeypatch.setattr(os, "pwrite", full))
+    in_block(monkeypatch, 2, lambda: monkeypatch.setattr(_log, "_put", full))
     assert main(RUN) == 0
     assert capsys.readouterr().err.count("cannot be written (No space left") == 1
-    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(_log, "_put", put)
     before = draws()
     assert main([*RUN, "--resume"]) == 0
     assert_same(draws(), before)
@@ -233,6 +235,46 @@ def test_a_second_run_into_the_folder_is_refused(folder, monkeypatch, capsys):
     assert main(RUN) == 0
     assert found == [2]
     assert "another run is writing to here now" in capsys.readouterr().err
+
+
+def test_estimates_that_were_killed_go_on_and_more_data_sets_are_added(folder, monkeypatch):
+    arguments = ["map", "closed.py", "--operator", "numerical", "--quiet", "--optimizer", "adam"]
+    arguments += ["--steps", "60", "--seeds", "2", "--out"]
+    monkeypatch.setattr(descent, "BLOCK", 20)
+    assert main([*arguments, "whole"]) == 0
+    descend, calls, ends = descent.descend, [], {"at": None}
+
+    def killing(*args):
+        calls.append(None)
+        if len(calls) == ends["at"]:
+            raise Killed
+        return descend(*args)
+
+    monkeypatch.setattr(descent, "descend", killing)
+    for ends["at"] in (3, 4):
+        calls.clear()
+        with pytest.raises(Killed):
+            main([*arguments, "here", "--resume"])
+    ends["at"] = None
+    assert main([*arguments, "here", "--resume"]) == 0
+    for seed in (0, 1):
+        _, whole = estimate(f"whole/estimate-{seed}.eqx")
+        _, found = estimate(f"here/estimate-{seed}.eqx")
+        assert found == whole
+    calls.clear()
+    assert main([*arguments[:-2], "3", "--out", "here", "--resume"]) == 0
+    theta = json.loads(pathlib.Path("here/map.json").read_text())["theta"]
+    assert len(theta) == 3
+    assert theta[:2] == json.loads(pathlib.Path("whole/map.json").read_text())["theta"]
+    assert 0 < len(calls) < 10, "only the new data set was descended for"
+
+
+def estimate(path):
+    """Header and state of a file of an estimate; of its history, all but the last array, the times."""
+    with pathlib.Path(path).open("rb") as file:
+        header = json.loads(file.readline())
+        arrays = [np.load(file) for _ in header["state"] + header["recorded"]]
+    return header, [array.tolist() for array in arrays[:-1]]
 
 
 def command(*arguments):
