@@ -55,7 +55,12 @@ def kept(file, work, warn=warned):
 
 
 @pytest.mark.parametrize(
-    ("count", "last"), [(300, 4), pytest.param(2000, -1, marks=pytest.mark.slow)]
+    ("count", "last"),
+    [
+        (300, 4),
+        pytest.param(2000, 4, marks=pytest.mark.slow),
+        pytest.param(2000, -1, marks=pytest.mark.slow),
+    ],
 )
 def test_a_fit_goes_on_after_any_block(tmp_path, monkeypatch, count, last):
     """With few rows, and with so many that a fit takes steps on parts and then on a sample."""
