@@ -38,16 +38,21 @@ class Deadline:
         self._numbers: list[int] = []
 
     def __enter__(self) -> "Deadline":
-        self._heard, self._told = socket.socketpair()
+        self._reader, self._told = socket.socketpair()
         self._told.setblocking(False)
         self._before = signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, args=(self._heard,), daemon=True).start()
+        threading.Thread(target=self._watch, args=(self._reader,), daemon=True).start()
         return self
 
     def __exit__(self, *exc_info) -> None:
         signal.set_wakeup_fd(self._before)
         # The thread reads nothing from there, and ends.
         self._told.close()
+
+    @property
+    def heard(self) -> bool:
+        """Whether there was a signal."""
+        return bool(self._numbers)
 
     def _watch(self, heard: socket.socket) -> None:
         until = None
@@ -80,13 +85,18 @@ _current: Deadline | None = None
 
 @contextlib.contextmanager
 def ending_in_time() -> Iterator[None]:
-    """A `Deadline` for the process, which is the program's own."""
+    """A `Deadline` for the process, which is the program's own and, after a signal, about to end."""
     global _current
-    with Deadline() as _current:
+    with Deadline() as deadline:
+        _current = deadline
         try:
             yield
         finally:
             _current = None
+            if deadline.heard:
+                # It has done all there is to do, and ends with the status of the first signal.
+                for number in SIGNALS:
+                    signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

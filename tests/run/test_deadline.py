@@ -69,3 +69,14 @@ def test_a_process_that_has_ended_by_itself_is_left_alone():
     time.sleep(0.8)
     assert ended == []
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_process_that_ends_after_a_signal_is_not_ended_by_another():
+    with deadline.ending_in_time():
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    signal.raise_signal(signal.SIGTERM)
+    with deadline.ending_in_time():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
