@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from bilo_ppl._checkpoint import Loop, Resumable, checkpoint_loop
 from bilo_ppl._compile import compiler
 from bilo_ppl._expected import BlockReport, Forecast, Work
 from bilo_ppl._progress import Progress, tell
@@ -141,6 +142,7 @@ def run_blocks(
     work: Work | None = None,
     at_most: bool = True,
     typical: int | None = None,
+    resumable: Resumable | None = None,
 ) -> Ended:
     """Do ``total`` units of work, or as many as it takes, by ``block(length)`` of at most ``length``.
 
@@ -153,25 +155,40 @@ def run_blocks(
     `bilo_ppl._expected`). ``at_most``: the loop may need fewer units than ``total``, and as a rule needs
     some ``typical`` number of them, if there is one.
 
+    What is ``resumable`` goes on from where the checkpoint around the loop has it, if there is one (see
+    `bilo_ppl._checkpoint`), and is kept there between blocks.
+
     SIGINT (Ctrl-C) or SIGTERM ends the loop after the block that is running: at least one is whole.
     A second signal raises KeyboardInterrupt at once. SIGTERM then raises ``SystemExit(143)``, unless
     the loop stands within `Interrupts`, whose owner decides.
     """
     own = Interrupts()
+    loop = checkpoint_loop(label, unit, resumable)
+    if loop is not None:
+        loop.restore()
+        if loop.finished or (loop.done >= total > 0):
+            return Ended.FINISHED
     with (
         own as interrupts,
         interrupts.deferring(label if progress else ""),
         Progress(total, label, unit, progress) as shown,
     ):
         forecast = Forecast(total, label, unit, work, at_most, typical)
-        ended = _loop(block, total, lengths, interrupts, shown, forecast, save, save_seconds, clock)
+        ended = _loop(
+            block, total, lengths, interrupts, shown, forecast, save, save_seconds, clock, loop
+        )
     if ended is Ended.INTERRUPTED and own.number == signal.SIGTERM:
         raise SystemExit(own.exit_status)
     return ended
 
 
-def _loop(block, total, lengths, interrupts, shown, forecast, save, save_seconds, clock) -> Ended:
+def _loop(
+    block, total, lengths, interrupts, shown, forecast, save, save_seconds, clock, loop: Loop | None
+) -> Ended:
     done, length, saved = 0, lengths.first, clock()
+    if loop is not None and loop.done:
+        done = loop.done
+        shown.resume(done)
     shown.expect(forecast.before())
     while done < total:
         length, begun, compiled = min(length, total - done), clock(), compiler().seconds
@@ -180,8 +197,13 @@ def _loop(block, total, lengths, interrupts, shown, forecast, save, save_seconds
         done += report.done
         shown.update(done, report.text)
         expected = forecast.after(report, now - begun, compiled)
+        if loop is not None:
+            ends = report.finished or done >= total
+            loop.note(done, finished=report.finished, last=ends or interrupts.count > 0)
         if interrupts.count:
             shown.interrupted = True
+            if loop is not None:
+                loop.checkpoint.stopped = True
             if save is not None:
                 save()
             return Ended.INTERRUPTED

@@ -37,6 +37,7 @@ class Progress:
     def __init__(self, total: int, label: str, unit: str, shown: bool):
         self.label, self.unit, self.begun = label, unit, time.perf_counter()
         self.done, self.text, self.interrupted = 0, "", False
+        self._before = 0
         terminal, self._shown = _on_terminal(), shown
         self._line = shown and total > 0 and not terminal
         self._bar = tqdm(
@@ -45,6 +46,11 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         return self
+
+    def resume(self, done: int) -> None:
+        """Some of the work was done before."""
+        self._before = done
+        self._bar.update(done)
 
     def update(self, done: int, text: str) -> None:
         """Show how far the work is."""
@@ -65,6 +71,7 @@ class Progress:
         if kind is None and self._line:
             units = self.unit if self.done == 1 else f"{self.unit}s"
             after = "interrupted after " if self.interrupted else ""
-            text = f", {self.text}" if self.text else ""
+            text = f", {self._before} of them before" if self._before else ""
+            text += f", {self.text}" if self.text else ""
             seconds = time.perf_counter() - self.begun
             tell(f"{self.label}: {after}{self.done} {units}{text} ({seconds:.1f} s)")

@@ -1,6 +1,7 @@
 """The command ``bilo-ppl``."""
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from bilo_ppl.run import (
     sample_model,
 )
 from bilo_ppl.run.compilation import cache_folder, set_up_compilation
+from bilo_ppl.run.deadline import ending_in_time
 from bilo_ppl.run.options import add_options
 from bilo_ppl.run.record import version
 
@@ -46,7 +48,8 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; exit status 0, 1 (a stage failed, or the verdict is FAILED), 2 (bad input), 3 (the
-    verdict is DOUBTFUL, with --strict) or 130 (Ctrl-C).
+    verdict is DOUBTFUL, with --strict), 130 (Ctrl-C) or 143
+    (SIGTERM).
     """
     try:
         arguments = vars(_parser().parse_args(argv))
@@ -59,8 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The matrices are small: threads of LAPACK only wait for each other, at full load.
     threadpool_limits(limits=1, user_api="blas")
     command = COMMANDS[arguments.pop("command")]
+    # Called from Python, the process is another's.
+    in_time = ending_in_time() if argv is None else contextlib.nullcontext()
     try:
-        return command.start(command.settings_class(**arguments))
+        with in_time:
+            return command.start(command.settings_class(**arguments))
     except BadInputError as error:
         return _stop(error, 2)
     except RunFailedError as error:

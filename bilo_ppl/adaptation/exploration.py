@@ -5,7 +5,7 @@ rejected.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 from numpyro.diagnostics import split_gelman_rubin
 
+from bilo_ppl._blocks import BlockReport, Ended, Lengths, run_blocks
+from bilo_ppl._checkpoint import Saved, Snapshot
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key
 from bilo_ppl.adaptation.batches import described
@@ -95,6 +97,41 @@ class _Starts(NamedTuple):
     gradient: Any
 
 
+def _of(starts: _Starts, chain: int) -> _Starts:
+    return _Starts(*(part[chain] for part in starts))
+
+
+class _Chains:
+    """The chains one after the other: side by side, all would take the inner steps that one needs."""
+
+    def __init__(self, one: Callable[[int], Any]):
+        self._one = one
+        self.done: list[Any] = []
+        """What `one` has given, as NumPy arrays."""
+
+    def run(self, progress: bool) -> Ended:
+        return run_blocks(
+            self._block,
+            CHAINS,
+            label="explore",
+            unit="chain",
+            lengths=Lengths(1),
+            progress=progress,
+            at_most=False,
+            resumable=self,
+        )
+
+    def _block(self, length: int) -> BlockReport:
+        self.done.append(jax.tree.map(np.asarray, self._one(len(self.done))))
+        return BlockReport(1, "")
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot((), {}, list(self.done))
+
+    def restore(self, saved: Saved) -> None:
+        self.done = saved.parts((0, 0, 0))
+
+
 def _known(energy: Any, z: Any, solver_state: Any) -> Any:
     """The potential at a start, evaluated before."""
     nothing = PotentialInfo(jnp.array(0), jnp.array(0.0), jnp.array(True))
@@ -105,13 +142,18 @@ class Explorer:
     """Short chains, with the operators as arguments: one compilation in all."""
 
     def __init__(
-        self, sites: ModelSites, operators: Sequence[AbstractSolutionOperator], draws: int
+        self,
+        sites: ModelSites,
+        operators: Sequence[AbstractSolutionOperator],
+        draws: int,
+        progress: bool = False,
     ):
         self.sites, self.draws = sites, draws
         relaxed = [operator.relaxed() for operator in operators]
         self._static = eqx.partition(relaxed, eqx.is_array)[1]
         self._energies = jit_once(self._evaluate)
         self._run = jax.jit(self._explore)
+        self.progress = progress
 
     def _potential(self, arrays: Any) -> StatefulPotential:
         operators = eqx.combine(arrays, self._static)
@@ -131,10 +173,10 @@ class Explorer:
 
         return jax.lax.map(jax.value_and_grad(energy), positions)
 
-    def _explore(self, arrays: Any, starts: "_Starts", covariance: Any, keys: Any) -> Any:
-        """Positions, energies, and whether all solves converged, of every transition."""
+    def _explore(self, arrays: Any, start: "_Starts", covariance: Any, key: Any) -> Any:
+        """Positions, energies, and whether all solves converged, of every transition of a chain."""
         potential, states = self._potential(arrays), self._states(arrays)
-        names = tuple(sorted(self.sites.unravel(starts.position[0])))
+        names = tuple(sorted(self.sites.unravel(start.position)))
         settings = Settings(
             # So few transitions know less of the shape of the region than what it was drawn from.
             Adaptation(dense_mass=True, adapt_mass_matrix=False),
@@ -151,15 +193,11 @@ class Explorer:
                 state.inner_converged,
             )
 
-        def one(start, key):
-            # The energy is known: a second copy of the solver would be compiled for nothing.
-            known = dataclasses.replace(chain, potential=partial(_known, start.energy))
-            first = known.first(self.sites.unravel(start.position), key, states)
-            first = first._replace(z_grad=self.sites.unravel(start.gradient))
-            return jax.lax.scan(step, first, None, self.draws)[1]
-
-        # One after the other: side by side, all would take the inner steps that one of them needs.
-        return jax.lax.map(lambda both: one(*both), (starts, keys))
+        # The energy is known: a second copy of the solver would be compiled for nothing.
+        known = dataclasses.replace(chain, potential=partial(_known, start.energy))
+        first = known.first(self.sites.unravel(start.position), key, states)
+        first = first._replace(z_grad=self.sites.unravel(start.gradient))
+        return jax.lax.scan(step, first, None, self.draws)[1]
 
     def _starts(
         self, operators: Sequence[AbstractSolutionOperator], candidates: Any, ceiling: float
@@ -199,8 +237,12 @@ class Explorer:
         """
         starts = self._starts(operators, candidates, ceiling)
         keys = jax.random.split(key, CHAINS)
-        found = self._run(self._arrays(operators), starts, jnp.asarray(covariance), keys)
-        positions, energies, solved = (np.asarray(a)[:, self.draws // 2 :] for a in found)
+        given = self._arrays(operators), jnp.asarray(covariance)
+        chains = _Chains(lambda i: self._run(given[0], _of(starts, i), given[1], keys[i]))
+        if chains.run(self.progress) is Ended.INTERRUPTED:
+            raise KeyboardInterrupt
+        found = (np.stack(part) for part in zip(*chains.done, strict=True))
+        positions, energies, solved = (a[:, self.draws // 2 :] for a in found)
         visited = Visited(positions, energies, float(np.mean(~solved)))
         moves = len(np.unique(visited.of(slice(None)), axis=0))
         if moves < LEAST_MOVES or not np.isfinite(energies).any():

@@ -117,7 +117,7 @@ class FromPosterior:
         """For each operator, the thetas that the other half of the chains visits now."""
         assert self.region is not None
         if self.explorer is None:
-            self.explorer = Explorer(self.sites, operators, self.draws)
+            self.explorer = Explorer(self.sites, operators, self.draws, self.progress)
         ceiling = self.region.energy + len(self.region.mean) / 2 + ABOVE_MODE
         covariance = self.region.covariance
         candidates = self.region.draw(self.seed + 1, CHAINS * CANDIDATES, self.spread)

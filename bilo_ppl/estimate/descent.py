@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from bilo_ppl._blocks import BlockReport, Ended, Lengths, run_blocks
+from bilo_ppl._checkpoint import Saved, Snapshot
 from bilo_ppl.estimate.line_search import LeastSquaresTrials, Trials
 from bilo_ppl.estimate.loop import Kept, MapState, descend
 from bilo_ppl.estimate.objective import Objective
@@ -50,8 +51,22 @@ class Descent:
             lengths=Lengths(BLOCK, growth=4),
             progress=progress,
             typical=self._typical,
+            resumable=self,
         )
         return ended is Ended.INTERRUPTED
+
+    def snapshot(self) -> Snapshot:
+        """Where it stands between two blocks: see `bilo_ppl._checkpoint`."""
+        spent = time.process_time() - self.started
+        sites = [] if not self.parts else list(self.parts[0].values)
+        return Snapshot(self.state, {"cpu_seconds": spent, "sites": sites}, list(self.parts))
+
+    def restore(self, saved: Saved) -> None:
+        """Go on from a snapshot of a descent of the same kind, as if there had been no interruption."""
+        blank = History(*([0] * 6), values=dict.fromkeys(saved.notes["sites"], 0), cpu_seconds=0)  # pyright: ignore[reportArgumentType]
+        parts = saved.parts(blank)
+        self.state, self.parts = saved.tree(self.state), parts
+        self.started = time.process_time() - saved.notes["cpu_seconds"]
 
     @property
     def _typical(self) -> int | None:

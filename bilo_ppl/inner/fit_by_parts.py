@@ -74,8 +74,12 @@ class FitByParts(WholeFit):
     """Steps taken on samples."""
 
     def _stepping(self) -> Any:
-        made = self.solver, self.rows, self.weights, self.stages[-1], self.count, WATCHED, self.mesh
-        return AllRows(*made) if self.sampled else PartOfRows(*made)
+        return self.steps_on(self.count, self.sampled)
+
+    def steps_on(self, count: int, sampled: bool) -> Any:
+        """Steps on so many items: always the same ones, if they are a sample."""
+        made = self.solver, self.rows, self.weights, self.stages[-1], count, WATCHED, self.mesh
+        return AllRows(*made) if sampled else PartOfRows(*made)
 
     @property
     def _items_seen(self) -> int:
@@ -113,7 +117,7 @@ class FitByParts(WholeFit):
         else:
             return False
         self.state = None
-        self._steps = self._stepping()
+        self.steps = self._stepping()
         return True
 
     def _next_sample(self) -> int:

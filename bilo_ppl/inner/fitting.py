@@ -11,6 +11,7 @@ from bilo_ppl._expected import Work
 from bilo_ppl._types import Weights
 from bilo_ppl.inner.arithmetic import STEP_OF_A_FIT
 from bilo_ppl.inner.fit_by_parts import FitByParts, is_large_fit
+from bilo_ppl.inner.fit_checkpoint import ResumableFit
 from bilo_ppl.inner.least_squares import LeastSquares
 from bilo_ppl.inner.solvers import AbstractInnerSolver
 from bilo_ppl.inner.whole_fit import WholeFit
@@ -97,6 +98,8 @@ def fit(
         lengths=Lengths(chunk, fixed=True),
         progress=progress,
         work=Work(STEP_OF_A_FIT, fitting.arithmetic(parameters)),
+        # What is spread over devices stays there.
+        resumable=ResumableFit(fitting) if mesh is None else None,
     )
     reached, history = fitting.at_the_end()
     loss = float(reached.loss)

@@ -35,6 +35,18 @@ class ReducedLevel(AbstractOutputRows):
     along: Float[Array, "r kept components n"]
     """Their change along each direction."""
 
+    @classmethod
+    def empty(cls, level: OutputLevel, count: int) -> "ReducedLevel":
+        """Of a structure, for what is read from a file."""
+        nothing = jnp.zeros(level.shape, level.operator.dtype)
+        directions = jnp.zeros((count, *level.shape), nothing.dtype)
+        kept = level._kept(nothing.ravel())
+        along = jnp.zeros((count, *kept.shape), nothing.dtype)
+        return cls(
+            *(level.operator, level.points, level.axes, level.basis),
+            *(nothing, directions, kept, along),
+        )
+
     def weights(self, flat: Float[Array, " r"]) -> OutputWeights:
         """See `AbstractOutputRows.weights`."""
         return self.origin + jnp.tensordot(flat, self.directions, 1)

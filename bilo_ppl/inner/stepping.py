@@ -58,7 +58,9 @@ class _Steps:
         mesh: Mesh | None,
     ):
         shapes = eqx.filter_eval_shape(make)
-        self._mesh, self._taken = mesh, 0
+        self._mesh = mesh
+        self.taken = 0
+        """Steps that were asked for so far: parts of rows follow from their number."""
 
         def blank():
             return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -76,11 +78,16 @@ class _Steps:
         self._blank = jax.jit(lambda: spread(blank(), mesh, size))()
         self._run = eqx.filter_jit(placed)
 
+    @property
+    def blank(self) -> Any:
+        """Of the solver's state, the structure, shapes and types."""
+        return self._blank
+
     def __call__(self, weights: Weights, state: Any, stage: Any, length: int) -> Reached:
         """At most ``length`` steps from the solver's ``state``; None: it starts at ``weights``."""
         first, known = jnp.array(state is None), self._blank if state is None else state
-        taken = jnp.asarray(self._taken)
-        self._taken += length
+        taken = jnp.asarray(self.taken)
+        self.taken += length
         if self._mesh is None:
             return self._run(weights, known, first, stage, jnp.asarray(length), taken)
         given = everywhere((weights, first, stage, jnp.asarray(length), taken), self._mesh)

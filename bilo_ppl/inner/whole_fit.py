@@ -45,7 +45,7 @@ class WholeFit:
         self.history: list[tuple[int, float]] = []
         """Steps and loss in the last stage."""
         self.items = rows(stages[-1]).count
-        self._steps: Any = self._stepping()
+        self.steps: Any = self._stepping()
 
     def _stepping(self) -> Any:
         return AllRows(self.solver, self.rows, self.weights, self.stages[-1], mesh=self.mesh)
@@ -69,7 +69,7 @@ class WholeFit:
     def block(self, length: int) -> BlockReport:
         """At most ``length`` steps of the present stage; none, but an evaluation, at its start."""
         starts, last, begun = self.state is None, len(self.stages) == 1, time.perf_counter()
-        new = self._steps(self.weights, self.state, self.stages[0], length)
+        new = self.steps(self.weights, self.state, self.stages[0], length)
         steps, loss = int(new.steps), float(new.loss)
         at_work = time.perf_counter() - begun
         self.taken += steps

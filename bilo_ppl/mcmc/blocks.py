@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from numpyro.infer import HMC
 
 from bilo_ppl._blocks import BlockReport, Ended, Lengths, run_blocks
+from bilo_ppl._checkpoint import Saved, Snapshot
 from bilo_ppl._expected import Work
 from bilo_ppl._types import Key
 from bilo_ppl.mcmc._numpyro import fresh_kernel
@@ -163,7 +164,34 @@ class BlockSampler:
             save=save,
             work=Work("transition", 1.0),
             at_most=False,
+            resumable=self,
         )
+
+    def snapshot(self) -> Snapshot:
+        """The chains between two blocks, and the draws so far: see `bilo_ppl._checkpoint`."""
+        notes = {"warmup_divergences": self.warmup_divergences, "block": self.block}
+        return Snapshot(self.state, notes, list(self.draws))
+
+    def restore(self, saved: Saved) -> None:
+        """Go on from a snapshot: the chains give the draws that they would have given there.
+
+        The sampler has been started, with the same kernel, arguments and number of chains. Raises a
+        ``ValueError`` where the snapshot is of others.
+        """
+        state = saved.tree(self.state)
+        draws = saved.parts(jax.eval_shape(self._kept, self.state))
+        # Where the chains lie, on one device or on several, stays as it is.
+        self.state = jax.tree.map(_placed, state, self.state)
+        self.draws = draws
+        self.warmup_divergences = saved.notes["warmup_divergences"]
+
+    def leave_out_beyond(self, count: int) -> None:
+        """Keep the first draws of every chain only, where there are more."""
+        kept, rest = [], count
+        for part in self.draws:
+            kept.append(jax.tree.map(partial(_first, rest), part))
+            rest = max(rest - part["diverging"].shape[1], 0)
+        self.draws = [part for part in kept if part["diverging"].size]
 
     def collected(self) -> Draws:
         """All draws so far, mapped to the model's sites."""
@@ -188,6 +216,11 @@ def _strong(leaf: Any) -> Any:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return leaf
     return jax.lax.convert_element_type(leaf, leaf.dtype)
+
+
+def _placed(leaf: Any, like: Any) -> Any:
+    spread = isinstance(like.sharding, NamedSharding)
+    return jax.device_put(leaf, like.sharding) if spread else leaf
 
 
 def _first(length: int, leaf: Any) -> np.ndarray:

@@ -180,6 +180,11 @@ class OutputLayer(AbstractSolutionOperator):
         local = eqx.tree_at(lambda o: o.home, local, known)
         return eqx.tree_at(lambda o: o.level.operator, self._unreduced, local)
 
+    def with_room_for(self, count: int | None) -> "OutputLayer":
+        """Of the structure of one that looks along ``count`` directions first; None: at once at all."""
+        level = None if count is None else ReducedLevel.empty(self.level, count)
+        return eqx.tree_at(lambda o: o.reduced, self, level, is_leaf=lambda x: x is None)
+
     @property
     def _unreduced(self) -> "OutputLayer":
         return eqx.tree_at(lambda o: o.reduced, self, None, is_leaf=lambda x: x is None)

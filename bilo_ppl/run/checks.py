@@ -64,6 +64,7 @@ def _folder(settings: CommonSettings, file: ModelFile) -> RunFolder:
         written=settings.written,
         inputs=inputs,
         overwrite=settings.overwrite,
+        resume=settings.resume,
     )
 
 

@@ -9,6 +9,10 @@ __all__ = ["check_together"]
 
 def check_together(settings: Any) -> None:
     """Raise a ``ValueError`` for options of a `CommonSettings` that do not go together."""
+    if settings.resume and settings.overwrite:
+        raise ValueError(
+            "--resume goes on with a run, and --overwrite replaces it: give one of them."
+        )
     sizes = [*settings.architecture, *(["points"] if settings.points is not None else [])]
     if sizes and not settings.pretrains:
         raise ValueError(

@@ -12,8 +12,9 @@ from filelock import Timeout
 
 from bilo_ppl._blocks import Interrupts
 from bilo_ppl._files import replacing
+from bilo_ppl._log import has_log
 from bilo_ppl._output import put
-from bilo_ppl.run.listing import RESULTS, listed, present, remove
+from bilo_ppl.run.listing import CHECKPOINT, RESULTS, listed, present, remove
 from bilo_ppl.run.lock import held, is_held
 from bilo_ppl.run.settings import BadInputError, RunFailedError
 
@@ -33,6 +34,8 @@ class RunFolder:
     """Where a run writes: the results of an earlier run stay until there are new ones.
 
     ``written`` are patterns of all names that the run may write, ``inputs`` the files that it reads.
+    With ``resume`` the folder may hold a run; `go_on_in` says where its files, and the new ones, lie.
+
     `check` refuses a folder without touching it. Within ``with folder:`` no other run writes there, and
     `add` says where a file goes: into ``path``, or, where an earlier run has left its results, into
     ``path/unfinished``. At the end the new files take the place of the old ones, if draws or estimates
@@ -47,8 +50,12 @@ class RunFolder:
         written: Iterable[str],
         inputs: Iterable[str | os.PathLike] = (),
         overwrite: bool = False,
+        resume: bool = False,
     ):
         self.path, self.work = path, path
+        self._resume = resume
+        self.goes_on = False
+        """Whether a run is there that goes on."""
         self._may_write, self._overwrite = tuple(written), overwrite
         self._inputs = [pathlib.Path(file) for file in inputs]
         self._files: set[str] = set()
@@ -76,6 +83,10 @@ class RunFolder:
                 raise self._in_use()
             self._check_files()
 
+    def go_on_in(self, place: pathlib.Path) -> None:
+        """Write to where the files of an earlier run are, as that run itself."""
+        self.work, self.goes_on = place, True
+
     def __enter__(self) -> "RunFolder":
         with self._writing(BadInputError), contextlib.ExitStack() as undo:
             _make(self.path, undo)
@@ -98,6 +109,10 @@ class RunFolder:
                 raise error
 
     def _begin(self) -> None:
+        if self.goes_on:
+            self._files = set(listed(self.work) or ()) - {"run.json"}
+            self._kept = {name for name in self._files if self._is_input(self.work / name)}
+            return
         earlier = listed(self.path)
         if earlier is None:
             return
@@ -152,11 +167,15 @@ class RunFolder:
 
     def _check_files(self) -> None:
         earlier = listed(self.path)
-        if earlier is not None and not self._overwrite:
+        if earlier is not None and not (self._overwrite or self._resume):
+            unended = ", --resume to go on with it" if self._has_checkpoint() else ""
             raise BadInputError(
                 f"{self.path} holds the results of another run; choose another folder with --out, or "
-                "give --overwrite to replace them."
+                f"give --overwrite to replace them{unended}."
             )
+        if self._resume and self._has_checkpoint():
+            # It is there before anything lists it.
+            earlier = (earlier or frozenset()) | {CHECKPOINT}
         self._check_place(self.path, earlier)
         if earlier is not None:
             work = self.path / UNFINISHED
@@ -185,6 +204,9 @@ class RunFolder:
         for folder in (place, place / "figures"):
             if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
                 raise BadInputError(_cannot_write(folder, "Permission denied"))
+
+    def _has_checkpoint(self) -> bool:
+        return any(has_log(place / CHECKPOINT) for place in (self.path, self.path / UNFINISHED))
 
     def _is_input(self, path: pathlib.Path) -> bool:
         return any(file.exists() and path.exists() and path.samefile(file) for file in self._inputs)

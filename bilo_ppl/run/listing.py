@@ -8,13 +8,16 @@ import pathlib
 import re
 from collections.abc import Callable, Iterable
 
-__all__ = ["RESULTS", "listed", "present", "remove"]
+__all__ = ["CHECKPOINT", "RESULTS", "listed", "present", "remove"]
 
 RESULTS = ("posterior.nc", "map.json")
 """Files that hold draws or estimates: a folder with one of them has results."""
 
+CHECKPOINT = "checkpoint.bin"
+"""What a run has done so far: see `bilo_ppl.run.checkpoint`."""
+
 _KNOWN = (
-    "run.json", "operator.eqx", "operator-adapted.eqx", "posterior.nc", "summary.csv",
+    "run.json", CHECKPOINT, "operator.eqx", "operator-adapted.eqx", "posterior.nc", "summary.csv",
     "map.json", "map.csv", "estimate-*.eqx", "figures/*.png",
 )  # fmt: skip
 """Patterns of everything that any command writes."""

@@ -14,7 +14,9 @@ from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.pde.linearity import is_linear_in_u
 from bilo_ppl.pde.problem import Problem
+from bilo_ppl.run.checkpoint import recall, remember
 from bilo_ppl.run.features import featured, tolerance_at_estimate
+from bilo_ppl.run.kept_stages import Region, adapted_once, pretrained_once
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.pretraining import loaded, pretrained, save
 from bilo_ppl.run.record import Record
@@ -48,6 +50,9 @@ DENSE_UP_TO = 100
 WELL_ADAPTED = 0.95
 """Part of fresh thetas that need no inner step, from which on a few points tell of the others."""
 
+FAILED = "features that do not suffice"
+"""Name under which that is kept, so that a run that goes on does not try again."""
+
 LEAST_READY = 0.5
 """Part of fresh thetas that must need no inner step: with less, sampling is slow and its law in doubt."""
 
@@ -69,14 +74,15 @@ def make_operator(
     error = prediction_error(plan) if plan.finds_tolerance else None
     if plan.settings.output_layer:
         return _with_features(plan, record, interrupts, error)
-    if features and error is not None and _is_linear(plan):
+    if features and error is not None and _is_linear(plan) and recall(record, FAILED) is None:
         record.say("\nThe equation is linear in u: a layer of random features is tried first.")
         try:
-            plan = plan.with_features()
-            return _with_features(plan, record, interrupts, error, must_suffice=True)
+            layered = plan.with_features()
+            return _with_features(layered, record, interrupts, error, must_suffice=True)
         except RunFailedError as failed:
             record["features_failed"] = str(failed)
             record.say(f"\nThat does not do ({failed}): a network is trained.")
+            remember(record, FAILED, {"why": str(failed)})
     return _with_network(plan, record, interrupts, error)
 
 
@@ -93,7 +99,8 @@ def _with_network(
         record.say(f"\nOperator loaded from {plan.settings.operator_file}.")
         fine = loaded(plan, record, plan.loaded, error)
     else:
-        fine = pretrained(plan, record, interrupts, error)
+        make = partial(pretrained, plan, record, interrupts, error)
+        fine = pretrained_once(plan, record, make)
     if not plan.settings.adapts:
         return Prepared(fine, None, _nowhere)
     at_mode = None if error is None else partial(tolerance_at_mode, record, error)
@@ -113,7 +120,12 @@ def _with_features(
         return Prepared(layer, None, _nowhere)
     at_mode = None if error is None else partial(tolerance_at_estimate, record, error, must_suffice)
     least = WELL_ADAPTED if must_suffice else LEAST_READY
-    return _adapted(plan, record, interrupts, layer, least=least, tolerance_at=at_mode)
+    return _adapted(
+        *(plan, record, interrupts, layer),
+        kept="adapt features",
+        least=least,
+        tolerance_at=at_mode,
+    )
 
 
 def adapt_again(
@@ -132,27 +144,34 @@ def _adapted(
     fine: Fitted,
     *,
     stage: str = "adapt",
+    kept: str = "",
     least: float = LEAST_READY,
     **options: Any,
 ) -> Prepared:
     settings = plan.settings
-    with record.stage(stage, "Adapting the operator to the posterior region."):
-        try:
-            adapted = adapt(
-                plan.file.model,
-                jax.random.key(settings.seed + 2),
-                fine,
-                *plan.observations.model_args,
-                progress=not settings.quiet,
-                mesh=plan.mesh,
-                **plan.observations.model_kwargs,
-                **options,
-            )
-        except ValueError as error:
-            raise RunFailedError(f"the operator cannot be adapted: {error}") from error
-        fine, report = cast(Fitted, adapted.operator), adapted.report
-        prepared = Prepared(fine, _scales(adapted), adapted.starts, report)
-        keep_adapted(plan, record, prepared)
+
+    def make() -> Region:
+        with record.stage(stage, "Adapting the operator to the posterior region."):
+            try:
+                adapted = adapt(
+                    plan.file.model,
+                    jax.random.key(settings.seed + 2),
+                    fine,
+                    *plan.observations.model_args,
+                    progress=not settings.quiet,
+                    mesh=plan.mesh,
+                    **plan.observations.model_kwargs,
+                    **options,
+                )
+            except ValueError as error:
+                raise RunFailedError(f"the operator cannot be adapted: {error}") from error
+            operator, report = cast(Fitted, adapted.operator), adapted.report
+            keep_adapted(plan, record, Prepared(operator, None, _nowhere, report))
+        return Region(operator, _scales(adapted), adapted.starts(settings.chains), report)
+
+    found = adapted_once(plan, record, kept or stage, fine, make)
+    report = found.report
+    prepared = Prepared(found.operator, found.inverse_mass_matrix, lambda _: found.starts, report)
     record.say(str(report))
     interrupts.raise_if_any()
     if report.fraction_ready < least:

@@ -13,7 +13,7 @@ import typing
 from types import NoneType
 from typing import Any
 
-__all__ = ["add_options", "changed", "check_options", "default_of", "option"]
+__all__ = ["add_options", "arguments_for", "changed", "check_options", "default_of", "option"]
 
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
 
@@ -98,6 +98,20 @@ def add_options(parser: argparse.ArgumentParser, settings_class: Any) -> None:
         for field, found in options:
             if found.group == title:
                 _add(group, field, found, _kind(hints[field.name]))
+
+
+def arguments_for(settings: Any) -> list[str]:
+    """The arguments of the command line that stand for settings; what is as by default is left out."""
+    given = []
+    for field in dataclasses.fields(settings):
+        value, name = getattr(settings, field.name), field.name.replace("_", "-")
+        if field.default is dataclasses.MISSING:
+            given.append(os.fspath(value))
+        elif isinstance(field.default, bool) and value != field.default:
+            given.append(f"--no-{name}" if field.default else f"--{name}")
+        elif value != field.default:
+            given += [f"--{name}", str(value)]
+    return given
 
 
 def _add(parser: Any, field: Any, found: _Option, kind: type) -> None:

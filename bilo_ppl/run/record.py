@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from bilo_ppl._checkpoint import checkpoint_stage, current_checkpoint
 from bilo_ppl._compile import compiler
 from bilo_ppl._expected import costing
 from bilo_ppl._files import replacing
@@ -122,6 +123,9 @@ class Record:
         """Write run.json with this status."""
         self.content["status"] = text
         self.content["written"] = now()
+        checkpoint = current_checkpoint()
+        if checkpoint is not None:
+            self.content["checkpoint"] = checkpoint.cost
         path = self.folder.add("run.json")
         self.content["files"] = self.folder.files
         with replacing(path) as temporary:
@@ -152,6 +156,7 @@ class Record:
         With what it should take, as far as that is known: see `Forecasts`.
         """
         started = Clock()
+        checkpoint_stage(name)
         self.forecasts.found = compiler().found > self._found
         expected = self.forecasts.begin(name, lambda: started.elapsed()[1], arithmetic)
         if title:

@@ -35,6 +35,8 @@ class CommonSettings(abc.ABC):
     A value that cannot be meant is a `BadInputError`, whoever gives it.
     """
 
+    COMMAND: ClassVar[str]
+    """Name of the command."""
     GROUPS: ClassVar[tuple[str, ...]]
     """Titles of the groups in the help, in their order."""
     FILES: ClassVar[tuple[str, ...]]
@@ -158,6 +160,12 @@ class CommonSettings(abc.ABC):
     strict: bool = option(
         False, group=RESULTS, help="exit with status 3 where the verdict on the results is DOUBTFUL"
     )
+    resume: bool = option(
+        False,
+        group=RESULTS,
+        help="go on with the run in the folder where it was interrupted, with the same settings, or "
+        "extend one that has ended",
+    )
     quiet: bool = option(False, group=RESULTS, help="print warnings and errors only")
 
     def __post_init__(self):
@@ -241,7 +249,7 @@ class CommonSettings(abc.ABC):
     def written(self) -> tuple[str, ...]:
         """Names of all files that the command may write, as patterns relative to the folder."""
         operators = ("operator.eqx",) * self.pretrains + ("operator-adapted.eqx",) * self.adapts
-        return ("run.json", *operators, *self.FILES)
+        return ("run.json", "checkpoint.bin", *operators, *self.FILES)
 
     def output_folder(self, model_name: str) -> pathlib.Path:
         """Where the results go."""

@@ -231,7 +231,7 @@ def test_a_sample_takes_no_more_steps_than_are_left():
     noisy = problem(noise=0.3)
     parts = fit_by_parts.FitByParts(SOLVER, lambda _: noisy, START, [0.0], 0.0, None)
     parts.count, parts.sampled = 800, True
-    parts._steps = parts._stepping()
+    parts.steps = parts._stepping()
     report = parts.block(3)
     assert report.done <= 3
     assert report.most_left == SOLVER.max_steps - report.done

@@ -204,13 +204,16 @@ def test_a_run_that_fails_without_draws_leaves_the_earlier_results(folder, monke
     assert "lies in here/unfinished" in printed
     assert tree() == before | {
         "here/unfinished": None,
-        "here/unfinished/run.json": (folder / "here/unfinished/run.json").read_bytes(),
+        **{
+            f"here/unfinished/{name}": (folder / "here/unfinished" / name).read_bytes()
+            for name in ("run.json", "checkpoint.bin")
+        },
     }
     assert content("here/unfinished")["status"] == "failed: no operator"
 
     # The next run replaces what was left, and only that.
     write({"here/unfinished/trace.log": "mine", "here/unfinished/operator.eqx": "left"})
-    listing = content("here/unfinished") | {"files": ["operator.eqx"]}
+    listing = content("here/unfinished") | {"files": ["operator.eqx", "checkpoint.bin"]}
     write({"here/unfinished/run.json": listing})
     monkeypatch.undo()
     os.chdir(folder)
@@ -233,7 +236,8 @@ def test_a_run_that_is_interrupted_after_its_draws_replaces_the_earlier_one(fold
     monkeypatch.setattr(results.Results, "add_inner_statistics", interrupt)
     assert main([*RUN, "--overwrite"]) == 130
     assert content()["status"].startswith("interrupted")
-    assert names() == {"run.json", "posterior.nc", "summary.csv"} == set(content()["files"])
+    kept = {"checkpoint.bin", "run.json", "posterior.nc", "summary.csv"}
+    assert names() == kept == set(content()["files"])
     assert not (folder / "here" / "unfinished").exists()
 
 

@@ -14,6 +14,7 @@ from bilo_ppl.estimate.accuracy import EstimateAccuracy, check_estimate
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.pde.data import Observations
+from bilo_ppl.run.checkpoint import checkpoint_in, find_run
 from bilo_ppl.run.checks import prepare
 from bilo_ppl.run.ending import conclude, to_the_end
 from bilo_ppl.run.features import accuracy_of
@@ -48,11 +49,13 @@ def estimate_model(settings: MapSettings) -> int:
             settings,
             load_model(settings.model, learnt=settings.fine_tuned).with_noise(settings.noise),
         )
-    with plan.folder:
+        found = find_run(plan)
+    with plan.folder, checkpoint_in(plan):
         record = Record(plan.folder, settings)
         for name, path in plan.inputs.items():
             record.read(name, path)
         record.took("check", started)
+        record.say(*(f"Note: {note}" for note in found))
         return to_the_end(record, _Job(plan, record).run)
 
 

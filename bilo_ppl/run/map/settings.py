@@ -24,6 +24,7 @@ USUAL_SEEDS, USUAL_RATE = 5, 1e-2
 class MapSettings(CommonSettings):
     """Arguments of ``bilo-ppl map``, as on the command line."""
 
+    COMMAND: ClassVar[str] = "map"
     GROUPS: ClassVar[tuple[str, ...]] = (ESTIMATE, OPERATOR, RESULTS)
     FILES: ClassVar[tuple[str, ...]] = ("map.json", "map.csv", "estimate-*.eqx", "figures/*.png")
 

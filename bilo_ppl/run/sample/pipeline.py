@@ -9,6 +9,7 @@ from bilo_ppl.mcmc import BlockSampler
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
+from bilo_ppl.run.checkpoint import as_before, checkpoint_in, find_run
 from bilo_ppl.run.checks import prepare
 from bilo_ppl.run.ending import conclude, to_the_end
 from bilo_ppl.run.model_file import load_model
@@ -44,17 +45,18 @@ def sample_model(settings: SampleSettings) -> int:
     with refusing():
         file = load_model(settings.model, learnt=settings.fine_tuned).for_sampling()
         plan = prepare(settings, file)
-    with plan.folder:
+        found = find_run(plan)
+    with plan.folder, checkpoint_in(plan):
         record = Record(plan.folder, settings)
         for name, path in plan.inputs.items():
             record.read(name, path)
         record.took("check", started)
-        _announce(plan, record)
+        _announce(plan, record, found)
         return to_the_end(record, lambda interrupts: _stages(plan, record, interrupts))
 
 
-def _announce(plan: Plan[SampleSettings], record: Record) -> None:
-    settings, file, notes = plan.settings, plan.file, _notes(plan)
+def _announce(plan: Plan[SampleSettings], record: Record, found: list[str]) -> None:
+    settings, file, notes = plan.settings, plan.file, [*found, *_notes(plan)]
     source = settings.data or f"synthetic, seed {settings.data_seed}"
     record.say(
         f"Model {file.path}: {type(file.problem).__name__}, unknown "
@@ -205,7 +207,8 @@ def _sampler(
         chains=settings.chains,
         chain_method=_chain_method(settings),
         warmup=settings.warmup,
-        block=-(-settings.samples // BLOCKS),
+        # More samples later on do not make it another program.
+        block=as_before("block of draws", -(-settings.samples // BLOCKS)),
     )
 
 
@@ -241,6 +244,7 @@ def _sample(plan: Plan[SampleSettings], record: Record, sampler: BlockSampler) -
             settings.samples, keep=True, progress=not settings.quiet, label="sampling"
         )
     if ended is Ended.FINISHED:
+        sampler.leave_out_beyond(settings.samples)
         return False
     record.say("\nInterrupted: the draws so far are kept. Ctrl-C again to stop now.")
     return True

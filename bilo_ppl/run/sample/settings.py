@@ -18,6 +18,7 @@ SAMPLING, STAGES = "sampling", "stages"
 class SampleSettings(CommonSettings):
     """Arguments of ``bilo-ppl run``, as on the command line."""
 
+    COMMAND: ClassVar[str] = "run"
     GROUPS: ClassVar[tuple[str, ...]] = (SAMPLING, OPERATOR, STAGES, RESULTS)
     FILES: ClassVar[tuple[str, ...]] = ("posterior.nc", "summary.csv", "figures/*.png")
 
