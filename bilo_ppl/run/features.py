@@ -8,19 +8,18 @@ import numpy as np
 from numpyro.distributions import ImproperUniform
 
 from bilo_ppl._blocks import Interrupts
-from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Theta
 from bilo_ppl.operators.output_layer import OutputLayer
-from bilo_ppl.operators.random_features import choose_random_features
 from bilo_ppl.ppl.data_sites import innermost
 from bilo_ppl.ppl.look import look_at
 from bilo_ppl.run.checks import Plan, stand_in
+from bilo_ppl.run.feature_count import Features, enough_features
 from bilo_ppl.run.pretraining import save
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.sizes import described
 from bilo_ppl.run.tolerance import theta_of, tolerance_of
-from bilo_ppl.validation.accuracy import Accuracy, PredictionError
+from bilo_ppl.validation.accuracy import PredictionError
 
 __all__ = ["featured"]
 
@@ -39,37 +38,31 @@ def featured(
     They are chosen, and ``error`` is measured, at the first guess and at draws from the prior. Raises
     `RunFailedError` if no features solve there, or not as well as the noise asks for.
     """
-    file, settings = plan.file, plan.settings
+    file = plan.file
     record["sizes"] = plan.sizes
     record.say(f"\n{described(plan.sizes, file)}")
-    count = plan.sizes["width"].value
-    with record.stage("features", f"Choosing {count} random features."):
+    with record.stage("features", f"Choosing {plan.sizes['width'].value} random features."):
         tried = [(file.start, plan.first_guess), *_others(plan)]
         try:
-            local, trials = choose_random_features(
-                file.problem,
-                [theta for theta, _ in tried],
-                count=count,
-                key=jax.random.key(settings.seed),
-            )
+            found = enough_features(plan, record, tried, error)
         except ValueError as cause:
             raise RunFailedError(str(cause)) from cause
-        best = min(trials, key=lambda trial: trial.score)
-        chosen = {"count": count, "trials": trials, "scale": best.scale}
+        best = found.best
+        chosen = {"count": found.count, "trials": found.trials, "scale": best.scale}
         record["features"] = chosen
         record.say(
-            f"Scale {best.scale:g} of {', '.join(f'{trial.scale:g}' for trial in trials)}: loss "
+            f"Scale {best.scale:g} of {', '.join(f'{trial.scale:g}' for trial in found.trials)}: loss "
             f"{max(best.losses):.1e} at the points and {max(best.unseen):.1e} between them, the largest "
             f"at {len(tried)} thetas."
         )
-        operator = OutputLayer(local, file.start, tolerance=plan.tolerance)
+        operator = OutputLayer(found.local, file.start, tolerance=plan.tolerance)
         if error is not None:
-            plan = plan.with_tolerance(_tolerance(record, operator, error, tried, best.losses))
+            plan = plan.with_tolerance(_tolerance(record, found))
             operator = operator.to_tolerance(plan.tolerance)
         save(plan, record, operator.operator, chosen, "operator.eqx")
     if max(best.unseen) > MUCH_MORE * max(max(best.losses), plan.tolerance):
         record.alarm(
-            f"The collocation points do not suffice for {count} features: the loss is "
+            f"The collocation points do not suffice for {found.count} features: the loss is "
             f"{max(best.losses):.1e} at the points, and {max(best.unseen):.1e} between them. Give the "
             "problem more points (--points), or take fewer features (--width)."
         )
@@ -96,25 +89,9 @@ def _others(plan: Plan) -> list[tuple[Theta, dict[str, Any]]]:
     return found
 
 
-def _tolerance(
-    record: Record,
-    operator: OutputLayer,
-    error: PredictionError,
-    tried: list[tuple[Theta, dict[str, Any]]],
-    losses: list[float],
-) -> float:
+def _tolerance(record: Record, found: Features) -> float:
     """The tightest that the noise asks for at any theta, but no less than the losses there are."""
-    key = jax.random.key(0)
-    found: list[tuple[Accuracy, float]] = []
-    for (theta, values), loss in zip(tried, losses, strict=True):
-        state = _state(operator, theta)
-        found.append((error(operator.settled(theta, state, key=key).operator, theta, values), loss))
-    finite = [entry for entry in found if np.isfinite(entry[0].worst)]
-    accuracy, loss = max(finite or found, key=lambda entry: entry[0].worst)
-    after = f"At the worst of {len(tried)} thetas the features end"
+    accuracy, loss = found.worst
+    losses = found.best.losses
+    after = f"At the worst of {len(losses)} thetas the features end"
     return max(tolerance_of(record, accuracy, loss, after=after), 2 * max(losses))
-
-
-@jit_once
-def _state(operator: OutputLayer, theta: Theta) -> Any:
-    return operator.solve(theta, operator.init_state())[1]

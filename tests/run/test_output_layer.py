@@ -2,13 +2,17 @@
 
 import json
 import pathlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from bilo_ppl.run import MapSettings, SampleSettings, estimate_model, sample_model
+from bilo_ppl.operators.random_features import FeatureTrial
+from bilo_ppl.run import MapSettings, SampleSettings, estimate_model, feature_count, sample_model
 from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.settings import BadInputError
+from bilo_ppl.run.sizes import OPTION, USUAL, Chosen
+from bilo_ppl.validation.accuracy import Accuracy
 
 MODEL = pathlib.Path(__file__).parents[2] / "benchmarks" / "gallery" / "source_coefficients.py"
 
@@ -64,3 +68,46 @@ def test_an_estimate_is_that_of_the_gaussian(gaussian, tmp_path):
 def test_options_that_do_not_go_with_it_are_refused(options, message):
     with pytest.raises(BadInputError, match=message):
         SampleSettings(MODEL, fine_tune="output-layer", **options)
+
+
+@pytest.mark.parametrize(
+    ("points", "origin", "counts"),
+    [
+        (2600, USUAL, [256, 512, 1024]),
+        (1024, USUAL, [256, 512]),
+        (1023, USUAL, [256]),
+        (2600, OPTION, [256]),
+    ],
+)
+def test_features_double_while_points_determine_their_weights(points, origin, counts):
+    problem = SimpleNamespace(points=np.zeros((points, 2)))
+    plan = SimpleNamespace(
+        sizes={"width": Chosen(256, origin)}, file=SimpleNamespace(problem=problem)
+    )
+    assert list(feature_count._counts(plan)) == counts
+
+
+@pytest.mark.parametrize(("right_from", "count"), [(1, 256), (512, 512), (10_000, 1024)])
+def test_there_are_more_features_where_they_are_far_too_few(monkeypatch, right_from, count):
+    """The error of u is 0.1 sigma, twice what is allowed, from so many features on, else one sigma."""
+
+    def choose(problem, thetas, *, count, key):
+        return count, [FeatureTrial(1.0, [1e-3, 2e-3], [1e-3, 3e-3])]
+
+    def measured(plan, local, tried, error):
+        return [Accuracy(0.02, 0.0), Accuracy(0.1 if local >= right_from else 1.0, 0.0)]
+
+    monkeypatch.setattr(feature_count, "choose_random_features", choose)
+    monkeypatch.setattr(feature_count, "_measured", measured)
+    problem = SimpleNamespace(points=np.zeros((2600, 2)))
+    plan = SimpleNamespace(
+        sizes={"width": Chosen(256, USUAL)},
+        file=SimpleNamespace(problem=problem),
+        settings=SimpleNamespace(seed=0),
+    )
+    said = []
+    record = SimpleNamespace(say=said.append)
+    found = feature_count.enough_features(plan, record, [({}, {})] * 2, error=lambda: None)
+    assert found.count == found.local == count
+    assert len(said) == {256: 0, 512: 1, 1024: 2}[count]
+    assert found.worst == (found.accuracies[1], 2e-3)
