@@ -21,6 +21,10 @@ from bilo_ppl.validation.accuracy import Accuracy, PredictionError
 __all__ = ["Features", "enough_features"]
 
 
+HELPS = 0.8
+"""Part to which twice as many features have to bring the error; else the fewer are kept."""
+
+
 class Features(NamedTuple):
     """Random features, and what they make of some thetas."""
 
@@ -53,8 +57,8 @@ def enough_features(
     """Features that suit the thetas ``tried``, each with the values of the latent sites behind it.
 
     Where nobody has stated their number, and u is far more wrong than the noise allows for, there are
-    twice as many, as long as the collocation points determine their weights. Raises a ``ValueError`` if
-    features of no scale solve.
+    twice as many, as long as that helps and the collocation points determine their weights. Raises a
+    ``ValueError`` if features of no scale solve.
     """
     file, found = plan.file, None
     for count in _counts(plan):
@@ -64,7 +68,11 @@ def enough_features(
         thetas = [theta for theta, _ in tried]
         local, trials = choose_random_features(file.problem, thetas, count=count, key=key)
         accuracies = [] if error is None else _measured(plan, local, tried, error)
-        found = Features(local, count, trials, accuracies)
+        more = Features(local, count, trials, accuracies)
+        if found is not None and not more.worst[0].worst < HELPS * found.worst[0].worst:
+            record.say(f"{count} features are no better: {more.worst[0]}.")
+            break
+        found = more
         if not accuracies or found.worst[0].worst <= FAR_TOO_WRONG:
             break
     assert found is not None

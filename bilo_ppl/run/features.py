@@ -26,6 +26,10 @@ __all__ = ["featured"]
 OTHERS, VARIED = 4, 0.1
 """Thetas at which features are tried beside the first guess, and how far flat sites are from it there."""
 
+BY_FEATURES = 20.0
+"""Error, in units of what is allowed, with which a run goes on: features that stay come no nearer, and
+what that does to the result, up to a nat, the certificate says."""
+
 MUCH_MORE = 10.0
 """Loss between the points, in units of that at them, from which on they do not suffice."""
 
@@ -94,4 +98,5 @@ def _tolerance(record: Record, found: Features) -> float:
     accuracy, loss = found.worst
     losses = found.best.losses
     after = f"At the worst of {len(losses)} thetas the features end"
-    return max(tolerance_of(record, accuracy, loss, after=after), 2 * max(losses))
+    tolerance = tolerance_of(record, accuracy, loss, after=after, limit=BY_FEATURES)
+    return max(tolerance, 2 * max(losses))

@@ -3,16 +3,19 @@
 import json
 import pathlib
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from bilo_ppl.operators.random_features import FeatureTrial
 from bilo_ppl.run import MapSettings, SampleSettings, estimate_model, feature_count, sample_model
+from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.model_file import load_model
+from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import BadInputError
 from bilo_ppl.run.sizes import OPTION, USUAL, Chosen
-from bilo_ppl.validation.accuracy import Accuracy
+from bilo_ppl.validation.accuracy import Accuracy, PredictionError
 
 MODEL = pathlib.Path(__file__).parents[2] / "benchmarks" / "gallery" / "source_coefficients.py"
 
@@ -70,6 +73,12 @@ def test_options_that_do_not_go_with_it_are_refused(options, message):
         SampleSettings(MODEL, fine_tune="output-layer", **options)
 
 
+def plan_of(points, origin):
+    file = SimpleNamespace(problem=SimpleNamespace(points=np.zeros((points, 2))))
+    sizes = {"width": Chosen(256, origin)}
+    return Mock(spec=Plan, sizes=sizes, file=file, settings=SimpleNamespace(seed=0))
+
+
 @pytest.mark.parametrize(
     ("points", "origin", "counts"),
     [
@@ -80,14 +89,10 @@ def test_options_that_do_not_go_with_it_are_refused(options, message):
     ],
 )
 def test_features_double_while_points_determine_their_weights(points, origin, counts):
-    problem = SimpleNamespace(points=np.zeros((points, 2)))
-    plan = SimpleNamespace(
-        sizes={"width": Chosen(256, origin)}, file=SimpleNamespace(problem=problem)
-    )
-    assert list(feature_count._counts(plan)) == counts
+    assert list(feature_count._counts(plan_of(points, origin))) == counts
 
 
-@pytest.mark.parametrize(("right_from", "count"), [(1, 256), (512, 512), (10_000, 1024)])
+@pytest.mark.parametrize(("right_from", "count"), [(1, 256), (512, 512), (10_000, 256)])
 def test_there_are_more_features_where_they_are_far_too_few(monkeypatch, right_from, count):
     """The error of u is 0.1 sigma, twice what is allowed, from so many features on, else one sigma."""
 
@@ -99,15 +104,10 @@ def test_there_are_more_features_where_they_are_far_too_few(monkeypatch, right_f
 
     monkeypatch.setattr(feature_count, "choose_random_features", choose)
     monkeypatch.setattr(feature_count, "_measured", measured)
-    problem = SimpleNamespace(points=np.zeros((2600, 2)))
-    plan = SimpleNamespace(
-        sizes={"width": Chosen(256, USUAL)},
-        file=SimpleNamespace(problem=problem),
-        settings=SimpleNamespace(seed=0),
-    )
     said = []
-    record = SimpleNamespace(say=said.append)
-    found = feature_count.enough_features(plan, record, [({}, {})] * 2, error=lambda: None)
+    record, error = Mock(spec=Record, say=said.append), Mock(spec=PredictionError)
+    plan, tried = plan_of(2600, USUAL), [({}, {}), ({}, {})]
+    found = feature_count.enough_features(plan, record, tried, error)
     assert found.count == found.local == count
-    assert len(said) == {256: 0, 512: 1, 1024: 2}[count]
+    assert len(said) == {1: 0, 512: 1, 10_000: 2}[right_from]
     assert found.worst == (found.accuracies[1], 2e-3)
