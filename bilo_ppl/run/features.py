@@ -30,6 +30,8 @@ BY_FEATURES = 20.0
 """Error, in units of what is allowed, with which a run goes on: features that stay come no nearer, and
 what that does to the result, up to a nat, the certificate says."""
 
+MORE_FEATURES = "More features (--width) at more points (--points) may help; the certificate says what it means."
+
 MUCH_MORE = 10.0
 """Loss between the points, in units of that at them, from which on they do not suffice."""
 
@@ -98,5 +100,7 @@ def _tolerance(record: Record, found: Features) -> float:
     accuracy, loss = found.worst
     losses = found.best.losses
     after = f"At the worst of {len(losses)} thetas the features end"
-    tolerance = tolerance_of(record, accuracy, loss, after=after, limit=BY_FEATURES)
+    tolerance = tolerance_of(
+        record, accuracy, loss, after=after, limit=BY_FEATURES, advice=MORE_FEATURES
+    )
     return max(tolerance, 2 * max(losses))

@@ -30,6 +30,8 @@ __all__ = [
 FAR_TOO_WRONG = 4.0
 """Where pretraining ends with u wrong by so many times what the noise allows for, the run ends too."""
 
+LARGER = "A larger network, more points or a first guess at which the PDE is easier may help."
+
 FINEST = 1e-9
 """Loss below which single precision seldom leads."""
 
@@ -78,6 +80,7 @@ def tolerance_of(
     dtype: Any = jnp.float64,
     after: str = "At the first guess pretraining ends",
     limit: float = FAR_TOO_WRONG,
+    advice: str = LARGER,
 ) -> float:
     """The tolerance that the noise asks for; it is at least what pretraining, or ``after``, has reached.
 
@@ -101,8 +104,7 @@ def tolerance_of(
     if found.worst > 1:
         record.alarm(
             f"{after} with {found}, at a loss of {loss:.1e}: less than "
-            f"the noise asks for ({NOISE_LIMIT} sigma, {SIZE_LIMIT} of its size). A larger network, "
-            "more points or a first guess at which the PDE is easier may help."
+            f"the noise asks for ({NOISE_LIMIT} sigma, {SIZE_LIMIT} of its size). {advice}"
         )
     return tolerance
 
