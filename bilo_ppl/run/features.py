@@ -30,7 +30,7 @@ BY_FEATURES = 20.0
 """Error, in units of what is allowed, with which a run goes on: features that stay come no nearer, and
 what that does to the result, up to a nat, the certificate says."""
 
-MORE_FEATURES = "More features (--width) at more points (--points) may help; the certificate says what is at stake."
+MORE_FEATURES = "More features (--width) at more points (--points) may help; see the certificate."
 
 MUCH_MORE = 10.0
 """Loss between the points, in units of that at them, from which on they do not suffice."""
