@@ -8,6 +8,8 @@ import pytest
 from numpyro.infer.util import log_density
 
 from bilo_ppl import LocalOperator, OutputLayer
+from bilo_ppl.pde.checks import check_problem
+from bilo_ppl.run.model_file import load_model
 from models import darcy, darcy_estimate
 
 WIDTH = 96
@@ -49,6 +51,39 @@ def test_darcy_states_its_equation(kind):
         )
         found = problem.residual(u, jnp.asarray(x), {"a": a})
         assert float(found) == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [darcy.two_rocks, darcy.smooth])
+def test_figures_of_darcy_show_the_permeability(kind):
+    a, x = np.random.default_rng(3).normal(size=64), np.array([0.3, 0.8])
+    (A,) = darcy.Darcy(kind).fields({"a": a}).values()
+    assert float(A(x)) == pytest.approx(permeability_by_hand(a, x, kind))
+
+
+def test_a_permeability_that_is_not_positive_is_refused():
+    def shifted(phi):
+        return phi - 1
+
+    with pytest.raises(ValueError, match=r"A must be positive.* at 957 of 957 collocation points"):
+        check_problem(darcy.Darcy(shifted), darcy.start)
+
+
+def test_the_second_kind_has_a_model_file_of_its_own():
+    file = load_model("darcy_smooth")
+    assert file.problem.kind.__name__ == "smooth"
+    first, second = file.observations(0), load_model("darcy").observations(0)
+    np.testing.assert_array_equal(first.x, second.x)
+    assert np.abs(first.y - second.y).max() > 0.05
+
+
+def test_scores_of_an_estimate_are_those_of_the_truth_at_the_truth():
+    found = darcy_estimate.scores(darcy_estimate.truth)
+    assert found["accuracy"] == 1
+    assert 1e-4 < found["misfit of u"] < 1e-2
+    half = {"A": lambda x: jnp.where(x[0] > 0.5, 12.0, 3.0)}
+    other = darcy_estimate.scores(half)
+    assert 0.4 < other["accuracy"] < 0.95
+    assert other["misfit of u"] > 0.05
 
 
 def test_darcy_leaves_out_the_corners():

@@ -132,7 +132,7 @@ def _marks(ax: Axes, panel: Panel, style: dict[str, Any]) -> Any:
     points = np.asarray(panel.points, float)
     area = float(np.clip(8000 / max(len(points), 1), SMALLEST, LARGEST))
     if panel.at_points is None:
-        ax.scatter(*points.T, s=area / 2, color="white", edgecolors=INK, linewidths=0.3)
+        ax.scatter(*points.T, s=area / 3, color=INK, linewidths=0, alpha=0.5)
         return None
     return ax.scatter(*points.T, s=area, c=panel.at_points, linewidths=0, **style)
 

@@ -12,22 +12,31 @@ from bilo_ppl._blocks import Interrupts
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Theta, Weights
 from bilo_ppl.operators.output_layer import OutputLayer
-from bilo_ppl.operators.random_features import FeatureTrial, choose_random_features
 from bilo_ppl.pde.theta import theta_as
 from bilo_ppl.ppl.data_sites import innermost
 from bilo_ppl.ppl.look import look_at
+from bilo_ppl.run.feature_count import Features, enough_features
 from bilo_ppl.run.plan import Plan, stand_in
 from bilo_ppl.run.pretraining import save
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.sizes import described
-from bilo_ppl.run.tolerance import FAR_TOO_WRONG, prediction_error, theta_of, tolerance_of
+from bilo_ppl.run.tolerance import prediction_error, theta_of, tolerance_of
 from bilo_ppl.validation.accuracy import Accuracy, PredictionError
 
-__all__ = ["accuracy_of", "featured", "tolerance_at_estimate"]
+__all__ = ["accuracy_of", "featured", "limit_of", "tolerance_at_estimate"]
 
 OTHERS, VARIED = 4, 0.1
 """Thetas at which features are tried beside the first guess, and how far flat sites are from it there."""
+
+BY_FEATURES = 20.0
+"""Error, in units of what is allowed, with which a run goes on: features that stay come no nearer, and
+what that does to the result, up to a nat, the certificate says."""
+
+MORE_FEATURES = "More features (--width) at more points (--points) may help; see the certificate."
+
+MANY_UNKNOWNS = 16
+"""Scalars from which on features may be as wrong as that."""
 
 MUCH_MORE = 10.0
 """Loss between the points, in units of that at them, from which on they do not suffice."""
@@ -42,48 +51,41 @@ def featured(
     interrupts: Interrupts,
     error: PredictionError | None,
     *,
-    must_suffice: bool = False,
+    limit: float | None = None,
 ) -> OutputLayer:
     """An operator with random features, and the tolerance that the noise asks for.
 
     They are chosen, and ``error`` is measured, at the first guess and at draws from the prior. Raises
-    `RunFailedError` if no features solve there, or not as well as the noise asks for. Where they
-    ``must_suffice``, they do at the first guess and at most of the draws.
+    `RunFailedError` if no features solve there, or not as well as the noise asks for. With a
+    ``limit`` (`limit_of`) they have to be within it at the first guess and at most of the draws.
     """
-    file, settings = plan.file, plan.settings
+    file = plan.file
     record["sizes"] = plan.sizes
     record.say(f"\n{described(plan.sizes, file)}")
-    count = plan.sizes["width"].value
-    with record.stage("features", f"Choosing {count} random features."):
+    with record.stage("features", f"Choosing {plan.sizes['width'].value} random features."):
         tried = [(file.start, plan.first_guess), *_others(plan)]
         try:
-            local, trials = choose_random_features(
-                file.problem,
-                [theta for theta, _ in tried],
-                count=count,
-                key=jax.random.key(settings.seed),
-            )
+            found = enough_features(plan, record, tried, error)
         except ValueError as cause:
             raise RunFailedError(str(cause)) from cause
-        best = min(trials, key=lambda trial: trial.score)
-        chosen = {"count": count, "trials": trials, "scale": best.scale}
+        best = found.best
+        chosen = {"count": found.count, "trials": found.trials, "scale": best.scale}
         record["features"] = chosen
         record.say(
-            f"Scale {best.scale:g} of {', '.join(f'{trial.scale:g}' for trial in trials)}: loss "
+            f"Scale {best.scale:g} of {', '.join(f'{trial.scale:g}' for trial in found.trials)}: loss "
             f"{max(best.losses):.1e} at the points and {max(best.unseen):.1e} between them, the largest "
             f"at {len(tried)} thetas."
         )
-        operator = OutputLayer(local, file.start, tolerance=plan.tolerance)
+        operator = OutputLayer(found.local, file.start, tolerance=plan.tolerance)
         if error is not None:
-            found = _accuracies(operator, error, tried)
-            if must_suffice:
-                _check(plan, best, found)
-            plan = plan.with_tolerance(_tolerance(record, found, best.losses))
+            if limit is not None:
+                _check(plan, found, limit)
+            plan = plan.with_tolerance(_tolerance(record, found))
             operator = operator.to_tolerance(plan.tolerance)
         save(plan, record, operator.operator, chosen, "operator.eqx")
-    if not _seen_enough(best, plan.tolerance):
+    if not _seen_enough(found, plan.tolerance):
         record.alarm(
-            f"{_too_few_points(plan, best)} Give the problem more points (--points), or take "
+            f"{_too_few_points(found)} Give the problem more points (--points), or take "
             "fewer features (--width)."
         )
     interrupts.raise_if_any()
@@ -114,74 +116,80 @@ def _others(plan: Plan) -> Tried:
     return found
 
 
-def _accuracies(operator: OutputLayer, error: PredictionError, tried: Tried) -> list[Accuracy]:
-    key, found = jax.random.key(0), []
-    for theta, values in tried:
-        solved = operator.settled(theta, _state(operator, theta), key=key)
-        found.append(error(solved.operator, theta, values))
-    return found
+def limit_of(plan: Plan) -> float:
+    """Error, in units of what is allowed, above which a network is the better choice.
+
+    Of many unknowns that is far: what they are is less certain, and a network is dear to adapt.
+    """
+    data = plan.observations
+    latent = look_at(plan.model(stand_in(plan)), data.model_args, data.model_kwargs).latent
+    unknowns = sum(int(np.prod(site["fn"].shape())) for site in latent.values())
+    return BY_FEATURES if unknowns > MANY_UNKNOWNS else 1.0
 
 
-def _check(plan: Plan, trial: FeatureTrial, found: list[Accuracy]) -> None:
+def _check(plan: Plan, found: Features, limit: float) -> None:
     """Raise `RunFailedError` unless features do at home and at most of the other thetas.
 
     Where they do not among the others is not asked: the posterior may not come there.
     """
-    if found[0].worst > 1:
-        raise RunFailedError(f"with random features the first guess has {found[0]}")
-    if np.median([accuracy.worst for accuracy in found]) > 1:
+    if found.accuracies[0].worst > limit:
+        raise RunFailedError(f"with random features the first guess has {found.accuracies[0]}")
+    if np.median([accuracy.worst for accuracy in found.accuracies]) > limit:
         raise RunFailedError("random features do not do at most prior draws")
-    if not _seen_enough(trial, plan.tolerance):
-        raise RunFailedError(_too_few_points(plan, trial))
+    if not _seen_enough(found, plan.tolerance):
+        raise RunFailedError(_too_few_points(found))
 
 
-def _seen_enough(trial: FeatureTrial, tolerance: float) -> bool:
-    return max(trial.unseen) <= MUCH_MORE * max(max(trial.losses), tolerance)
+def _seen_enough(found: Features, tolerance: float) -> bool:
+    return max(found.best.unseen) <= MUCH_MORE * max(max(found.best.losses), tolerance)
 
 
-def _too_few_points(plan: Plan, trial: FeatureTrial) -> str:
+def _too_few_points(found: Features) -> str:
     return (
-        f"The collocation points do not suffice for {plan.sizes['width'].value} features: the loss is "
-        f"{max(trial.losses):.1e} at the points, and {max(trial.unseen):.1e} between them."
+        f"The collocation points do not suffice for {found.count} features: the loss is "
+        f"{max(found.best.losses):.1e} at the points, and {max(found.best.unseen):.1e} between them."
     )
 
 
-def _tolerance(record: Record, found: list[Accuracy], losses: list[float]) -> float:
+def _tolerance(record: Record, found: Features) -> float:
     """What the noise asks for at the first guess, but no less than the losses of solutions not far off.
 
     A search may pass where solutions are less right; `tolerance_at_estimate` says what holds in the end.
     """
-    near = [
-        loss
-        for accuracy, loss in zip(found, losses, strict=True)
-        if accuracy.worst <= FAR_TOO_WRONG
-    ]
-    after = "At the first guess the features end"
-    return max(tolerance_of(record, found[0], losses[0], after=after), 2 * max(near, default=0.0))
+    losses = found.best.losses
+    pairs = zip(found.accuracies, losses, strict=True)
+    near = [loss for accuracy, loss in pairs if accuracy.worst <= BY_FEATURES]
+    tolerance = tolerance_of(
+        *(record, found.accuracies[0], losses[0]),
+        after="At the first guess the features end",
+        limit=BY_FEATURES,
+        advice=MORE_FEATURES,
+    )
+    return max(tolerance, 2 * max(near, default=0.0))
 
 
 def tolerance_at_estimate(
     record: Record,
     error: PredictionError,
-    must_suffice: bool,
+    limit: float | None,
     operator: OutputLayer,
     values: Mapping[str, Any],
 ) -> float:
     """The tolerance that the noise asks for at a point estimate, where the operator is settled.
 
     A solve comes no nearer to it where it is tighter: what misses it is not solved. Raises
-    `RunFailedError` where features ``must_suffice`` and do not.
+    `RunFailedError` where the error is more than ``limit`` times what is allowed, if that is given.
     """
     theta = operator.home
     if len(theta) < len(operator.problem.parameters):
         return operator.loss_tolerance
     found = error(operator.operator, theta, values)
     loss = float(jit_once(operator.loss_of_home_state)(theta_as(theta, operator.operator.dtype)))
+    text = f"with random features the point estimate has {found}, at a loss of {loss:.1e}"
+    if limit is not None and found.worst > limit:
+        raise RunFailedError(text)
     if found.worst > 1:
-        text = f"with random features the point estimate has {found}, at a loss of {loss:.1e}"
-        if must_suffice:
-            raise RunFailedError(text)
-        record.alarm(f"{text}: less than the noise asks for. Try --fine-tune increments.")
+        record.alarm(f"{text}: less than the noise asks for. {MORE_FEATURES}")
     tolerance = max(found.tolerance(loss), 2 * loss)
     record["tolerance_at_mode"] = {
         "loss": tolerance,
@@ -190,8 +198,3 @@ def tolerance_at_estimate(
     }
     record.say(f"Tolerance at the point estimate: loss {tolerance:.0e} (at {loss:.1e}, {found}).")
     return tolerance
-
-
-@jit_once
-def _state(operator: OutputLayer, theta: Theta) -> Any:
-    return operator.solve(theta, operator.init_state())[1]

@@ -15,7 +15,7 @@ from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.pde.linearity import is_linear_in_u
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.run.checkpoint import recall, remember
-from bilo_ppl.run.features import featured, tolerance_at_estimate
+from bilo_ppl.run.features import featured, limit_of, tolerance_at_estimate
 from bilo_ppl.run.kept_stages import Region, adapted_once, pretrained_once
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.pretraining import loaded, pretrained, save
@@ -78,7 +78,7 @@ def make_operator(
         record.say("\nThe equation is linear in u: a layer of random features is tried first.")
         try:
             layered = plan.with_features()
-            return _with_features(layered, record, interrupts, error, must_suffice=True)
+            return _with_features(layered, record, interrupts, error, limit=limit_of(layered))
         except RunFailedError as failed:
             record["features_failed"] = str(failed)
             record.say(f"\nThat does not do ({failed}): a network is trained.")
@@ -113,13 +113,13 @@ def _with_features(
     interrupts: Interrupts,
     error: PredictionError | None,
     *,
-    must_suffice: bool = False,
+    limit: float | None = None,
 ) -> Prepared:
-    layer = featured(plan, record, interrupts, error, must_suffice=must_suffice)
+    layer = featured(plan, record, interrupts, error, limit=limit)
     if not plan.settings.adapts:
         return Prepared(layer, None, _nowhere)
-    at_mode = None if error is None else partial(tolerance_at_estimate, record, error, must_suffice)
-    least = WELL_ADAPTED if must_suffice else LEAST_READY
+    at_mode = None if error is None else partial(tolerance_at_estimate, record, error, limit)
+    least = LEAST_READY if limit is None else WELL_ADAPTED
     return _adapted(
         *(plan, record, interrupts, layer),
         kept="adapt features",

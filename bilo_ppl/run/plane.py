@@ -31,7 +31,8 @@ class Plane:
         counts = np.maximum((count * ratios).round().astype(int), LEAST)
         limits = zip(domain.lower, domain.upper, counts, strict=True)
         self.x, self.y = (np.linspace(a, b, n) for a, b, n in limits)
-        self.points = domain.grid(self.x, self.y)
+        # The grid of a masked domain would leave points out.
+        self.points = np.stack([c.ravel() for c in np.meshgrid(self.x, self.y, indexing="ij")], -1)
         self.inside = domain.contains(self.points)
 
     def image(self, values: Any) -> np.ndarray:

@@ -8,7 +8,7 @@ from bilo_ppl.pde.sizes import unknowns_in, usual_features, usual_sizes
 from bilo_ppl.run.model_file import ModelFile
 from bilo_ppl.run.settings import CommonSettings
 
-__all__ = ["Chosen", "described", "sized"]
+__all__ = ["USUAL", "Chosen", "described", "sized"]
 
 NETWORK = ("width", "depth", "fourier")
 

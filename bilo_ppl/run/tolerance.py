@@ -31,6 +31,8 @@ __all__ = [
 FAR_TOO_WRONG = 4.0
 """Where pretraining ends with u wrong by so many times what the noise allows for, the run ends too."""
 
+LARGER = "A larger network, more points or a first guess at which the PDE is easier may help."
+
 FINEST = 1e-9
 """Loss below which single precision seldom leads."""
 
@@ -78,12 +80,14 @@ def tolerance_of(
     at_draws: Callable[[], float] | None = None,
     dtype: Any = jnp.float64,
     after: str = "At the first guess pretraining ends",
+    limit: float = FAR_TOO_WRONG,
+    advice: str = LARGER,
 ) -> float:
     """The tolerance that the noise asks for; it is at least what pretraining, or ``after``, has reached.
 
     ``at_draws()`` is asked where the solution at the first guess says little. For a network of single
     precision, ``dtype``, the tolerance is at least 1e-9: what may be reached at a first guess is seldom
-    reached elsewhere.
+    reached elsewhere. Raises `RunFailedError` where the error is ``limit`` times what is allowed.
     """
     finest = FINEST if dtype == jnp.float32 else 0.0
     tolerance = max(found.tolerance(loss), rounded(loss / HEADROOM, up=True), finest)
@@ -91,7 +95,7 @@ def tolerance_of(
         tolerance = max(tolerance, other)
     record["tolerance"] = {"loss": tolerance, "accuracy": found._asdict(), "measured_at": loss}
     record.say(f"Tolerance from the noise: loss {tolerance:.0e} (at {loss:.1e}, {found}).")
-    if found.worst > FAR_TOO_WRONG:
+    if found.worst > limit:
         raise RunFailedError(
             "the PDE is not solved at the first guess as well as the noise asks for: "
             f"{found}, by a step at points that no fit has seen, at a loss of {loss:.1e}. A small "
@@ -101,8 +105,7 @@ def tolerance_of(
     if found.worst > 1:
         record.alarm(
             f"{after} with {found}, at a loss of {loss:.1e}: less than "
-            f"the noise asks for ({NOISE_LIMIT} sigma, {SIZE_LIMIT} of its size). A larger network, "
-            "more points or a first guess at which the PDE is easier may help."
+            f"the noise asks for ({NOISE_LIMIT} sigma, {SIZE_LIMIT} of its size). {advice}"
         )
     return tolerance
 

@@ -2,14 +2,27 @@
 
 import json
 import pathlib
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from bilo_ppl.run import MapSettings, SampleSettings, estimate_model, operators, sample_model
+from bilo_ppl.operators.random_features import FeatureTrial
+from bilo_ppl.run import (
+    MapSettings,
+    SampleSettings,
+    estimate_model,
+    feature_count,
+    operators,
+    sample_model,
+)
 from bilo_ppl.run.map import pipeline
 from bilo_ppl.run.model_file import load_model
+from bilo_ppl.run.plan import Plan
+from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import BadInputError
+from bilo_ppl.run.sizes import OPTION, USUAL, Chosen
 from bilo_ppl.validation.accuracy import NOISE_LIMIT, Accuracy, PredictionError
 
 MODEL = pathlib.Path(__file__).parents[2] / "benchmarks" / "gallery" / "source_coefficients.py"
@@ -155,3 +168,43 @@ def test_an_estimate_is_that_of_the_gaussian(gaussian, tmp_path):
 def test_options_that_do_not_go_with_it_are_refused(options, message):
     with pytest.raises(BadInputError, match=message):
         SampleSettings(MODEL, fine_tune="output-layer", **options)
+
+
+def plan_of(points, origin):
+    file = SimpleNamespace(problem=SimpleNamespace(points=np.zeros((points, 2))))
+    sizes = {"width": Chosen(256, origin)}
+    return Mock(spec=Plan, sizes=sizes, file=file, settings=SimpleNamespace(seed=0))
+
+
+@pytest.mark.parametrize(
+    ("points", "origin", "counts"),
+    [
+        (2600, USUAL, [256, 512, 1024]),
+        (1024, USUAL, [256, 512]),
+        (1023, USUAL, [256]),
+        (2600, OPTION, [256]),
+    ],
+)
+def test_features_double_while_points_determine_their_weights(points, origin, counts):
+    assert list(feature_count._counts(plan_of(points, origin))) == counts
+
+
+@pytest.mark.parametrize(("right_from", "count"), [(1, 256), (512, 512), (10_000, 256)])
+def test_there_are_more_features_where_they_are_far_too_few(monkeypatch, right_from, count):
+    """The error of u is 0.1 sigma, twice what is allowed, from so many features on, else one sigma."""
+
+    def choose(problem, thetas, *, count, key):
+        return count, [FeatureTrial(1.0, [1e-3, 2e-3], [1e-3, 3e-3])]
+
+    def measured(plan, local, tried, error):
+        return [Accuracy(0.02, 0.0), Accuracy(0.1 if local >= right_from else 1.0, 0.0)]
+
+    monkeypatch.setattr(feature_count, "choose_random_features", choose)
+    monkeypatch.setattr(feature_count, "_measured", measured)
+    said = []
+    record, error = Mock(spec=Record, say=said.append), Mock(spec=PredictionError)
+    plan, tried = plan_of(2600, USUAL), [({}, {}), ({}, {})]
+    found = feature_count.enough_features(plan, record, tried, error)
+    assert found.count == found.local == count
+    assert len(said) == {1: 0, 512: 1, 10_000: 2}[right_from]
+    assert found.worst == (found.accuracies[1], 2e-3)

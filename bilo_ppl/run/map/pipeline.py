@@ -17,7 +17,7 @@ from bilo_ppl.pde.data import Observations
 from bilo_ppl.run.checkpoint import checkpoint_in, find_run
 from bilo_ppl.run.checks import prepare
 from bilo_ppl.run.ending import conclude, to_the_end
-from bilo_ppl.run.features import accuracy_of
+from bilo_ppl.run.features import accuracy_of, limit_of
 from bilo_ppl.run.map.figures import draw_estimate_figures
 from bilo_ppl.run.map.scores import (
     compared_points,
@@ -121,7 +121,7 @@ class _Job:
                 record.say(f"They do not do: {error}")
                 return False
         record.say(f"The estimate has {accuracy}.")
-        return accuracy.worst <= 1
+        return accuracy.worst <= limit_of(self.plan)
 
     def _found(self, operator: AbstractSolutionOperator, data: Observations) -> Estimate:
         settings = self.settings

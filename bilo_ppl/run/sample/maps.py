@@ -80,10 +80,10 @@ def _fields(plan: Plan, samples: Any, plane: Plane) -> Iterator[tuple[str, Figur
     problem, data = plan.file.problem, plan.observations
     points = jnp.asarray(plane.points)
 
+    model = plan.model(plan.numerical or stand_in(plan))
+
     def values(sample):
-        look = look_at(
-            plan.model(stand_in(plan)), data.model_args, data.model_kwargs, values=sample
-        )
+        look = look_at(model, data.model_args, data.model_kwargs, values=sample)
         site = look.solutions[plan.solutions[0]]
         if site.batch is not None:
             return {}

@@ -1,0 +1,107 @@
+"""How many random features there are: as many as usual, and more where they are far too few."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bilo_ppl._compile import jit_once
+from bilo_ppl._types import Theta
+from bilo_ppl.network.local_operator import LocalOperator
+from bilo_ppl.operators.output_layer import OutputLayer
+from bilo_ppl.operators.random_features import FeatureTrial, choose_random_features
+from bilo_ppl.pde.sizes import POINTS_PER_FEATURE
+from bilo_ppl.run.plan import Plan
+from bilo_ppl.run.record import Record
+from bilo_ppl.run.sizes import USUAL
+from bilo_ppl.run.tolerance import FAR_TOO_WRONG
+from bilo_ppl.validation.accuracy import Accuracy, PredictionError
+
+__all__ = ["Features", "enough_features"]
+
+
+HELPS = 0.8
+"""Part to which twice as many features have to bring the error; else the fewer are kept."""
+
+
+class Features(NamedTuple):
+    """Random features, and what they make of some thetas."""
+
+    local: LocalOperator
+    count: int
+    trials: list[FeatureTrial]
+    """By scale."""
+    accuracies: list[Accuracy]
+    """By theta; empty where nothing was measured."""
+
+    @property
+    def best(self) -> FeatureTrial:
+        """That of the scale that was taken."""
+        return min(self.trials, key=lambda trial: trial.score)
+
+    @property
+    def worst(self) -> tuple[Accuracy, float]:
+        """The largest error that is finite, and the loss there."""
+        found = list(zip(self.accuracies, self.best.losses, strict=True))
+        finite = [entry for entry in found if np.isfinite(entry[0].worst)]
+        return max(finite or found, key=lambda entry: entry[0].worst)
+
+
+def enough_features(
+    plan: Plan,
+    record: Record,
+    tried: list[tuple[Theta, dict[str, Any]]],
+    error: PredictionError | None,
+) -> Features:
+    """Features that suit the thetas ``tried``, each with the values of the latent sites behind it.
+
+    Where nobody has stated their number, and u is far more wrong than the noise allows for, there are
+    twice as many, as long as that helps and the collocation points determine their weights. Raises a
+    ``ValueError`` if features of no scale solve.
+    """
+    file, found = plan.file, None
+    for count in _counts(plan):
+        if found is not None:
+            record.say(f"{found.count} features: {found.worst[0]}. {count} are tried.")
+        key = jax.random.key(plan.settings.seed)
+        thetas = [theta for theta, _ in tried]
+        local, trials = choose_random_features(file.problem, thetas, count=count, key=key)
+        accuracies = [] if error is None else _measured(plan, local, tried, error)
+        more = Features(local, count, trials, accuracies)
+        if found is not None and not more.worst[0].worst < HELPS * found.worst[0].worst:
+            record.say(f"{count} features are no better: {more.worst[0]}.")
+            break
+        found = more
+        if not accuracies or found.worst[0].worst <= FAR_TOO_WRONG:
+            break
+    assert found is not None
+    return found
+
+
+def _counts(plan: Plan) -> Iterator[int]:
+    width = plan.sizes["width"]
+    yield width.value
+    count, most = 2 * width.value, len(plan.file.problem.points) // POINTS_PER_FEATURE
+    while width.origin == USUAL and count <= most:
+        yield count
+        count *= 2
+
+
+def _measured(
+    plan: Plan,
+    local: LocalOperator,
+    tried: list[tuple[Theta, dict[str, Any]]],
+    error: PredictionError,
+) -> list[Accuracy]:
+    operator = OutputLayer(local, plan.file.start, tolerance=plan.tolerance)
+    key, found = jax.random.key(0), []
+    for theta, values in tried:
+        settled = operator.settled(theta, _state(operator, theta), key=key)
+        found.append(error(settled.operator, theta, values))
+    return found
+
+
+@jit_once
+def _state(operator: OutputLayer, theta: Theta) -> Any:
+    return operator.solve(theta, operator.init_state())[1]
