@@ -19,7 +19,7 @@ from bilo_ppl.run import (
     sample_model,
 )
 from bilo_ppl.run.compilation import cache_folder, set_up_compilation
-from bilo_ppl.run.deadline import ending_in_time
+from bilo_ppl.run.deadline import end_at_once, ending_in_time
 from bilo_ppl.run.options import add_options
 from bilo_ppl.run.record import version
 
@@ -66,13 +66,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     in_time = ending_in_time() if argv is None else contextlib.nullcontext()
     try:
         with in_time:
-            return command.start(command.settings_class(**arguments))
+            status = command.start(command.settings_class(**arguments))
     except BadInputError as error:
         return _stop(error, 2)
     except RunFailedError as error:
         return _stop(error, 1)
     except KeyboardInterrupt:
         return _stop("interrupted", 130)
+    if argv is None and status > 128:
+        end_at_once(status)
+    return status
 
 
 def _stop(reason: object, status: int) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 from bilo_ppl._blocks import SIGNALS
 
-__all__ = ["Deadline", "ending_in_time", "with_last_words"]
+__all__ = ["Deadline", "end_at_once", "ending_in_time", "with_last_words"]
 
 PATIENCE, HASTE = 8.0, 0.5
 """Seconds for the main thread to end by itself, after a first signal and after a second one."""
@@ -97,6 +97,14 @@ def ending_in_time() -> Iterator[None]:
                 # It has done all there is to do, and ends with the status of the first signal.
                 for number in SIGNALS:
                     signal.signal(number, signal.SIG_IGN)
+
+
+def end_at_once(status: int) -> None:
+    """End the process, for which all is done: what libraries clear away may take seconds."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
 
 
 @contextlib.contextmanager
