@@ -33,7 +33,7 @@ from numpyro.infer import MCMC, NUTS, init_to_value
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
 import bilo_ppl as bilo
-from bilo_ppl.anatomy import brain_phantom
+from bilo_ppl.anatomy import brain_phantom, dice
 from models import glioblastoma as tumour
 
 jax.config.update("jax_enable_x64", True)
@@ -50,7 +50,7 @@ def density(v: Any, x: Any) -> np.ndarray:
 
 
 def overlaps(u: np.ndarray, other: np.ndarray, thresholds: Any = (0.35, 0.6)) -> list[float]:
-    return [float(tumour.dice(u > c, other > c)) for c in thresholds]
+    return [float(dice(u > c, other > c)) for c in thresholds]
 
 
 def laplace(operator: Any, observed: Any, step: float = 1e-4) -> tuple[dict, Any]:
@@ -118,7 +118,7 @@ def posterior(arguments: argparse.Namespace) -> dict:
         },
         "correlation": np.corrcoef([np.ravel(v) for v in draws.values()]).round(3).tolist(),
         "dice": [
-            float(tumour.dice(u > means[name], data["y"][:, i] > 0.5))
+            float(dice(u > means[name], data["y"][:, i] > 0.5))
             for i, name in enumerate(("c1", "c2"))
         ],
     }

@@ -1,6 +1,5 @@
 """The model file of the tumour: initial values, equation, numerical solution, likelihoods."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,26 +16,36 @@ THETA = {"rD": 0.9, "rRHO": 1.2}
 
 @pytest.fixture(scope="module")
 def solution():
-    """v of the numerical solution on voxels of a millimetre."""
-    v, _, info = tumour.reference(steps=64).solve(THETA, ())
+    """n of the numerical solution on voxels of a millimetre."""
+    n, _, info = tumour.reference(steps=64).solve(THETA, ())
     assert info.converged
-    return v
+    return n
+
+
+def logit(p):
+    return np.log(p) - np.log1p(-p)
 
 
 def initial(x):
     """Logit of 0.1 exp(-0.1 r^2), r in millimetres."""
-    log_u = np.log(0.1) - 0.1 * np.sum((10 * x[:, :2]) ** 2, axis=1)
-    return log_u - np.log1p(-np.exp(log_u))
+    return logit(0.1 * np.exp(-0.1 * np.sum((10 * x[:, :2]) ** 2, axis=1)))
 
 
-def test_the_lift_has_the_initial_value_and_the_network_everything_later():
+def test_the_lift_is_nothing_at_first_and_negative_later():
     problem = tumour.problem
     x = problem.domain.sample(0, 50)
     late, early = jnp.asarray(x), jnp.asarray(x).at[:, 2].set(0.0)
     lift = jax.jit(jax.vmap(lambda x, raw: problem.lift(x, raw, THETA), in_axes=(0, None)))
     for raw in (-1.3, 0.0, 2.0):
-        np.testing.assert_allclose(lift(early, raw), initial(x), rtol=1e-12)
-    np.testing.assert_allclose(lift(late, 1.0) - lift(late, 0.0), x[:, 2], rtol=1e-9)
+        np.testing.assert_array_equal(lift(early, raw), 0.0)
+        np.testing.assert_allclose(lift(late, raw), -x[:, 2] * np.log1p(np.exp(raw)), rtol=1e-9)
+
+
+def test_it_begins_as_stated():
+    x = tumour.problem.domain.sample(0, 200)
+    x = np.where([True, True, False], x, 0.0)[np.hypot(x[:, 0], x[:, 1]) < 1.3]
+    begun = jax.vmap(lambda x: tumour.problem.logit(0.0, x, THETA))(jnp.asarray(x))
+    np.testing.assert_allclose(begun, initial(x), atol=2e-3)
 
 
 def test_units_are_those_of_the_paper():
@@ -53,22 +62,33 @@ def white_brain():
     return TissueMaps(np.ones(shape), np.zeros(shape), (1.0, 1.0), (-42.0, -42.0))
 
 
-def test_in_white_matter_the_lift_solves_the_equation_where_cells_are_few():
+def test_in_white_matter_it_spreads_like_a_gaussian_and_grows():
     problem = tumour.growth(white_brain(), 50)
-    problem = eqx.tree_at(lambda p: p.tissue.coefficients, problem, np.ones((89, 89)))
-    problem = eqx.tree_at(lambda p: p.ways.coefficients, problem, np.ones((89, 89)))
-    radius = jnp.array([1.6, 1.8, 2.0])
-    x = jnp.stack([radius, 0 * radius, jnp.full(3, 0.5)], axis=1)
+    radius = np.array([0.0, 0.6, 1.2, 1.8])
+    x = np.stack([radius, 0 * radius, np.full(4, 0.5)], axis=1)
+    D, rho = 0.13 * 240 / 100 * THETA["rD"], 0.025 * 240 * THETA["rRHO"]
+    wider = 0.1 + 4 * D * 0.5
+    w = 0.1 * 0.1 / wider * np.exp(-(radius**2) / wider)
+    found = jax.vmap(lambda x: problem.logit(0.0, x, THETA))(jnp.asarray(x))
+    np.testing.assert_allclose(found, logit(w) + 0.5 * rho, rtol=0.01)
 
-    def v(y):
-        return problem.lift(y, 0.0, THETA)
 
-    residuals = jax.jit(lambda theta: jax.vmap(lambda x: problem.residual(v, x, theta))(x))
-    size = jax.vmap(lambda x: jnp.exp(problem.spread_out(x, THETA)))(x)
-    assert 1e-4 < size.min() < size.max() < 0.03
-    assert (np.abs(residuals(THETA)) < 4 * size).all()
-    for name in THETA:
-        assert np.abs(residuals({**THETA, name: 1.4})).min() > 0.05
+def test_without_a_deficit_the_residual_is_positive_and_what_saturation_takes():
+    problem = tumour.problem
+    x = jnp.asarray(problem.points[::97])
+
+    def parts(x):
+        D = tumour.DIFFUSION * THETA["rD"]
+        m, slope = jax.value_and_grad(lambda y: problem.spread(y, D * x[2]))(x)
+        u, w = jax.nn.sigmoid(problem.logit(0.0, x, THETA)), jax.nn.sigmoid(m)
+        conductance = problem.tissue(x) * problem.phase(x)
+        front = jnp.minimum(0.0, (problem.logit(0.0, x, tumour.start) + 3) / 2)
+        wanted = 2 * D * (u - w) * conductance * (slope[0] ** 2 + slope[1] ** 2) * jnp.exp(front)
+        return problem.residual(lambda y: 0.0 * y[0], x, THETA), wanted
+
+    found, wanted = jax.jit(jax.vmap(parts))(x)
+    assert (found >= 0).all()
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-9)
 
 
 def test_the_numerical_solution_satisfies_the_equation(solution):
@@ -82,27 +102,31 @@ def test_the_numerical_solution_satisfies_the_equation(solution):
         return jax.vmap(lambda x: problem.residual(solution, x, theta))(x)
 
     right = np.sqrt(np.mean(residuals(THETA) ** 2))
-    assert right < 0.02
+    assert right < 0.05
     for other in ({"rD": 1.2, "rRHO": 1.2}, {"rD": 0.9, "rRHO": 1.5}):
         assert np.sqrt(np.mean(residuals(other) ** 2)) > 3 * right
 
 
-def test_the_reference_gives_v_and_floors_it(solution):
+def test_the_reference_gives_what_is_missing(solution):
     centres = tumour.problem.domain.centres
     x = np.concatenate([centres, np.zeros((len(centres), 1))], axis=1)
     near = np.hypot(*centres.T) < 1.0
-    v = np.asarray(jax.vmap(solution)(x))
-    np.testing.assert_allclose(v[near], initial(x)[near], rtol=1e-6)
-    assert v.min() == pytest.approx(np.log(1e-12))
+    n = np.asarray(jax.vmap(solution)(jnp.asarray(x)))
+    np.testing.assert_allclose(n[near], 0.0, atol=1e-6)
+    x[:, 2] = 1.0
+    n = np.asarray(jax.vmap(solution)(jnp.asarray(x)))
+    free = jax.vmap(lambda x: tumour.problem.logit(0.0, x, THETA))(jnp.asarray(x))
+    assert (n[free > -6] < 0).all()
+    assert n[free > -6].min() > -1.5
 
 
 def test_points_lie_in_a_disk_that_widens():
     points = tumour.problem.points
     r, t = np.hypot(points[:, 0], points[:, 1]), points[:, 2]
-    assert points.shape == (4000, 3)
+    assert len(points) == 12000
     assert r[t < 0.02].max() < 1.5
-    assert r[t > 0.9].max() > 3.5
-    assert (t < 0.1).mean() > 0.15
+    assert r[t > 0.9].max() > 3.0
+    assert (t < 0.1).mean() > 0.03
     assert tumour.problem.domain.contains(points).all()
 
 
@@ -110,21 +134,6 @@ def probability(u, c):
     """a(u, c), with k = 10 and s = 0.05."""
     d = u - c
     return 0.5 + 0.5 * np.tanh(10 * d) * (1 - np.exp(-(d**2) / 0.05**2))
-
-
-def test_log_odds_are_those_of_the_formula():
-    u = np.linspace(0.0, 1.0, 41)
-    c = 0.35
-    a = probability(u, c)
-    np.testing.assert_allclose(tumour.log_odds(u, c), np.log(a / (1 - a)), rtol=1e-6, atol=1e-12)
-    assert float(tumour.log_odds(0.35, 0.35)) == 0
-    slope = jax.vmap(jax.grad(tumour.log_odds))(jnp.array([0.35, 0.4, 0.9]), jnp.full(3, 0.35))
-    step = 1e-6
-    ends = [tumour.log_odds(jnp.array([0.35, 0.4, 0.9]) + s, 0.35) for s in (step, -step)]
-    np.testing.assert_allclose(slope, (ends[0] - ends[1]) / (2 * step), rtol=1e-6, atol=1e-6)
-    with jax.enable_x64(False):
-        single = tumour.log_odds(jnp.float32(1.0), jnp.float32(0.0))
-        np.testing.assert_allclose(single, 20.0, rtol=1e-5)
 
 
 def closed_form():
@@ -143,7 +152,8 @@ def conditional(model, *args):
 
 
 def test_both_likelihoods_are_those_of_the_formulas():
-    u = 1 / (1 + np.exp(-(0.9 * POINTS[:, :1] + 0.2)))
+    free = jax.vmap(lambda x: tumour.problem.logit(0.0, x, THETA))(jnp.asarray(POINTS))
+    u = 1 / (1 + np.exp(-(np.asarray(free)[:, None] + 0.9 * POINTS[:, :1] + 0.2)))
     c = np.array([AT["c1"], AT["c2"]])
     a = probability(u, c)
     wanted = np.sum(np.log(np.where(LABELS == 1, a, 1 - a)))
@@ -165,9 +175,3 @@ def test_labels_are_wrong_near_the_thresholds_only():
     assert 0.01 < wrong.mean() < 0.06
     assert not wrong[np.abs(odds) > 12].any()
     assert set(np.unique(data["y"])) == {0.0, 1.0}
-
-
-def test_dice():
-    first, second = np.array([1, 1, 0, 0]), np.array([1, 0, 1, 0])
-    assert tumour.dice(first, second) == 0.5
-    assert tumour.dice(first, first) == 1.0

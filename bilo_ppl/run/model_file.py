@@ -17,6 +17,7 @@ import numpy as np
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.pde.checks import check_problem
 from bilo_ppl.pde.data import Observations, check
+from bilo_ppl.pde.data_columns import check_names
 from bilo_ppl.pde.data_file import read_csv
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.run.experiments import with_experiments_of
@@ -30,7 +31,16 @@ EXPECTED = {
     "synthetic_data": "a function of a seed that returns a mapping with x (n, d), y (n,) or (n, "
     "components), sigma, and, where there are several, experiment (n,)",
 }
-OPTIONAL = ("truth", "reference", "reference_grid", "exact", "architecture", "init")
+OPTIONAL = (
+    "truth",
+    "reference",
+    "reference_grid",
+    "exact",
+    "architecture",
+    "init",
+    "observed",
+    "figures",
+)
 
 INSTALLED = "bilo_ppl_models"
 """The package under which a wheel carries the folder models/."""
@@ -61,6 +71,10 @@ class ModelFile:
     """The solution at ``truth``, a function of a point."""
     init: Any = dataclasses.field(default_factory=dict)
     """Values by sample site near which chains start, in the place of where adaptation has ended."""
+    observed: tuple[str, ...] = ()
+    """Names of the columns of y, where the data are not the components of the solution."""
+    figures: Any = None
+    """Further figures: ``figures(solutions, values, data)``, see `bilo_ppl.run.own_figures`."""
 
     @property
     def default_sigma(self) -> Any:
@@ -103,8 +117,8 @@ class ModelFile:
             path,
             problem.domain,
             self.default_sigma,
-            components=problem.components,
-            component_names=problem.component_names,
+            components=len(self.observed) or problem.components,
+            component_names=self.observed or problem.component_names,
         )
         return with_experiments_of(self.model, found, self.path, os.fspath(path))
 
@@ -210,7 +224,13 @@ def _check(found: ModelFile) -> None:
             f"{found.path}: reference is {_described(found.reference)}; it must be a function "
             "without arguments that returns a solution operator."
         )
+    if found.figures is not None and not callable(found.figures):
+        raise ValueError(
+            f"{found.path}: figures is {_described(found.figures)}; it must be a function of solutions, "
+            "values and data that gives pairs of a name and a matplotlib Figure."
+        )
     _check_architecture(found)
+    check_names(found.observed, found.problem.domain, f"{found.path}: observed")
     check_problem(found.problem, found.start)
 
 

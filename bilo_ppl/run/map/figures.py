@@ -18,6 +18,7 @@ from bilo_ppl.ppl.handlers import replace_operator
 from bilo_ppl.run.checks import Plan
 from bilo_ppl.run.map.scores import is_on_a_line, numerical_solution
 from bilo_ppl.run.map.section import LINE, section
+from bilo_ppl.run.own_figures import of_estimate
 
 __all__ = ["draw_estimate_figures"]
 
@@ -39,6 +40,7 @@ def draw_estimate_figures(
         if is_on_a_line(field):
             yield f"field_{name}", _field(plan, name, field)
     yield "solution", _solution(plan, estimate, numerical, site)
+    yield from of_estimate(plan, estimate)
     scalars = [n for n, v in estimate.history.values.items() if v.ndim == 1]
     if len(scalars) == 2:
         yield "trajectory", _trajectory(plan, estimate, numerical, scalars, site)

@@ -16,6 +16,7 @@ from bilo_ppl.diagnostics.plots import (
     plot_trace,
 )
 from bilo_ppl.run.checks import Plan
+from bilo_ppl.run.own_figures import of_draws
 from bilo_ppl.run.sample.settings import SampleSettings
 from bilo_ppl.validation.posterior_grid import GridPosterior
 
@@ -38,6 +39,7 @@ def draw_posterior_figures(
     yield "trace", plot_trace(samples)
     if plan.file.problem.domain.dimension == 1:
         yield from _bands(plan, model, samples)
+    yield from of_draws(plan, model, samples)
     stats = idata["sample_stats"]
     if tolerance is not None and "inner_steps" in stats:
         yield (
