@@ -1,12 +1,17 @@
-"""Glioblastoma growth in two dimensions: the posterior by the numerical operator, and the network's u.
+"""Glioblastoma growth in two dimensions: the posterior by the numerical operator and by the network.
 
     python benchmarks/glioblastoma.py posterior [--draws 150] [--chains 2] [--out FILE.json]
     python benchmarks/glioblastoma.py network [--points 4000] [--seconds 90] [--partial] [--out FILE.json]
+    python benchmarks/glioblastoma.py run --folder FOLDER [--out FILE.json]
+    python benchmarks/glioblastoma.py patients --folder FOLDER [--patients 10] [--out FILE.json]
 
 - ``posterior``: NUTS on rD, rRHO, c1 and c2 with `models.glioblastoma.reference` and the mass matrix of
   Laplace's approximation, and the DICE of u at the posterior mean with the labels;
-- ``network``: an operator pretrained at rD = rRHO = 1 without data; relative error of u(., 1) and DICE
-  of its masks with those of the numerical solution.
+- ``network``: an operator pretrained at rD = rRHO = 1 without data; relative error of u(., 1), and DICE
+  of its masks with those of the numerical solution on voxels of half the edge;
+- ``run``: what ``bilo-ppl run glioblastoma --out FOLDER`` has left there, beside the numerical posterior
+  of the same data that FILE.json has;
+- ``patients``: its adapted operator used again, for tumours with other parameters and new labels.
 
 CPU seconds of one process on one thread.
 """
@@ -45,8 +50,26 @@ def final_points(problem: tumour.Glioblastoma) -> Any:
     return jnp.concatenate([jnp.asarray(centres), jnp.ones((len(centres), 1))], axis=1)
 
 
-def density(v: Any, x: Any) -> np.ndarray:
-    return np.asarray(jax.nn.sigmoid(jax.jit(jax.vmap(v))(x)), float)
+def density(solution: Any, x: Any, theta: Any, problem: Any = tumour.problem) -> np.ndarray:
+    """u at points ``(n, 3)`` from n at theta."""
+    values = eqx.filter_jit(lambda n, theta: tumour.density(problem, n, x, theta)[:, 0])
+    return np.asarray(values(solution, theta), float)
+
+
+def divided(problem: tumour.Glioblastoma, parts: int) -> tumour.Glioblastoma:
+    """The same equation, with the same phi and P, on voxels with edges of one part of so many."""
+    domain = problem.domain
+    mask = np.kron(domain.mask, np.ones((parts, parts), bool))
+    spacing = tuple(h / parts for h in domain.spacing)
+    first = np.array(domain.lower[:2]) + np.array(spacing) / 2
+    space = bilo.image_domain(mask, spacing, first.tolist())
+    return eqx.tree_at(
+        lambda p: p.domain, problem, bilo.space_time(space, 1.0), is_leaf=lambda x: x is domain
+    )
+
+
+def relative(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
 def overlaps(u: np.ndarray, other: np.ndarray, thresholds: Any = (0.35, 0.6)) -> list[float]:
@@ -103,7 +126,7 @@ def posterior(arguments: argparse.Namespace) -> dict:
     table: Any = az.summary(az.from_dict({k: np.asarray(v) for k, v in draws.items()}), kind="all")
     means = {name: float(np.mean(v)) for name, v in draws.items()}
     theta = {name: means[name] for name in tumour.problem.parameters}
-    u = density(operator.solve(theta, ())[0], jnp.asarray(data["x"]))
+    u = density(operator.solve(theta, ())[0], jnp.asarray(data["x"]), theta)
     steps = int(np.sum(fields["num_steps"]))
     return {
         "part": "posterior",
@@ -126,29 +149,25 @@ def posterior(arguments: argparse.Namespace) -> dict:
 
 def network(arguments: argparse.Namespace) -> dict:
     problem = tumour.growth(brain_phantom(), arguments.points)
-    fine = tumour.growth(brain_phantom(0.5))
-    x = final_points(problem)
-    wanted = density(tumour.numerical(fine, 200).solve(tumour.start, ())[0], x)
-    coarse = density(tumour.numerical(problem, 48).solve(tumour.start, ())[0], x)
+    x, start = final_points(problem), tumour.start
+    wanted = density(tumour.numerical(divided(problem, 2), 96).solve(start, ())[0], x, start)
+    coarse = density(tumour.numerical(problem, 48).solve(start, ())[0], x, start)
     begun, history = time.process_time(), []
-    values = eqx.filter_jit(
-        lambda operator: jax.nn.sigmoid(jax.vmap(operator.field(tumour.start))(x))
-    )
 
-    def error(other: Any) -> float:
-        return float(np.linalg.norm(np.asarray(other) - wanted) / np.linalg.norm(wanted))
+    def values(operator: bilo.LocalOperator) -> np.ndarray:
+        return density(operator.field(start), x, start)
 
     def until(operator: bilo.LocalOperator) -> float:
         """Not enough, until the time is over."""
         seconds = time.process_time() - begun
-        history.append([round(seconds, 1), round(error(values(operator)), 4)])
+        history.append([round(seconds, 1), round(relative(values(operator), wanted), 4)])
         return 1e9 if seconds < arguments.seconds else 0.0
 
     operator, report = bilo.pretrain(
         problem,
-        tumour.start,
+        start,
         key=jax.random.key(arguments.seed),
-        solver=bilo.LevenbergMarquardt(tolerance=1e-6, max_steps=arguments.steps),
+        solver=bilo.LevenbergMarquardt(tolerance=1e-8, max_steps=arguments.steps),
         error=until,
         sensitivity=bilo.PartialDerivative() if arguments.partial else None,
         width=arguments.width,
@@ -156,8 +175,7 @@ def network(arguments: argparse.Namespace) -> dict:
         progress=False,
     )
     seconds = time.process_time() - begun
-    u = density(operator.field(tumour.start), x)
-    raw = density(lambda x: problem.lift(x, 0.0, tumour.start), x)
+    u, free = values(operator), density(lambda x: 0.0 * x[0], x, start)
     return {
         "part": "network",
         "points": [arguments.points, len(operator.points)],
@@ -168,15 +186,157 @@ def network(arguments: argparse.Namespace) -> dict:
         "unseen_loss": report.unseen_loss,
         "steps": report.steps,
         "history": history,
-        "error": error(u),
-        "error_of_lift": error(raw),
-        "error_of_voxels": error(coarse),
+        "error": relative(u, wanted),
+        "error_without_network": relative(free, wanted),
+        "error_of_voxels": relative(coarse, wanted),
         "dice": overlaps(u, wanted),
-        "dice_of_lift": overlaps(raw, wanted),
+        "dice_without_network": overlaps(free, wanted),
     }
 
 
-PARTS = {f.__name__: f for f in (posterior, network)}
+def adapted(folder: pathlib.Path) -> bilo.FineTuned:
+    """The operator that a run has adapted, with the solver of its chains."""
+    written = json.loads((folder / "run.json").read_text())
+    local = bilo.load_operator(folder / "operator-adapted.eqx", tumour.problem)
+    tolerance = written.get("tolerance_at_mode", written["tolerance"])["loss"]
+    return bilo.FineTuned(
+        local.with_lora(4, key=jax.random.key(1)),
+        bilo.LevenbergMarquardt(tolerance=tolerance, max_steps=6),
+        bilo.PartialDerivative(),
+    )
+
+
+def run(arguments: argparse.Namespace) -> dict:
+    folder = pathlib.Path(arguments.folder)
+    idata, written = (
+        az.from_netcdf(folder / "posterior.nc"),
+        json.loads((folder / "run.json").read_text()),
+    )
+    table: Any = az.summary(idata, kind="all", round_to=6)
+    data = tumour.synthetic_data(0)
+    records = json.loads(pathlib.Path(arguments.out).read_text())
+    known = next(record for record in records if record["part"] == "posterior")
+    found: dict[str, dict[str, float]] = {}
+    for name, other in known["summary"].items():
+        row = table.loc[name]
+        noise = np.hypot(row["sd"] / row["ess_bulk"] ** 0.5, other["sd"] / other["ess_bulk"] ** 0.5)
+        found[name] = {key: float(row[key]) for key in ("mean", "sd", "r_hat", "ess_bulk")} | {
+            "off": float((row["mean"] - other["mean"]) / other["sd"]),
+            "noise": float(noise / other["sd"]),
+            "sd_ratio": float(row["sd"] / other["sd"]),
+        }
+    theta = {name: found[name]["mean"] for name in tumour.problem.parameters}
+    x = jnp.asarray(data["x"])
+    solve = eqx.filter_jit(lambda operator, theta: operator.solve(theta, operator.init_state()))
+    solution, _, info = solve(adapted(folder), theta)
+    u = density(solution, x, theta)
+    numerical = density(tumour.reference().solve(theta, ())[0], x, theta)
+    finer = tumour.numerical(divided(tumour.problem, 2), 96)
+    wanted = density(finer.solve(theta, ())[0], x, theta)
+
+    def with_labels(u: np.ndarray) -> list[float]:
+        return [
+            dice(u > found[name]["mean"], data["y"][:, i] > 0.5)
+            for i, name in enumerate(("c1", "c2"))
+        ]
+
+    seconds = written["cpu_seconds"]
+    least = min(row["ess_bulk"] for row in found.values())
+    least_known = min(row["ess_bulk"] for row in known["summary"].values())
+    return {
+        "part": "run",
+        "arguments": {
+            key: written["arguments"][key]
+            for key in ("chains", "warmup", "samples", "sampler", "points")
+        },
+        "sizes": written.get("sizes"),
+        "summary": found,
+        "cpu_seconds": seconds,
+        "compile_seconds": written["compile_seconds"],
+        "tolerance": written.get("tolerance_at_mode", written.get("tolerance")),
+        "ess_per_second": {
+            "warmup_and_sampling": least / (seconds["warmup"] + seconds["sampling"]),
+            "all": least / sum(seconds.values()),
+            "numerical": least_known / sum(known["cpu_seconds"]),
+        },
+        "certificates": written.get("certificates"),
+        "alarms": written.get("alarms", []),
+        "inner_steps_at_mean": int(info.steps),
+        "error_of_u": {"to_1_mm": relative(u, numerical), "to_half_mm": relative(u, wanted)},
+        "error_of_voxels": relative(numerical, wanted),
+        "dice": {"network": with_labels(u), "numerical": with_labels(numerical)},
+        "dice_of_both": [
+            dice(u > found[name]["mean"], numerical > found[name]["mean"]) for name in ("c1", "c2")
+        ],
+    }
+
+
+def patients(arguments: argparse.Namespace) -> dict:
+    operator, reference = adapted(pathlib.Path(arguments.folder)), tumour.reference()
+    x, rng = tumour.synthetic_data(0)["x"], np.random.default_rng(arguments.seed)
+    solve = eqx.filter_jit(lambda theta: operator.solve(theta, operator.init_state()))
+    records = []
+    for number in range(arguments.patients):
+        # Within what the posterior of the first one reaches, from where the operator was adapted.
+        theta = {
+            "rD": 1.3 * np.exp(0.05 * rng.normal()),
+            "rRHO": 1.16 * np.exp(0.02 * rng.normal()),
+        }
+        c = np.clip(np.array([[0.36, 0.62]]) + 0.02 * rng.normal(size=(1, 2)), 0.05, 0.95)
+        exact = density(reference.solve(theta, ())[0], jnp.asarray(x), theta)
+        odds = np.asarray(tumour.log_odds(exact[:, None], c))
+        y = (rng.logistic(size=odds.shape) < odds).astype(float)
+        begun = time.process_time()
+        kernel = NUTS(
+            tumour.model,
+            init_strategy=init_to_value(values={**operator.home, "c1": 0.3, "c2": 0.65}),
+            dense_mass=True,
+            step_size=0.1,
+        )
+        mcmc = MCMC(
+            kernel,
+            num_warmup=arguments.warmup,
+            num_samples=arguments.draws,
+            num_chains=1,
+            progress_bar=False,
+        )
+        mcmc.run(
+            jax.random.key(number),
+            operator.checked_at_few(),
+            x,
+            y,
+            extra_fields=("num_steps", "diverging"),
+        )
+        draws = mcmc.get_samples()
+        seconds = time.process_time() - begun
+        table: Any = az.summary(
+            az.from_dict({k: np.asarray(v)[None] for k, v in draws.items()}), kind="all"
+        )
+        true = {**theta, "c1": c[0, 0], "c2": c[0, 1]}
+        at = {name: float(np.mean(draws[name])) for name in theta}
+        solution, _, info = solve(at)
+        wanted = density(reference.solve(at, ())[0], jnp.asarray(x), at)
+        records.append(
+            {
+                "truth": {name: float(v) for name, v in true.items()},
+                "off": {n: float((np.mean(draws[n]) - true[n]) / np.std(draws[n])) for n in true},
+                "cpu_seconds": seconds,
+                "ess": float(table["ess_bulk"].min()),
+                "gradients": int(np.sum(mcmc.get_extra_fields()["num_steps"])),
+                "divergences": int(np.sum(mcmc.get_extra_fields()["diverging"])),
+                "inner_steps_at_mean": int(info.steps),
+                "error_of_u": relative(density(solution, jnp.asarray(x), at), wanted),
+            }
+        )
+        print(json.dumps(records[-1]), flush=True)
+    return {
+        "part": "patients",
+        "draws": [1, arguments.warmup, arguments.draws],
+        "patients": records,
+    }
+
+
+PARTS = {f.__name__: f for f in (posterior, network, run, patients)}
 
 
 def main() -> None:
@@ -187,11 +347,13 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=50)
     parser.add_argument("--draws", type=int, default=150)
     parser.add_argument("--points", type=int, default=4000)
-    parser.add_argument("--width", type=int, default=48)
+    parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seconds", type=float, default=90.0, help="of training")
     parser.add_argument("--partial", action="store_true", help="residual rows only")
+    parser.add_argument("--folder", default="runs/glioblastoma-nuts", help="of a run")
+    parser.add_argument("--patients", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="glioblastoma.json", help="a record is added to it")
     arguments = parser.parse_args()

@@ -20,9 +20,10 @@ of a linear equation without unknowns, serves all theta. The solution of the pro
     phi n_t = D (div(P phi grad n) + P phi s),
     s = (1 - 2u) (2 grad m + grad n) . grad n - 2 (u - w) |grad m|^2,
 
-smooth, and between -1 and 0 where there are cells. Its sign (m + rho t is a supersolution) is built in:
-no network lets a second tumour begin far away, where u = 0 would solve the equation for u, too. n is what
-a solution operator gives, the numerical one as well; `density` makes u of it.
+smooth, and between -1 and 0 where there are cells, since m + rho t is a supersolution. (In an equation
+for u itself u = 0 far away is a solution, too, and what a network finds; a sign of n that is built in by a
+softplus has no derivative where a step has once gone too far.) n is what a solution operator gives, the
+numerical one as well; `density` makes u of it.
 """
 
 import functools
@@ -85,7 +86,7 @@ class Glioblastoma(bilo.Problem):
         return _free(self.spread, x, theta) + n
 
     def lift(self, x, raw, theta):
-        return -x[2] * jax.nn.softplus(raw)
+        return x[2] * raw
 
     def boundary(self, theta):
         x = self.domain.grid(9, 9, [0.0])
@@ -105,7 +106,7 @@ def _bump(v):
     return jnp.exp(jnp.minimum(0.0, (v + 3) / 2))
 
 
-def growth(maps: TissueMaps, points: int = 12000) -> Glioblastoma:
+def growth(maps: TissueMaps, points: int = 4000) -> Glioblastoma:
     """The problem in a slice of a brain, the tumour beginning at the point 0 of the maps.
 
     In a template: ``growth(template_slice(20.0).around((-25.0, -10.0), 42.0))``.
@@ -198,11 +199,10 @@ def _prior():
     return {"rD": rD, "rRHO": rRHO}, jnp.stack(c)[None]
 
 
-def density(operator, theta, x):
-    """The solution n at theta, and from it u at points (n, 3): (n, 1)."""
-    n = bilo.solution("n", operator, theta)
-    logit = operator.problem.logit
-    return jax.nn.sigmoid(jax.vmap(lambda x: logit(n(x), x, theta))(jnp.asarray(x)))[:, None]
+def density(problem, n, x, theta):
+    """u at points (n, 3), from the solution n at theta: (n, 1)."""
+    points = jnp.asarray(x)
+    return jax.nn.sigmoid(jax.vmap(lambda x: problem.logit(n(x), x, theta))(points))[:, None]
 
 
 def model(operator, x, y=None, sigma=1.0):
@@ -210,7 +210,7 @@ def model(operator, x, y=None, sigma=1.0):
     if y is not None:
         check_labels(y, observed)
     theta, c = _prior()
-    u = density(operator, theta, x)
+    u = density(operator.problem, bilo.solution("n", operator, theta), x, theta)
     bilo.observed("y", dist.Bernoulli(logits=log_odds(u, c)), y)
 
 
@@ -220,7 +220,8 @@ def squares_model(operator, x, y, sigma=0.05):
     sigma is the relative error that costs half a nat.
     """
     theta, c = _prior()
-    soft = jax.nn.sigmoid(SQUARES_SHARPNESS * (density(operator, theta, x) - c))
+    u = density(operator.problem, bilo.solution("n", operator, theta), x, theta)
+    soft = jax.nn.sigmoid(SQUARES_SHARPNESS * (u - c))
     scale = sigma * np.linalg.norm(y, axis=0)
     numpyro.sample("y", dist.Normal(soft, jnp.asarray(scale, soft.dtype)), obs=y)
 
@@ -251,9 +252,9 @@ def synthetic_data(seed):
 def _true_log_odds():
     theta = {name: truth[name] for name in problem.parameters}
     centres = problem.domain.centres
-    x = jnp.concatenate([jnp.asarray(centres), jnp.ones((len(centres), 1))], axis=1)
-    v = reference().solve(theta, ())[0]
-    return log_odds(_density(v, x), jnp.array([[truth["c1"], truth["c2"]]]))
+    x = np.concatenate([centres, np.ones((len(centres), 1))], axis=1)
+    u = density(problem, reference().solve(theta, ())[0], x, theta)
+    return log_odds(u, jnp.array([[truth["c1"], truth["c2"]]]))
 
 
 def figures(solutions, values, data):
@@ -265,7 +266,9 @@ def figures(solutions, values, data):
 
     space, centres = problem.domain, problem.domain.centres
     x = np.concatenate([centres, np.ones((len(centres), 1))], axis=1)
-    u = np.asarray(jax.nn.sigmoid(solutions(x)))
+    theta = {name: jnp.asarray(values[name]) for name in problem.parameters}
+    free = jax.vmap(jax.vmap(lambda x, t: problem.logit(0.0, x, t), (0, None)), (None, 0))
+    u = np.asarray(jax.nn.sigmoid(solutions(x) + free(jnp.asarray(x), theta)))
     u = u[np.isfinite(u).all(axis=1)]
     if not len(u):
         return

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from bilo_ppl.pde.domain import Box
 
@@ -103,7 +104,7 @@ def reserved_names(domain: Box, components: int) -> set[str]:
     return {SIGMA, EXPERIMENT, *domain.coordinates, *_numbered(domain), *numbered}
 
 
-def check_names(names: Sequence[str], domain: Box, what: str) -> None:
+def check_names(names: Any, domain: Box, what: str) -> None:
     """Raise a ``ValueError``, which begins with ``what``, for names that columns of y cannot have."""
     taken = reserved_names(domain, len(names))
     named = not isinstance(names, str) and all(isinstance(n, str) and n.strip() for n in names)

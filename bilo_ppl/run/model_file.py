@@ -71,7 +71,7 @@ class ModelFile:
     """The solution at ``truth``, a function of a point."""
     init: Any = dataclasses.field(default_factory=dict)
     """Values by sample site near which chains start, in the place of where adaptation has ended."""
-    observed: tuple[str, ...] = ()
+    observed: Any = ()
     """Names of the columns of y, where the data are not the components of the solution."""
     figures: Any = None
     """Further figures: ``figures(solutions, values, data)``, see `bilo_ppl.run.own_figures`."""
