@@ -20,10 +20,10 @@ of a linear equation without unknowns, serves all theta. The solution of the pro
     phi n_t = D (div(P phi grad n) + P phi s),
     s = (1 - 2u) (2 grad m + grad n) . grad n - 2 (u - w) |grad m|^2,
 
-smooth, and between -1 and 0 where there are cells, since m + rho t is a supersolution. (In an equation
-for u itself u = 0 far away is a solution, too, and what a network finds; a sign of n that is built in by a
-softplus has no derivative where a step has once gone too far.) n is what a solution operator gives, the
-numerical one as well; `density` makes u of it.
+smooth, and between -1 and 0 where there are cells, since m + rho t is a supersolution. (For u itself the
+equation has the solution 0, too, and that is what a network finds; with the sign of n built in by a
+softplus it stays where a step has once gone too far.) n is what a solution operator gives, the numerical
+one as well; `density` makes u of it.
 """
 
 import functools
@@ -39,6 +39,7 @@ from scipy.spatial import KDTree
 
 import bilo_ppl as bilo
 from bilo_ppl.anatomy import TissueMaps, brain_phantom, check_labels, log_odds
+from bilo_ppl.numerics.image.harmonic import harmonic_coordinates
 from bilo_ppl.numerics.image.spreading import Spreading, spreading
 from bilo_ppl.pde.image_function import ImageFunction
 from bilo_ppl.pde.points import even_part
@@ -66,20 +67,25 @@ class Glioblastoma(bilo.Problem):
     """P."""
     spread: Spreading
     """m: logit of what diffusion alone makes of u(x, 0), a function of x and D t."""
+    harmonic: tuple[ImageFunction, ...]
+    """h: coordinates in which n has no kinks where tissues meet."""
 
     parameters = ("rD", "rRHO")
     components = 1
 
     def residual(self, n, x, theta):
         D, slope = DIFFUSION * theta["rD"], bilo.grad(n)(x)
-        conductance = self.tissue(x) * self.phase(x)
-        way = bilo.grad(lambda y: self.tissue(y) * self.phase(y))(x)[:2]
         m, along = jax.value_and_grad(lambda y: self.spread(y, D * x[2]))(x)
         m, along = jnp.tanh(m / 2), along[:2]  # 2w - 1
         u = jnp.tanh(self.logit(n(x), x, theta) / 2)  # 2u - 1
         steep = (m - u) * along @ along - u * (2 * along + slope[:2]) @ slope[:2]
-        spread = conductance * (bilo.laplacian(n, self.domain.space)(x) + steep) + way @ slope[:2]
-        return _bump(self.logit(0.0, x, start)) * (self.phase(x) * slope[2] - D * spread)
+        # div(P phi grad h) = 0: what is left of div(P phi grad n) are second derivatives in h.
+        space = self.domain.space
+        ways = jnp.stack([bilo.grad(h)(x)[:2] for h in self.harmonic], axis=1)
+        bends = jnp.stack([bilo.laplacian(h, space)(x) for h in self.harmonic])
+        bent = bilo.laplacian(n, space)(x) - bends @ jnp.linalg.solve(ways, slope[:2])
+        rate = slope[2] - D * self.tissue(x) * (bent + steep)
+        return _bump(self.logit(0.0, x, start)) * self.phase(x) * rate
 
     def logit(self, n, x, theta):
         """logit u, from n at a point."""
@@ -93,7 +99,7 @@ class Glioblastoma(bilo.Problem):
         return x, np.zeros(len(x))
 
     def inputs(self, x, theta):
-        return jnp.concatenate([self.domain.normalise(x), 2 * self.tissue(x)[None] - 1])
+        return jnp.stack([h(x) * LENGTH / RADIUS for h in self.harmonic] + [2 * x[2] - 1])
 
 
 def _free(m, x, theta):
@@ -118,15 +124,25 @@ def growth(maps: TissueMaps, points: int = 4000) -> Glioblastoma:
     image = bilo.image_domain(disk, spacing, origin)
     domain = bilo.image_domain(disk & (image.values(phase) > FAINTEST), spacing, origin)
     tissue = domain.function(maps.diffusivity())
+    images = {
+        "diffusivity": domain.values(tissue),
+        "phase": np.clip(domain.values(phase), 0, 1),
+    }
     spread = spreading(
         domain,
         domain.values(_initial),
-        diffusivity=domain.values(tissue),
-        phase=np.clip(domain.values(phase), 0, 1),
+        **images,
         scale=WIDTH / 4,
         end=MOST * DIFFUSION,
     )
-    problem = Glioblastoma(bilo.space_time(domain, 1.0), np.zeros((1, 3)), phase, tissue, spread)
+    problem = Glioblastoma(
+        bilo.space_time(domain, 1.0),
+        np.zeros((1, 3)),
+        phase,
+        tissue,
+        spread,
+        harmonic_coordinates(domain, **images),
+    )
     return eqx.tree_at(lambda p: p.points, problem, _scattered(problem, points))
 
 
@@ -230,7 +246,7 @@ start = {"rD": 1.0, "rRHO": 1.0}
 problem = growth(brain_phantom())
 truth = {"rD": 1.3, "rRHO": 1.15, "c1": 0.35, "c2": 0.6}
 init = {"c1": 0.3, "c2": 0.7}
-architecture = {"width": 32, "depth": 2}
+architecture = {"width": 24, "depth": 2}
 observed = ("whole", "core")  # what the columns of y are called in a file
 
 

@@ -9,6 +9,8 @@ from numpyro.infer.util import log_density
 
 import bilo_ppl as bilo
 from bilo_ppl.anatomy import TissueMaps
+from bilo_ppl.pde.data import Observations
+from bilo_ppl.run.model_file import load_model
 from models import glioblastoma as tumour
 
 THETA = {"rD": 0.9, "rRHO": 1.2}
@@ -175,3 +177,49 @@ def test_labels_are_wrong_near_the_thresholds_only():
     assert 0.01 < wrong.mean() < 0.06
     assert not wrong[np.abs(odds) > 12].any()
     assert set(np.unique(data["y"])) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(("draws", "panels"), [(1, 2), (3, 3)])
+def test_figures_show_the_mean_of_u_and_with_draws_its_sd(draws, panels):
+    data = Observations(**tumour.synthetic_data(0))
+    values = {name: np.full(draws, value) for name, value in tumour.truth.items()}
+    asked = []
+
+    def solutions(x):
+        asked.append(x)
+        return -0.3 * np.ones((draws, len(x)))
+
+    ((name, figure),) = tumour.figures(solutions, values, data)
+    assert name == "tumour"
+    titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
+    assert len(titles) == panels
+    assert all(x[:, 2].min() == 1.0 for x in asked)
+    shown = figure.axes[0].images[-1].get_array()
+    free = tumour.density(tumour.problem, lambda x: -0.3, np.array([[0.0, 0.0, 1.0]]), tumour.truth)
+    np.testing.assert_allclose(shown[41, 41], free[0, 0], rtol=1e-3)
+    assert len(figure.axes[1].collections) == 2, "the outlines of both masks"
+
+
+def test_masks_come_from_a_file_with_their_names(tmp_path):
+    file = load_model("models/glioblastoma.py")
+    data = tumour.synthetic_data(0)
+    path = tmp_path / "masks.csv"
+    table = np.concatenate([data["x"], data["y"]], axis=1)
+    np.savetxt(path, table, delimiter=",", header="x,y,t,whole,core", comments="")
+    read = file.read_data(path)
+    np.testing.assert_allclose(read.x, data["x"], atol=1e-12)
+    np.testing.assert_array_equal(read.y, data["y"])
+    np.savetxt(path, table[:, :3], delimiter=",", header="x,y,t", comments="")
+    with pytest.raises(ValueError, match="2 coordinate columns"):
+        file.read_data(path)
+    far = np.array([[4.9, 0.0, 1.0, 1.0, 0.0]])
+    np.savetxt(path, far, delimiter=",", header="x,y,t,whole,core", comments="")
+    with pytest.raises(ValueError, match="lies outside the domain"):
+        file.read_data(path)
+
+
+def test_labels_that_are_no_masks_are_refused():
+    data = tumour.synthetic_data(0)
+    for y, message in ((2 * data["y"], "such as 2"), (0 * data["y"], "whole is empty")):
+        with pytest.raises(ValueError, match=message):
+            bilo.check_model(tumour.model, closed_form(), data["x"], y)

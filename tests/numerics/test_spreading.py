@@ -86,12 +86,13 @@ def test_in_a_masked_image_with_tissues_and_a_phase_it_is_the_other_solver_s():
     P = np.where(i > 13, 0.1, 1.0)
     phase = np.clip(1.2 - np.hypot(i - 11, j - 9) / 10, 0.1, 1.0)
     options = {"scale": WIDTH / 4, "end": 0.4, "phase": phase}
-    spread = spreading(domain, gaussian(domain), diffusivity=P, **options)
+    first = gaussian(domain)
+    spread = spreading(domain, first, diffusivity=P, **options)
     other = bilo.ReactionDiffusion(
         Nothing(bilo.space_time(domain, 0.2)),
         theta={},
         diffusivity=lambda theta: P,
-        initial=lambda theta: gaussian(domain),
+        initial=lambda theta: first,
         flow=lambda u, time, theta: u,
         phase=phase,
         steps=400,

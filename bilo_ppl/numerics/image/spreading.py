@@ -52,7 +52,7 @@ class Spreading(eqx.Module):
         """At a point ``(d,)`` of space, further coordinates being none of its business."""
         x = jnp.asarray(x)
         space = x[: len(self.logits.spacing) - 1]
-        place = jnp.log1p(jnp.asarray(s, x.dtype) / self.scale)
+        place = jnp.log1p(jnp.minimum(jnp.asarray(s, x.dtype), self.end) / self.scale)
         return self.logits(jnp.concatenate([space, place[None]]))
 
 
