@@ -52,6 +52,7 @@ GROWTH = 0.025 * TIME
 HEIGHT = 0.1
 WIDTH = 10.0 / LENGTH**2  # u(x, 0) = HEIGHT exp(-|x|^2 / WIDTH)
 FAINTEST = 0.02  # of phi: beyond is no more brain
+BRIGHT = 0.3  # phi at the points
 MOST = 20.0  # rD up to which the equation without growth is tabulated
 FAR = -9.0  # logit u beyond which there are no points
 LEAST = 1e-12  # u below it is as good as none
@@ -157,6 +158,8 @@ def _scattered(problem, count):
     lower, upper = np.array(problem.domain.lower), np.array(problem.domain.upper)
     points = lower + np.stack([a, b, t**1.5], axis=1) * (upper - lower)
     points = points[problem.domain.contains(points)]
+    # Nearer to the boundary nothing is left to ask: without flux n varies along it, as h does.
+    points = points[np.asarray(jax.jit(jax.vmap(problem.phase))(points)) > BRIGHT]
     v = jax.jit(jax.vmap(lambda x: problem.logit(0.0, x, most)))(points)
     return even_part(points[np.asarray(v) > FAR], count)
 
