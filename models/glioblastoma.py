@@ -22,8 +22,9 @@ of a linear equation without unknowns, serves all theta. The solution of the pro
 
 smooth, and between -1 and 0 where there are cells, since m + rho t is a supersolution. (For u itself the
 equation has the solution 0, too, and that is what a network finds; with the sign of n built in by a
-softplus it stays where a step has once gone too far.) n is what a solution operator gives, the numerical
-one as well; `density` makes u of it.
+softplus it stays where a step has once gone too far.) The network sees harmonic coordinates, in which n has
+no kinks where tissues meet (`bilo_ppl.numerics.image.harmonic`). n is what a solution operator gives, the
+numerical one as well; `density` makes u of it.
 """
 
 import functools

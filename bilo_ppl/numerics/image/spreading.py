@@ -85,8 +85,11 @@ def spreading(
         )
     shape = domain.mask.shape
     first = as_image(initial, shape, "spreading: initial")
-    if not ((first >= 0) & (first < 1))[domain.mask].all() or not first[domain.mask].any():
-        raise ValueError("spreading: initial must lie between 0 and 1 inside of the mask, and not be 0 everywhere.")
+    inside = first[domain.mask]
+    if not ((inside >= 0) & (inside < 1)).all() or not inside.any():
+        raise ValueError(
+            "spreading: initial must lie between 0 and 1 inside of the mask, and not be 0 everywhere."
+        )
     P = as_image(diffusivity, shape, "spreading: diffusivity")
     capacity = np.ones(shape) if phase is None else as_image(phase, shape, "spreading: phase")
     if P[domain.mask].min() < 0 or capacity[domain.mask].min() <= 0:
