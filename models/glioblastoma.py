@@ -20,11 +20,10 @@ of a linear equation without unknowns, serves all theta. The solution of the pro
     phi n_t = D (div(P phi grad n) + P phi s),
     s = (1 - 2u) (2 grad m + grad n) . grad n - 2 (u - w) |grad m|^2,
 
-smooth, and between -1 and 0 where there are cells, since m + rho t is a supersolution. (For u itself the
-equation has the solution 0, too, and that is what a network finds; with the sign of n built in by a
-softplus it stays where a step has once gone too far.) The network sees harmonic coordinates, in which n has
-no kinks where tissues meet (`bilo_ppl.numerics.image.harmonic`). n is what a solution operator gives, the
-numerical one as well; `density` makes u of it.
+smooth, and between -1 and 0 where there are cells. (For u itself the equation has the solution 0, too,
+and that is what a network finds.) The network sees harmonic coordinates, in which n has no kinks where
+tissues meet (`bilo_ppl.numerics.image.harmonic`). n is what a solution operator gives, the numerical one
+as well; `density` makes u of it.
 """
 
 import functools
@@ -36,7 +35,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from scipy.spatial import KDTree
 
 import bilo_ppl as bilo
 from bilo_ppl.anatomy import TissueMaps, brain_phantom, check_labels, log_odds
@@ -219,6 +217,11 @@ def _prior():
     return {"rD": rD, "rRHO": rRHO}, jnp.stack(c)[None]
 
 
+def _final(places):
+    """Points (n, 3) at t = 1."""
+    return np.concatenate([places, np.ones((len(places), 1))], axis=1)
+
+
 def density(problem, n, x, theta):
     """u at points (n, 3), from the solution n at theta: (n, 1)."""
     points = jnp.asarray(x)
@@ -255,14 +258,13 @@ observed = ("whole", "core")  # what the columns of y are called in a file
 
 
 def reference(steps=48):
-    """Time steps that leave u(., 1) wrong by 4e-5, in relation to its norm; the voxels by 0.02."""
+    """Time steps that leave u(., 1) wrong by 4e-5, in relation to its norm; the voxels by 0.0025."""
     return numerical(problem, steps)
 
 
 def synthetic_data(seed):
     """Labels of all voxels at t = 1, each drawn with its probability: wrong near the thresholds."""
-    centres = problem.domain.centres
-    x = np.concatenate([centres, np.ones((len(centres), 1))], axis=1)
+    x = _final(problem.domain.centres)
     odds = np.asarray(_true_log_odds(), float)
     y = np.random.default_rng(seed).logistic(size=odds.shape) < odds
     return {"x": x, "y": y.astype(float), "sigma": 1.0}
@@ -271,8 +273,7 @@ def synthetic_data(seed):
 @functools.cache
 def _true_log_odds():
     theta = {name: truth[name] for name in problem.parameters}
-    centres = problem.domain.centres
-    x = np.concatenate([centres, np.ones((len(centres), 1))], axis=1)
+    x = _final(problem.domain.centres)
     u = density(problem, reference().solve(theta, ())[0], x, theta)
     return log_odds(u, jnp.array([[truth["c1"], truth["c2"]]]))
 
@@ -282,30 +283,12 @@ def figures(solutions, values, data):
 
     ``solutions(x)`` are those of k draws, ``values`` these draws; of a point estimate there is one.
     """
-    from bilo_ppl.diagnostics.image_plots import Panel, plot_images  # with matplotlib
+    from bilo_ppl.diagnostics.image_plots import plot_density  # with matplotlib
 
-    space, centres = problem.domain, problem.domain.centres
-    x = np.concatenate([centres, np.ones((len(centres), 1))], axis=1)
+    x = _final(problem.domain.centres)
     theta = {name: jnp.asarray(values[name]) for name in problem.parameters}
     free = jax.vmap(jax.vmap(lambda x, t: problem.logit(0.0, x, t), (0, None)), (None, 0))
     u = np.asarray(jax.nn.sigmoid(solutions(x) + free(jnp.asarray(x), theta)))
-    u = u[np.isfinite(u).all(axis=1)]
-    if not len(u):
-        return
-    order = _rows_of(np.asarray(data.x), centres)
-    masks = [np.where(order < 0, 0, np.asarray(column)[order]) for column in data.y.T]
     levels = [float(np.mean(values[name])) for name in ("c1", "c2")]
-    name = "u" if len(u) == 1 else "mean of u"
-    panels = [
-        Panel(f"{name} at the last time, contours at c1 and c2", u.mean(axis=0), contours=levels),
-        Panel("the same with the outlines of the data", u.mean(axis=0), masks=masks),
-    ]
-    if len(u) > 1:
-        panels.append(Panel(f"standard deviation of u, {len(u)} draws", u.std(axis=0)))
-    yield "tumour", plot_images(space, panels, space.values(problem.tissue))
-
-
-def _rows_of(x, centres):
-    """The row of the data at each voxel, -1 where there is none."""
-    distance, row = KDTree(x[:, :2]).query(centres)
-    return np.where(distance < 1e-6, row, -1)
+    anatomy = problem.domain.values(problem.tissue)
+    yield "tumour", plot_density(problem.domain, u, levels, data.x, data.y, anatomy)

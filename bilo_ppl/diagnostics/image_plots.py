@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from bilo_ppl.diagnostics._style import COLOURS
 from bilo_ppl.pde.image import ImageDomain
 
-__all__ = ["Panel", "plot_images"]
+__all__ = ["Panel", "plot_density", "plot_images"]
 
 
 class Panel(NamedTuple):
@@ -78,6 +78,43 @@ def plot_images(domain: ImageDomain, panels: Sequence[Panel], anatomy: Any = Non
         ax.set_title(panel.title, fontsize="medium", loc="left")
         ax.set(xlabel=domain.coordinates[0], ylabel=domain.coordinates[1])
     return figure
+
+
+def plot_density(
+    domain: ImageDomain, u: Any, levels: Sequence[float], x: Any, labels: Any, anatomy: Any = None
+) -> Figure:
+    """The mean of draws of a density, with contours, with outlines of labels, and its standard deviation.
+
+    ``u`` are values ``(draws, n)`` at the voxels inside; draws that are not finite are left out, and of
+    one draw there is no standard deviation. ``labels`` ``(m, k)``, 0 or 1, are those of k masks at points
+    ``x (m, d)``, of which those count that are centres of voxels. Raises a ``ValueError`` if no draw is
+    finite.
+    """
+    u = np.asarray(u, float)
+    u = u[np.isfinite(u).all(axis=1)]
+    if not len(u):
+        raise ValueError("plot_density: no draw is finite.")
+    row = _rows_at(domain, np.asarray(x, float))
+    masks = [np.where(row < 0, 0.0, column[row]) for column in np.asarray(labels, float).T]
+    name, mean = "u" if len(u) == 1 else "mean of u", u.mean(axis=0)
+    panels = [
+        Panel(
+            f"{name}, contours at {', '.join(f'{c:.3g}' for c in levels)}", mean, contours=levels
+        ),
+        Panel(f"{name}, outlines of the data", mean, masks=masks),
+    ]
+    if len(u) > 1:
+        panels.append(Panel(f"standard deviation of u, {len(u)} draws", u.std(axis=0)))
+    return plot_images(domain, panels, anatomy)
+
+
+def _rows_at(domain: ImageDomain, x: np.ndarray) -> np.ndarray:
+    """The row of a table of points at each voxel's centre, -1 where there is none."""
+    from scipy.spatial import KDTree
+
+    dimension = domain.mask.ndim
+    distance, row = KDTree(x[:, :dimension]).query(domain.centres)
+    return np.where(distance < 1e-6 * max(domain.spacing), row, -1)
 
 
 def _image(domain: ImageDomain, values: Any) -> np.ndarray:
