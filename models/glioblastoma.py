@@ -9,13 +9,21 @@ thresholds c1 and c2 of u at which the whole tumour and its core end in the imag
 NumPyro model. Time is in units of the 240 days until the image; lengths are in centimetres.
 
 The boundary is diffuse (Li et al., *Commun. Math. Sci.* 7, 2009): with a smoothed mask phi of the brain,
-phi u_t = D div(P phi grad u) + rho phi u (1 - u). The problem is stated for v = logit u:
+phi u_t = D div(P phi grad u) + rho phi u (1 - u). Were growth and diffusion not in each other's way,
 
-    phi v_t = D (div(P phi grad v) + (1 - 2u) P phi |grad v|^2) + rho phi,
+    logit u = m + rho t,   m(x, t) = logit w(x, D t),   phi w_s = div(P phi grad w),  w(x, 0) = u(x, 0),
 
-since u = 0 solves the equation for u, too, and is what a network finds. v is what a solution operator
-gives, the numerical one as well. Far from the tumour u is like a Gaussian that spreads and grows, and
-so begins the lift.
+and that is right while cells are few: one table of m (`bilo_ppl.numerics.image.spreading`), a solution
+of a linear equation without unknowns, serves all theta. The solution of the problem is what is missing,
+
+    n = logit u - m - rho t <= 0,   n = 0 at t = 0,
+    phi n_t = D (div(P phi grad n) + P phi s),
+    s = (1 - 2u) (2 grad m + grad n) . grad n - 2 (u - w) |grad m|^2,
+
+smooth, and between -1 and 0 where there are cells. (For u itself the equation has the solution 0, too,
+and that is what a network finds.) The network sees harmonic coordinates, in which n has no kinks where
+tissues meet (`bilo_ppl.numerics.image.harmonic`). n is what a solution operator gives, the numerical one
+as well; `density` makes u of it.
 """
 
 import functools
@@ -29,7 +37,9 @@ import numpyro
 import numpyro.distributions as dist
 
 import bilo_ppl as bilo
-from bilo_ppl.anatomy import TissueMaps, brain_phantom
+from bilo_ppl.anatomy import TissueMaps, brain_phantom, check_labels, log_odds
+from bilo_ppl.numerics.image.harmonic import harmonic_coordinates
+from bilo_ppl.numerics.image.spreading import Spreading, spreading
 from bilo_ppl.pde.image_function import ImageFunction
 from bilo_ppl.pde.points import even_part
 
@@ -41,8 +51,10 @@ GROWTH = 0.025 * TIME
 HEIGHT = 0.1
 WIDTH = 10.0 / LENGTH**2  # u(x, 0) = HEIGHT exp(-|x|^2 / WIDTH)
 FAINTEST = 0.02  # of phi: beyond is no more brain
+BRIGHT = 0.3  # phi at the points
+MOST = 20.0  # rD up to which the equation without growth is tabulated
+FAR = -9.0  # logit u beyond which there are no points
 LEAST = 1e-12  # u below it is as good as none
-SHARPNESS, CLEARANCE = 10.0, 0.05  # k and s of the Bernoulli likelihood
 SQUARES_SHARPNESS = 20.0
 
 
@@ -53,51 +65,51 @@ class Glioblastoma(bilo.Problem):
     """phi."""
     tissue: ImageFunction
     """P."""
-    ways: ImageFunction
-    """P as a straight way from where the tumour began meets it: the mean of P^(-1/2), to the power -2."""
+    spread: Spreading
+    """m: logit of what diffusion alone makes of u(x, 0), a function of x and D t."""
+    harmonic: tuple[ImageFunction, ...]
+    """h: coordinates in which n has no kinks where tissues meet."""
 
     parameters = ("rD", "rRHO")
     components = 1
 
-    def residual(self, v, x, theta):
-        D, rho, space = DIFFUSION * theta["rD"], GROWTH * theta["rRHO"], self.domain.space
-        slope, conductance = bilo.grad(v)(x), self.tissue(x) * self.phase(x)
-        drift = bilo.grad(lambda y: self.tissue(y) * self.phase(y))(x)[:2] @ slope[:2]
-        steep = jnp.tanh(-v(x) / 2) * jnp.sum(slope[:2] ** 2)  # tanh(-v / 2) = 1 - 2u
-        spread = conductance * (bilo.laplacian(v, space)(x) + steep) + drift
-        residual = self.phase(x) * (slope[2] - rho) - D * spread
-        return _bump(self.spread_out(x, start)) * residual / GROWTH
+    def residual(self, n, x, theta):
+        D, slope = DIFFUSION * theta["rD"], bilo.grad(n)(x)
+        m, along = jax.value_and_grad(lambda y: self.spread(y, D * x[2]))(x)
+        m, along = jnp.tanh(m / 2), along[:2]  # 2w - 1
+        u = jnp.tanh(self.logit(n(x), x, theta) / 2)  # 2u - 1
+        steep = (m - u) * along @ along - u * (2 * along + slope[:2]) @ slope[:2]
+        # div(P phi grad h) = 0: what is left of div(P phi grad n) are second derivatives in h.
+        space = self.domain.space
+        ways = jnp.stack([bilo.grad(h)(x)[:2] for h in self.harmonic], axis=1)
+        bends = jnp.stack([bilo.laplacian(h, space)(x) for h in self.harmonic])
+        bent = bilo.laplacian(n, space)(x) - bends @ jnp.linalg.solve(ways, slope[:2])
+        rate = slope[2] - D * self.tissue(x) * (bent + steep)
+        return _bump(self.logit(0.0, x, start)) * self.phase(x) * rate
 
-    def spread_out(self, x, theta):
-        """log u of a Gaussian that spreads and grows without bounds, at a point (x, y, t)."""
-        D, rho = DIFFUSION * theta["rD"], GROWTH * theta["rRHO"]
-        wider = 1 + 4 * D * self.ways(x) * x[2] / WIDTH
-        squares = jnp.sum(x[:2] ** 2)
-        return jnp.log(HEIGHT / wider) - squares / (WIDTH * wider) + rho * x[2]
+    def logit(self, n, x, theta):
+        """logit u, from n at a point."""
+        return _free(self.spread, x, theta) + n
 
     def lift(self, x, raw, theta):
-        initial = HEIGHT * jnp.exp(-jnp.sum(x[:2] ** 2) / WIDTH)
-        return self.spread_out(x, theta) - jnp.log(1 - initial) + x[2] * raw
+        return x[2] * raw
 
     def boundary(self, theta):
-        x = np.concatenate([self.domain.grid(9, 9, [0.0]), np.zeros((1, 3))])
-        return x, _logit(HEIGHT * np.exp(-np.sum(x[:, :2] ** 2, axis=1) / WIDTH))
+        x = self.domain.grid(9, 9, [0.0])
+        return x, np.zeros(len(x))
 
     def inputs(self, x, theta):
-        tissue = jnp.stack([2 * self.tissue(x) - 1, 2 * self.ways(x) - 1])
-        return jnp.concatenate([self.domain.normalise(x), tissue])
+        return jnp.stack([h(x) * LENGTH / RADIUS for h in self.harmonic] + [2 * x[2] - 1])
 
 
-def _bump(log_u):
-    """1 in the tumour and at its front, and falling slowly beyond.
-
-    Where no row asks for anything, a network lets a second tumour begin.
-    """
-    return jnp.exp(jnp.minimum(0.0, (log_u + 5) / 3))
+def _free(m, x, theta):
+    """m + rho t."""
+    return m(x, DIFFUSION * theta["rD"] * x[2]) + GROWTH * theta["rRHO"] * x[2]
 
 
-def _logit(u):
-    return np.log(u) - np.log1p(-u)
+def _bump(v):
+    """1 in the tumour and at its front, and falling slowly beyond."""
+    return jnp.exp(jnp.minimum(0.0, (v + 3) / 2))
 
 
 def growth(maps: TissueMaps, points: int = 4000) -> Glioblastoma:
@@ -112,49 +124,60 @@ def growth(maps: TissueMaps, points: int = 4000) -> Glioblastoma:
     image = bilo.image_domain(disk, spacing, origin)
     domain = bilo.image_domain(disk & (image.values(phase) > FAINTEST), spacing, origin)
     tissue = domain.function(maps.diffusivity())
+    images = {
+        "diffusivity": domain.values(tissue),
+        "phase": np.clip(domain.values(phase), 0, 1),
+    }
+    spread = spreading(
+        domain,
+        domain.values(_initial),
+        diffusivity=images["diffusivity"],
+        phase=images["phase"],
+        scale=WIDTH / 4,
+        end=MOST * DIFFUSION,
+    )
     problem = Glioblastoma(
         bilo.space_time(domain, 1.0),
         np.zeros((1, 3)),
         phase,
         tissue,
-        domain.function(domain.values(lambda x: _mean_on_way(tissue, x))),
+        spread,
+        harmonic_coordinates(domain, **images),
     )
     return eqx.tree_at(lambda p: p.points, problem, _scattered(problem, points))
 
 
-def _mean_on_way(tissue, x):
-    """The mean of P^(-1/2) between 0 and x, to the power -2."""
-    s = (jnp.arange(64) + 0.5) / 64
-    values = jax.vmap(lambda s: tissue(s * x))(s)
-    return jnp.mean(values**-0.5) ** -2
+def _initial(x):
+    return HEIGHT * jnp.exp(-jnp.sum(x[:2] ** 2) / WIDTH)
 
 
 def _scattered(problem, count):
-    """Points where there may be a tumour: in a disk that widens, more of them early on."""
+    """Points where there may be a tumour, more of them early on."""
     most = {"rD": 1.5, "rRHO": 1.2}
     a, b, t = bilo.hammersley(*3 * [(np.arange(8 * count) + 0.5) / (8 * count)]).T
-    t = t**1.5
-    wider = 1 + 4 * DIFFUSION * most["rD"] * t / WIDTH
-    far = WIDTH * wider * (14 + np.log(HEIGHT / wider) + GROWTH * most["rRHO"] * t)
-    r = np.minimum(np.sqrt(far), RADIUS / LENGTH) * np.sqrt(a)
-    points = np.stack([r * np.cos(2 * np.pi * b), r * np.sin(2 * np.pi * b), t], axis=1)
+    lower, upper = np.array(problem.domain.lower), np.array(problem.domain.upper)
+    points = lower + np.stack([a, b, t**1.5], axis=1) * (upper - lower)
     points = points[problem.domain.contains(points)]
-    log_u = jax.jit(jax.vmap(lambda x: problem.spread_out(x, most)))(points)
-    return even_part(points[np.asarray(log_u) > -14], count)
+    # Nearer to the boundary nothing is left to ask: without flux n varies along it, as h does.
+    points = points[np.asarray(jax.jit(jax.vmap(problem.phase))(points)) > BRIGHT]
+    v = jax.jit(jax.vmap(lambda x: problem.logit(0.0, x, most)))(points)
+    return even_part(points[np.asarray(v) > FAR], count)
 
 
-class Density(eqx.Module):
-    """v = logit u from u: where there are no cells it is that of `LEAST`."""
+class Deficit(eqx.Module):
+    """n from u: where there are hardly any cells, as if there were `LEAST`."""
 
     u: Any
+    spread: Spreading
+    theta: Any
 
     def __call__(self, x):
         u = jnp.clip(self.u(x), LEAST, 1 - LEAST)
-        return jnp.log(u) - jnp.log1p(-u)
+        return jnp.log(u) - jnp.log1p(-u) - _free(self.spread, x, self.theta)
 
 
 class NumericalGrowth(bilo.AbstractSolutionOperator):
-    """The equation for u, solved on the voxels; its solution is v = logit u."""
+    """The equation for u, solved on the voxels; its solution is n."""
 
     problem: Glioblastoma
     equation: bilo.ReactionDiffusion
@@ -164,19 +187,19 @@ class NumericalGrowth(bilo.AbstractSolutionOperator):
 
     def solve(self, theta, state):
         u, state, info = self.equation.solve(theta, state)
-        return Density(u), state, info
+        return Deficit(u, self.problem.spread, theta), state, info
 
 
 def numerical(problem: Glioblastoma, steps: int | None = None) -> NumericalGrowth:
     """On the voxels of the problem's image; ``steps`` as in `bilo_ppl.ReactionDiffusion`."""
     domain = problem.domain
     tissue = domain.values(problem.tissue)
-    squares = domain.values(lambda x: jnp.sum(x**2))
+    initial = domain.values(_initial)
     equation = bilo.ReactionDiffusion(
         problem,
         theta={"rD": 2.0, "rRHO": 1.0},
         diffusivity=lambda theta: DIFFUSION * theta["rD"] * tissue,
-        initial=lambda theta: HEIGHT * jnp.exp(-squares / WIDTH),
+        initial=lambda theta: initial,
         flow=bilo.logistic_flow(lambda theta: GROWTH * theta["rRHO"]),
         phase=np.clip(domain.values(problem.phase), 0, 1),
         steps=steps,
@@ -195,26 +218,24 @@ def _prior():
     return {"rD": rD, "rRHO": rRHO}, jnp.stack(c)[None]
 
 
-def _density(v, x):
-    """u at points (n, 3): (n, 1)."""
-    return jax.nn.sigmoid(jax.vmap(v)(x))[:, None]
+def _final(places):
+    """Points (n, 3) at t = 1."""
+    return np.concatenate([places, np.ones((len(places), 1))], axis=1)
 
 
-def log_odds(u, c):
-    """Of a label being 1: a / (1 - a) with a = 1/2 + 1/2 tanh(k d) (1 - exp(-d^2 / s^2)), d = u - c."""
-    d = jnp.abs(u - c)
-    near = jnp.exp(-((d / CLEARANCE) ** 2))
-    steep = jnp.tanh(SHARPNESS * d)
-    # 1 - tanh, and not the difference of numbers that are nearly 1.
-    rest = 2 / (1 + jnp.exp(2 * SHARPNESS * d)) + steep * near
-    return jnp.sign(u - c) * (jnp.log1p(steep * (1 - near)) - jnp.log(rest))
+def density(problem, n, x, theta):
+    """u at points (n, 3), from the solution n at theta: (n, 1)."""
+    points = jnp.asarray(x)
+    return jax.nn.sigmoid(jax.vmap(lambda x: problem.logit(n(x), x, theta))(points))[:, None]
 
 
 def model(operator, x, y=None, sigma=1.0):
     """Labels y (n, 2), 0 or 1, at points (n, 3): whole tumour and core. Bernoulli; no use of sigma."""
+    if y is not None:
+        check_labels(y, observed)
     theta, c = _prior()
-    v = bilo.solution("v", operator, theta)
-    numpyro.sample("y", dist.Bernoulli(logits=log_odds(_density(v, x), c)), obs=y)
+    u = density(operator.problem, bilo.solution("n", operator, theta), x, theta)
+    bilo.observed("y", dist.Bernoulli(logits=log_odds(u, c)), y)
 
 
 def squares_model(operator, x, y, sigma=0.05):
@@ -223,8 +244,8 @@ def squares_model(operator, x, y, sigma=0.05):
     sigma is the relative error that costs half a nat.
     """
     theta, c = _prior()
-    v = bilo.solution("v", operator, theta)
-    soft = jax.nn.sigmoid(SQUARES_SHARPNESS * (_density(v, x) - c))
+    u = density(operator.problem, bilo.solution("n", operator, theta), x, theta)
+    soft = jax.nn.sigmoid(SQUARES_SHARPNESS * (u - c))
     scale = sigma * np.linalg.norm(y, axis=0)
     numpyro.sample("y", dist.Normal(soft, jnp.asarray(scale, soft.dtype)), obs=y)
 
@@ -233,18 +254,18 @@ start = {"rD": 1.0, "rRHO": 1.0}
 problem = growth(brain_phantom())
 truth = {"rD": 1.3, "rRHO": 1.15, "c1": 0.35, "c2": 0.6}
 init = {"c1": 0.3, "c2": 0.7}
-architecture = {"width": 48, "depth": 2}
+architecture = {"width": 24, "depth": 2}
+observed = ("whole", "core")  # what the columns of y are called in a file
 
 
 def reference(steps=48):
-    """Time steps that leave u(., 1) wrong by 4e-5, in relation to its norm; the voxels by 0.02."""
+    """Time steps that leave u(., 1) wrong by 4e-5, in relation to its norm; the voxels by 0.0025."""
     return numerical(problem, steps)
 
 
 def synthetic_data(seed):
     """Labels of all voxels at t = 1, each drawn with its probability: wrong near the thresholds."""
-    centres = problem.domain.centres
-    x = np.concatenate([centres, np.ones((len(centres), 1))], axis=1)
+    x = _final(problem.domain.centres)
     odds = np.asarray(_true_log_odds(), float)
     y = np.random.default_rng(seed).logistic(size=odds.shape) < odds
     return {"x": x, "y": y.astype(float), "sigma": 1.0}
@@ -253,13 +274,22 @@ def synthetic_data(seed):
 @functools.cache
 def _true_log_odds():
     theta = {name: truth[name] for name in problem.parameters}
-    centres = problem.domain.centres
-    x = jnp.concatenate([jnp.asarray(centres), jnp.ones((len(centres), 1))], axis=1)
-    v = reference().solve(theta, ())[0]
-    return log_odds(_density(v, x), jnp.array([[truth["c1"], truth["c2"]]]))
+    x = _final(problem.domain.centres)
+    u = density(problem, reference().solve(theta, ())[0], x, theta)
+    return log_odds(u, jnp.array([[truth["c1"], truth["c2"]]]))
 
 
-def dice(first, second):
-    """2 |A and B| / (|A| + |B|) of two masks."""
-    first, second = np.asarray(first, bool), np.asarray(second, bool)
-    return 2 * np.sum(first & second) / max(first.sum() + second.sum(), 1)
+def figures(solutions, values, data):
+    """u at the last time over the anatomy, with the thresholds and the masks, and its sd.
+
+    ``solutions(x)`` are those of k draws, ``values`` these draws; of a point estimate there is one.
+    """
+    from bilo_ppl.diagnostics.image_plots import plot_density  # with matplotlib
+
+    x = _final(problem.domain.centres)
+    theta = {name: jnp.asarray(values[name]) for name in problem.parameters}
+    free = jax.vmap(jax.vmap(lambda x, t: problem.logit(0.0, x, t), (0, None)), (None, 0))
+    u = np.asarray(jax.nn.sigmoid(solutions(x) + free(jnp.asarray(x), theta)))
+    levels = [float(np.mean(values[name])) for name in ("c1", "c2")]
+    anatomy = problem.domain.values(problem.tissue)
+    yield "tumour", plot_density(problem.domain, u, levels, data.x, data.y, anatomy)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from bilo_ppl._blocks import Lengths, run_blocks
+from bilo_ppl._blocks import Ended, Lengths, run_blocks
 from bilo_ppl._expected import Work
 from bilo_ppl._types import Weights
 from bilo_ppl.inner.arithmetic import STEP_OF_A_FIT
@@ -40,6 +40,8 @@ class FitReport(NamedTuple):
     """Loss at points that no fit has seen; None where that was not looked at."""
     adequate: bool = True
     """Whether the points suffice, as far as that was looked at."""
+    interrupted: bool = False
+    """Whether Ctrl-C ended the fit."""
 
     def __str__(self) -> str:
         terms = ", ".join(f"{name} {value:.2e}" for name, value in self.terms.items())
@@ -89,7 +91,7 @@ def fit(
     chunk = max(1, -(-solver.max_steps // chunks), LEAST_PARTS if large else 0)
     kind = FitByParts if large else WholeFit
     fitting = kind(solver, rows, weights, stages, least_gain, enough, mesh)
-    run_blocks(
+    ended = run_blocks(
         fitting.block,
         max(1, limit + (len(stages) - 1) * chunk),
         label=label,
@@ -111,5 +113,6 @@ def fit(
         tolerance=solver.tolerance,
         cpu_seconds=time.process_time() - start,
         history=history,
+        interrupted=ended is Ended.INTERRUPTED,
     )
     return reached.weights, report

@@ -120,7 +120,7 @@ def pretrain(
         if not (report.converged if error is None else suffices):
             fixed = _warn_of_fixed_rows(rows_at(points)(1.0), weights, solver.tolerance)
         # More points would only thin out rows that no weight can change.
-        if suffices or fixed or look.more is None:
+        if suffices or fixed or look.more is None or report.interrupted:
             break
         # What hides between the points is as a rule no solution at all, and no start for the next.
         points, parts = look.more, PARTS_OF_TIME if problem.domain.time is not None else parts

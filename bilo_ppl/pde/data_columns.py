@@ -2,10 +2,19 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from bilo_ppl.pde.domain import Box
 
-__all__ = ["EXPERIMENT", "SIGMA", "Columns", "find_columns", "is_number", "reserved_names"]
+__all__ = [
+    "EXPERIMENT",
+    "SIGMA",
+    "Columns",
+    "check_names",
+    "find_columns",
+    "is_number",
+    "reserved_names",
+]
 
 VALUE, SIGMA, EXPERIMENT = "y", "sigma", "experiment"
 
@@ -93,6 +102,17 @@ def reserved_names(domain: Box, components: int) -> set[str]:
     """Names that a component cannot have, since a column so named is something else."""
     numbered = {f"{VALUE}{i}" for i in range(1, components + 1)}
     return {SIGMA, EXPERIMENT, *domain.coordinates, *_numbered(domain), *numbered}
+
+
+def check_names(names: Any, domain: Box, what: str) -> None:
+    """Raise a ``ValueError``, which begins with ``what``, for names that columns of y cannot have."""
+    taken = reserved_names(domain, len(names))
+    named = not isinstance(names, str) and all(isinstance(n, str) and n.strip() for n in names)
+    if not named or len(set(names)) != len(names) or taken & set(names):
+        raise ValueError(
+            f"{what} is {names!r}; it must be a tuple of different names for the columns of y in a file, "
+            f"none of them one of {', '.join(sorted(taken))}."
+        )
 
 
 def is_number(text: str) -> bool:

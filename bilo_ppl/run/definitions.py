@@ -12,6 +12,7 @@ from bilo_ppl._blame import blaming
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.pde.checks import check_problem
 from bilo_ppl.pde.collocation import completed
+from bilo_ppl.pde.data_columns import check_names
 from bilo_ppl.pde.problem import Problem
 
 __all__ = ["EXPECTED", "check_file", "naming"]
@@ -53,6 +54,11 @@ def check_file(found: Any, learnt: bool) -> None:
             f"{found.path}: bayesian_model is {_described(bayesian)}; it must be a NumPyro "
             "model, a function bayesian_model(operator, x, y, sigma)."
         )
+    if found.figures is not None and not callable(found.figures):
+        raise ValueError(
+            f"{found.path}: figures is {_described(found.figures)}; it must be a function of solutions, "
+            "values and data that gives pairs of a name and a matplotlib Figure."
+        )
     if found.scores is not None and not callable(found.scores):
         raise ValueError(
             f"{found.path}: scores is {_described(found.scores)}; it must be a function of theta that "
@@ -70,6 +76,7 @@ def check_file(found: Any, learnt: bool) -> None:
                 "parameters to values."
             )
     _check_architecture(found)
+    check_names(found.observed, found.problem.domain, f"{found.path}: observed")
     with naming(found.path):
         check_problem(found.problem, found.start, learnt=learnt)
     _check_exact(found)

@@ -24,7 +24,7 @@ __all__ = ["ModelFile", "load_model", "short_names"]
 OPTIONAL = (
     *("truth", "reference", "reference_grid", "exact", "architecture", "init"),
     "bayesian_model",
-    "scores",
+    *("scores", "observed", "figures"),
 )
 
 INSTALLED = "bilo_ppl_models"
@@ -58,6 +58,10 @@ class ModelFile:
     """Values by sample site near which chains start, in the place of where adaptation has ended."""
     scores: Any = None
     """From an estimated theta to numbers by name: further columns of the table of ``bilo-ppl map``."""
+    observed: Any = ()
+    """Names of the columns of y, where the data are not the components of the solution."""
+    figures: Any = None
+    """Further figures: ``figures(solutions, values, data)``, see `bilo_ppl.run.own_figures`."""
     bayesian_model: Any = None
     """The model whose posterior is sampled, if `model` is one for point estimates only."""
 
@@ -115,8 +119,8 @@ class ModelFile:
             path,
             problem.domain,
             self.default_sigma,
-            components=problem.components,
-            component_names=problem.component_names,
+            components=len(self.observed) or problem.components,
+            component_names=self.observed or problem.component_names,
         )
         return with_experiments_of(self.model, found, self.path, os.fspath(path))
 

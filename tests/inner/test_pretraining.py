@@ -179,6 +179,16 @@ def test_interruption_and_an_unreached_tolerance_keep_the_operator_and_show(
     assert capsys.readouterr().err == ""
 
 
+def test_interruption_ends_pretraining_also_where_points_would_be_added(small_problem, monkeypatch):
+    interrupt_block(monkeypatch, 3)
+    found = pretrained(
+        small_problem, tolerance=1e-12, max_steps=40, error=lambda operator: 2.0, progress=True
+    )
+    assert found.report.interrupted
+    assert not found.report.adequate
+    assert len(found.operator.points) == len(small_problem.points)
+
+
 def squares(target):
     """Rows w - target of one weight, for the stages of a fit."""
     return LeastSquares((RowFamily(lambda w, item: {"row": (w - item)[None]}, target[None], {}),))

@@ -1,5 +1,6 @@
 import textwrap
 
+import numpy as np
 import pytest
 
 from bilo_ppl.run.definitions import EXPECTED
@@ -133,3 +134,49 @@ def test_synthetic_data_are_checked(tmp_path):
     path = written(tmp_path, GOOD + outside)
     with pytest.raises(ValueError, match="observation 0 of synthetic_data: x = 7 lies outside"):
         load_model(str(path)).observations(seed=0)
+
+
+MASKS = (
+    GOOD
+    + """
+observed = ("whole", "core")
+"""
+)
+
+
+def test_columns_are_called_as_the_file_says(tmp_path):
+    found = load_model(str(written(tmp_path, MASKS)))
+    data = written(tmp_path, "core,x,whole\n0,0.5,1\n,0.25,0\n", "masks.csv")
+    read = found.read_data(data)
+    np.testing.assert_array_equal(read.y, [[1.0, 0.0], [0.0, np.nan]])
+    np.testing.assert_array_equal(read.x, [[0.5], [0.25]])
+    assert read.sigma == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x,inner\n0.5,1\n", r"no column y1 or y2 or whole or core"),
+        ("x,t,whole,core\n0.5,1,1,0\n", r"2 coordinate columns \['x', 't'\]"),
+        ("x,whole,core\n0.5,,\n", r"line 2: there is no value of whole, core"),
+        ("x,whole,core\n0.5,yes,0\n", r"line 2: column whole has 'yes'"),
+        ("x,whole,core\n1.5,1,0\n", r"line 2: x = 1.5 lies outside the domain"),
+    ],
+)
+def test_a_file_of_other_columns_says_what_is_missing(tmp_path, text, message):
+    found = load_model(str(written(tmp_path, MASKS)))
+    with pytest.raises(ValueError, match=message):
+        found.read_data(written(tmp_path, text, "masks.csv"))
+
+
+@pytest.mark.parametrize(
+    "names", ['"core"', '("x", "core")', '("a", "a")', '("y1", "b")', '("", "b")']
+)
+def test_names_that_no_column_can_have(tmp_path, names):
+    with pytest.raises(ValueError, match=r"observed is .* different names for the columns of y"):
+        load_model(str(written(tmp_path, GOOD + f"\nobserved = {names}\n")))
+
+
+def test_figures_that_are_no_function(tmp_path):
+    with pytest.raises(ValueError, match=r"figures is 'all'.*solutions, values and data"):
+        load_model(str(written(tmp_path, GOOD + "\nfigures = 'all'\n")))

@@ -82,7 +82,7 @@ def nearest_inside(domain: ImageDomain) -> np.ndarray:
     return np.asarray(np.ravel_multi_index(tuple(index - _ROOM), domain.mask.shape))
 
 
-def continued(images: Float[Array, "..."], nearest: Any) -> Float[Array, "..."]:
+def continued(images: Shaped[Any, "..."], nearest: Any) -> Shaped[Any, "..."]:
     """Images ``(times, ...)`` continued from inside the mask, by the numbers of `nearest_inside`."""
     return images.reshape(len(images), -1)[:, nearest]
 

@@ -1,14 +1,14 @@
 """Reaction and diffusion on a masked image, differentiable in theta.
 
-Strang's splitting (*SIAM J. Numer. Anal.* 5, 1968): half a step of the reaction, a step of Crank and
-Nicolson's for the diffusion, half a step of the reaction. It is of second order in time, and the
+In steps of Strang's splitting (`bilo_ppl.numerics.image.strang`), of second order in time; the
 diffusion conserves mass. Reverse mode is the discrete adjoint: it keeps the images at some times only
 and computes those between them again.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,13 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bilo_ppl._types import Count, Flag, Scalar, Theta
+from bilo_ppl._types import Scalar, Theta
 from bilo_ppl.inner.stop_reason import StopReason
-from bilo_ppl.numerics.conjugate_gradients import (
-    conjugate_gradients,
-    default_tolerance,
-    solve_symmetric,
-)
+from bilo_ppl.numerics.conjugate_gradients import default_tolerance
 from bilo_ppl.numerics.image.checks import (
     as_phase,
     as_times,
@@ -32,6 +28,7 @@ from bilo_ppl.numerics.image.checks import (
 from bilo_ppl.numerics.image.diffusion import Diffusion
 from bilo_ppl.numerics.image.image_series import ImageSeries, continued, nearest_inside
 from bilo_ppl.numerics.image.reaction import Flow
+from bilo_ppl.numerics.image.strang import Equation, Stepped, strang_step
 from bilo_ppl.numerics.stencils import constant
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.operators.closed_form import as_pytree
@@ -46,25 +43,6 @@ FEWEST_STEPS = 32
 
 UNDERSHOOT = 1e-6
 """How far below zero, in units of the largest value, values may be that must not be negative."""
-
-
-class _Equation(NamedTuple):
-    """What a step needs at one theta."""
-
-    diffusion: Diffusion
-    capacity: Float[Array, "..."]
-    theta: Theta
-
-
-class _State(NamedTuple):
-    """What goes from one step to the next."""
-
-    u: Float[Array, "..."]
-    lowest: Scalar
-    highest: Scalar
-    converged: Flag
-    steps: Count
-    squares: Scalar
 
 
 class ReactionDiffusion(AbstractSolutionOperator):
@@ -186,12 +164,12 @@ class ReactionDiffusion(AbstractSolutionOperator):
         values = jnp.asarray(values, jnp.result_type(float))
         return jnp.broadcast_to(values, self._domain.mask.shape) if values.ndim == 0 else values
 
-    def _equation(self, theta: Theta) -> _Equation:
+    def _equation(self, theta: Theta) -> Equation:
         D, mask = self._image(self.diffusivity(theta)), self._domain.mask
         one = jnp.ones((), D.dtype)
         phase = one if self.phase is None else jnp.asarray(self.phase, D.dtype)
         diffusion = Diffusion.of(D, mask, self.phase, self._domain.spacing)
-        return _Equation(diffusion, jnp.where(mask, phase, one), theta)
+        return Equation(diffusion, jnp.where(mask, phase, one), jnp.asarray(mask), theta)
 
     @eqx.filter_jit
     def _values(self, theta: Theta) -> tuple[Float[Array, "..."], SolveInfo]:
@@ -200,57 +178,25 @@ class ReactionDiffusion(AbstractSolutionOperator):
         first = jnp.where(mask, first, jnp.zeros_like(first))
         zero = jnp.zeros((), first.dtype)
 
-        def advance(state: _State, gap: Scalar):
+        def advance(state: Stepped, gap: Scalar):
             dt = gap / self.steps
-            return jax.lax.scan(
-                lambda s, _: (self._step(equation, s, dt), None), state, None, self.steps
-            )[0]
+            step = partial(strang_step, equation, self.flow, dt, self.tolerance, self.max_steps)
+            return jax.lax.scan(lambda s, _: (step(s), None), state, None, self.steps)[0]
 
         @jax.checkpoint  # reverse mode keeps an image for each time, and the steps of one gap
-        def segment(state: _State, gap: Scalar):
+        def segment(state: Stepped, gap: Scalar):
             state = advance(state, gap)
             return state, state.u
 
         fixed = constant(first)
-        start = _State(first, jnp.min(fixed), jnp.max(fixed), jnp.array(True), jnp.array(0), zero)
+        start = Stepped(first, jnp.min(fixed), jnp.max(fixed), jnp.array(True), jnp.array(0), zero)
         gaps = jnp.asarray(self._gaps, first.dtype)
         end, images = jax.lax.scan(segment, start, gaps)
         if self.times[0] == self._domain.lower[-1]:
             images = jnp.concatenate([first[None], images])
         return images, self._info(fixed, constant(end), theta)
 
-    def _step(self, equation: _Equation, state: _State, dt: Scalar) -> _State:
-        diffusion, capacity, theta = equation
-        u = self.flow(state.u, dt / 2, theta)
-        fixed, half = constant(diffusion), dt / 2
-        diagonal = capacity + half * fixed.diagonal
-
-        def solver(b):
-            return conjugate_gradients(
-                lambda v: capacity * v + half * fixed.apply(v),
-                b,
-                lambda r: r / diagonal,
-                self.tolerance,
-                self.max_steps,
-            )
-
-        # For the change of u, so that the tolerance is relative to it.
-        change, report = solve_symmetric(
-            lambda v: capacity * v + half * diffusion.apply(v), -dt * diffusion.apply(u), solver
-        )
-        u = self.flow(u + change, half, theta)
-        u = jnp.where(self._domain.mask, u, jnp.zeros_like(u))
-        now, squares = constant((u, report.squares))
-        return _State(
-            u,
-            jnp.minimum(state.lowest, jnp.min(now)),
-            jnp.maximum(state.highest, jnp.max(now)),
-            state.converged & report.converged,
-            state.steps + report.steps,
-            state.squares + squares / dt**2,
-        )
-
-    def _info(self, first: Array, end: _State, theta: Theta) -> SolveInfo:
+    def _info(self, first: Array, end: Stepped, theta: Theta) -> SolveInfo:
         mask, count = self._domain.mask, self.steps * len(self._gaps)
         D = jax.lax.stop_gradient(self._image(self.diffusivity(theta)))
         time = jnp.asarray(1e-3 * self._length, first.dtype)

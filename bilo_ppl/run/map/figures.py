@@ -18,6 +18,7 @@ from bilo_ppl.ppl.handlers import replace_operator
 from bilo_ppl.run.map.maps import draw_estimate_maps
 from bilo_ppl.run.map.scores import is_on_a_line, numerical_solution
 from bilo_ppl.run.map.section import LINE, section
+from bilo_ppl.run.own_figures import of_estimate
 from bilo_ppl.run.plan import Plan
 
 __all__ = ["draw_estimate_figures"]
@@ -41,6 +42,7 @@ def draw_estimate_figures(
             yield f"field_{name}", _field(plan, name, field)
     yield from draw_estimate_maps(plan, estimate, numerical)
     yield "solution", _solution(plan, estimate, numerical, site)
+    yield from of_estimate(plan, estimate)
     scalars = [n for n, v in estimate.history.values.items() if v.ndim == 1]
     if len(scalars) == 2:
         yield "trajectory", _trajectory(plan, estimate, numerical, scalars, site)

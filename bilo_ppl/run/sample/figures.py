@@ -16,6 +16,7 @@ from bilo_ppl.diagnostics.plots import (
     plot_solution_band,
     plot_trace,
 )
+from bilo_ppl.run.own_figures import of_draws
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.sample.maps import draw_maps
 from bilo_ppl.run.sample.settings import SampleSettings
@@ -45,6 +46,7 @@ def draw_posterior_figures(
     if plan.file.problem.domain.dimension == 1:
         yield from _bands(plan, model, samples)
     yield from draw_maps(plan, model, samples)
+    yield from of_draws(plan, model, samples)
     stats = idata["sample_stats"]
     if tolerance is not None and "inner_steps" in stats:
         yield (

@@ -1,0 +1,124 @@
+"""Figures of images: a field over an anatomy, with contours of its own and outlines of masks."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bilo_ppl.diagnostics._style import COLOURS
+from bilo_ppl.pde.image import ImageDomain
+
+__all__ = ["Panel", "plot_density", "plot_images"]
+
+
+class Panel(NamedTuple):
+    """One image, and what is drawn on it."""
+
+    title: str
+    values: Any
+    """At the voxels inside ``(n,)``, in the order of `ImageDomain.centres`; NaN is not drawn."""
+    contours: Sequence[float] = ()
+    """Levels of the values, drawn as lines."""
+    masks: Sequence[Any] = ()
+    """Masks ``(n,)`` at the same voxels, drawn as dashed outlines."""
+
+
+def plot_images(domain: ImageDomain, panels: Sequence[Panel], anatomy: Any = None) -> Figure:
+    """Images of a plane side by side, the first coordinate to the right and the second upwards.
+
+    ``anatomy`` is an image with the shape of the domain's mask, shown in grey below; values fade into it
+    where they are small. Raises a ``ValueError`` for a domain that is not a plane, and for values of
+    another number than there are voxels inside.
+    """
+    if domain.mask.ndim != 2:
+        raise ValueError(
+            f"plot_images: the image has {domain.mask.ndim} axes; give a plane, such as a slice."
+        )
+    count = int(domain.mask.sum())
+    for panel in panels:
+        for what in (panel.values, *panel.masks):
+            if np.shape(what) != (count,):
+                raise ValueError(
+                    f"plot_images: {panel.title!r} has values of shape {np.shape(what)}; the domain has "
+                    f"{count} voxels inside, ({count},)."
+                )
+    width = 4.4 * max(len(panels), 1)
+    figure = Figure(figsize=(width, 4.2), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    low, high = np.array(domain.lower[:2]), np.array(domain.upper[:2])
+    style: dict[str, Any] = {
+        "extent": (low[0], high[0], low[1], high[1]),
+        "origin": "lower",
+        "interpolation": "nearest",
+    }
+    for ax, panel in zip(axes, panels, strict=True):
+        if anatomy is not None:
+            ax.imshow(np.asarray(anatomy, float).T, cmap="gray", **style)
+        image = _image(domain, panel.values)
+        largest = float(np.nanmax(image)) if np.isfinite(image).any() else 1.0
+        opaque = np.clip(np.nan_to_num(image) / (0.2 * (largest or 1.0)), 0, 0.75).T
+        shown = ax.imshow(
+            image.T, cmap="viridis", vmin=0, vmax=largest or 1.0, alpha=opaque, **style
+        )
+        figure.colorbar(shown, ax=ax, shrink=0.8)
+        x, y = (
+            a + h * (np.arange(n) + 0.5)
+            for a, h, n in zip(low, domain.spacing, domain.mask.shape, strict=True)
+        )
+        for number, level in enumerate(panel.contours):
+            colour = COLOURS[(number + 1) % len(COLOURS)]
+            if np.nanmin(image) < level < largest:
+                ax.contour(x, y, image.T, levels=[level], colors=[colour], linewidths=1.6)
+        for number, mask in enumerate(panel.masks):
+            colour = COLOURS[(number + 1) % len(COLOURS)]
+            outline = np.nan_to_num(_image(domain, mask)).T
+            if 0 < outline.sum() < outline.size:
+                ax.contour(x, y, outline, levels=[0.5], colors=[colour], linewidths=0.7, alpha=0.8)
+        ax.set_title(panel.title, fontsize="medium", loc="left")
+        ax.set(xlabel=domain.coordinates[0], ylabel=domain.coordinates[1])
+    return figure
+
+
+def plot_density(
+    domain: ImageDomain, u: Any, levels: Sequence[float], x: Any, labels: Any, anatomy: Any = None
+) -> Figure:
+    """The mean of draws of a density, with contours, with outlines of labels, and its standard deviation.
+
+    ``u`` are values ``(draws, n)`` at the voxels inside; draws that are not finite are left out, and of
+    one draw there is no standard deviation. ``labels`` ``(m, k)``, 0 or 1, are those of k masks at points
+    ``x (m, d)``, of which those count that are centres of voxels. Raises a ``ValueError`` if no draw is
+    finite.
+    """
+    u = np.asarray(u, float)
+    u = u[np.isfinite(u).all(axis=1)]
+    if not len(u):
+        raise ValueError("plot_density: no draw is finite.")
+    row = _rows_at(domain, np.asarray(x, float))
+    masks = [np.where(row < 0, 0.0, column[row]) for column in np.asarray(labels, float).T]
+    name, mean = "u" if len(u) == 1 else "mean of u", u.mean(axis=0)
+    panels = [
+        Panel(
+            f"{name}, contours at {', '.join(f'{c:.3g}' for c in levels)}", mean, contours=levels
+        ),
+        Panel(f"{name}, outlines of the data", mean, masks=masks),
+    ]
+    if len(u) > 1:
+        panels.append(Panel(f"standard deviation of u, {len(u)} draws", u.std(axis=0)))
+    return plot_images(domain, panels, anatomy)
+
+
+def _rows_at(domain: ImageDomain, x: np.ndarray) -> np.ndarray:
+    """The row of a table of points at each voxel's centre, -1 where there is none."""
+    from scipy.spatial import KDTree
+
+    dimension = domain.mask.ndim
+    distance, row = KDTree(x[:, :dimension]).query(domain.centres)
+    return np.where(distance < 1e-6 * max(domain.spacing), row, -1)
+
+
+def _image(domain: ImageDomain, values: Any) -> np.ndarray:
+    """Values at the voxels inside as an image, NaN outside."""
+    image = np.full(domain.mask.shape, np.nan)
+    image[domain.mask] = np.asarray(values, float)
+    return image
