@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from bilo_ppl._checkpoint import Loop, Resumable, checkpoint_loop
+from bilo_ppl._checkpoint import Loop, checkpoint_loop
 from bilo_ppl._compile import compiler
 from bilo_ppl._expected import BlockReport, Forecast, Work
 from bilo_ppl._progress import Progress, tell
+from bilo_ppl._snapshot import Resumable
 
 __all__ = ["BlockReport", "Ended", "Interrupts", "Lengths", "run_blocks"]
 

@@ -9,26 +9,19 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Protocol, runtime_checkable
-
-import jax
-import jax.numpy as jnp
-import numpy as np
+from typing import Any
 
 from bilo_ppl._log import Log, Record
+from bilo_ppl._snapshot import Resumable, Saved, Snapshot, flat
 
 __all__ = [
     "Checkpoint",
     "Loop",
-    "Resumable",
-    "Saved",
-    "Snapshot",
     "checkpoint_loop",
     "checkpoint_stage",
     "current_checkpoint",
-    "filled",
     "keeping",
     "kept_by",
 ]
@@ -38,54 +31,6 @@ LEAST_SECONDS, MOST_SECONDS = 1.0, 60.0
 
 RARELY = 50.0
 """So many times as long as a writing takes is waited before the next: it costs 2 %."""
-
-
-class Snapshot(NamedTuple):
-    """How a loop stands between two blocks. Nothing in it may be changed afterwards."""
-
-    tree: Any
-    """A pytree of arrays."""
-    notes: Mapping[str, Any]
-    """JSON values."""
-    parts: Sequence[Any] = ()
-    """Pytrees of arrays of the blocks so far: those that are there stay as they are."""
-
-
-class Saved:
-    """A snapshot that was read."""
-
-    def __init__(self, record: Record, parts: Sequence[Record] = ()):
-        self.notes, self._record, self._parts = record.notes, record, parts
-
-    def tree(self, like: Any) -> Any:
-        """The arrays, in a pytree like another; a ``ValueError`` where shapes or types differ."""
-        return filled(like, self._record.arrays)
-
-    def arrays(self) -> list[np.ndarray]:
-        """All arrays, one after the other."""
-        return list(self._record.arrays)
-
-    def first(self, like: Any, count: int) -> Any:
-        """As `tree`, of the first arrays."""
-        return filled(like, self._record.arrays[:count])
-
-    def parts(self, like: Any) -> list[Any]:
-        """The parts, as NumPy arrays in pytrees of the structure of another, whatever their sizes."""
-        structure = jax.tree.structure(like)
-        return [jax.tree.unflatten(structure, record.arrays) for record in self._parts]
-
-
-@runtime_checkable
-class Resumable(Protocol):
-    """What goes through a loop and can go on in another process."""
-
-    def snapshot(self) -> Snapshot:
-        """How it stands, between two blocks."""
-        ...
-
-    def restore(self, saved: Saved) -> None:
-        """Stand so again; a ``ValueError``, before anything is changed, where it does not fit."""
-        ...
 
 
 class Checkpoint:
@@ -284,45 +229,3 @@ def kept_by(path: str | os.PathLike, warn: Callable[[str], None]) -> Iterator[Ch
             yield checkpoint
     finally:
         checkpoint.close()
-
-
-def flat(tree: Any) -> list[np.ndarray]:
-    """The leaves of a pytree as NumPy arrays; of random keys, their data."""
-    return [np.asarray(jax.device_get(_data(leaf))) for leaf in jax.tree.leaves(tree)]
-
-
-def filled(like: Any, arrays: Sequence[np.ndarray]) -> Any:
-    """A pytree like another, with other values of its arrays, random keys and numbers.
-
-    Raises a ``ValueError`` where their number, shapes or types differ.
-    """
-    leaves, structure = jax.tree.flatten(like)
-    if len(leaves) != len(arrays):
-        raise ValueError(f"it has {len(arrays)} arrays, and {len(leaves)} are needed")
-    pairs = zip(leaves, arrays, strict=True)
-    return jax.tree.unflatten(structure, [_leaf(leaf, array) for leaf, array in pairs])
-
-
-def _leaf(like: Any, array: np.ndarray) -> Any:
-    wanted = np.asarray(like) if _is_number(like) else jax.eval_shape(_data, like)
-    if (wanted.shape, wanted.dtype) != (array.shape, array.dtype):
-        raise ValueError(
-            f"an array of it is {array.dtype}{array.shape}, needed is {wanted.dtype}{wanted.shape}"
-        )
-    if _is_key(like):
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
-    if _is_number(like):
-        return type(like)(array.item())
-    return array if isinstance(like, np.ndarray) else jnp.asarray(array)
-
-
-def _is_number(leaf: Any) -> bool:
-    return isinstance(leaf, (bool, int, float))
-
-
-def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _data(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bilo_ppl import _log
-from bilo_ppl._checkpoint import filled, flat
 from bilo_ppl._log import Log, Record, has_log
+from bilo_ppl._snapshot import filled, flat
 
 
 def record(key, *values, **notes):

@@ -18,8 +18,8 @@ from jaxtyping import Float
 from numpyro.diagnostics import split_gelman_rubin
 
 from bilo_ppl._blocks import BlockReport, Ended, Lengths, run_blocks
-from bilo_ppl._checkpoint import Saved, Snapshot
 from bilo_ppl._compile import jit_once
+from bilo_ppl._snapshot import Saved, Snapshot
 from bilo_ppl._types import Key
 from bilo_ppl.adaptation.batches import described
 from bilo_ppl.adaptation.model_sites import ModelSites

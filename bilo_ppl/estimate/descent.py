@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from bilo_ppl._blocks import BlockReport, Ended, Lengths, run_blocks
-from bilo_ppl._checkpoint import Saved, Snapshot
+from bilo_ppl._snapshot import Saved, Snapshot
 from bilo_ppl.estimate.line_search import LeastSquaresTrials, Trials
 from bilo_ppl.estimate.loop import Kept, MapState, descend
 from bilo_ppl.estimate.objective import Objective

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from bilo_ppl._checkpoint import Saved, Snapshot
+from bilo_ppl._snapshot import Saved, Snapshot
 from bilo_ppl.inner.fit_by_parts import FitByParts
 from bilo_ppl.inner.stepping import Reached
 from bilo_ppl.inner.whole_fit import WholeFit

@@ -12,8 +12,8 @@ from jax.sharding import PartitionSpec as P
 from numpyro.infer import HMC
 
 from bilo_ppl._blocks import BlockReport, Ended, Lengths, run_blocks
-from bilo_ppl._checkpoint import Saved, Snapshot
 from bilo_ppl._expected import Work
+from bilo_ppl._snapshot import Saved, Snapshot
 from bilo_ppl._types import Key
 from bilo_ppl.mcmc._numpyro import fresh_kernel
 from bilo_ppl.mcmc.chain_kernel import ChainKernel

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bilo_ppl._checkpoint import flat
+from bilo_ppl._snapshot import flat
 from bilo_ppl._types import Key
 from bilo_ppl.mcmc.blocks import BlockSampler
 

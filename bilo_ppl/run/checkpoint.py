@@ -14,8 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from bilo_ppl._checkpoint import Checkpoint, Saved, current_checkpoint, keeping
+from bilo_ppl._checkpoint import Checkpoint, current_checkpoint, keeping
 from bilo_ppl._log import Log, has_log
+from bilo_ppl._snapshot import Saved
 from bilo_ppl.run.folder import UNFINISHED
 from bilo_ppl.run.listing import CHECKPOINT, listed
 from bilo_ppl.run.plan import Plan

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from bilo_ppl._checkpoint import Saved
+from bilo_ppl._snapshot import Saved
 from bilo_ppl.adaptation.report import AdaptReport
 from bilo_ppl.inner.fitting import FitReport
 from bilo_ppl.network.operator_file import load_operator

@@ -40,8 +40,8 @@ def harmonic_coordinates(
             "harmonic_coordinates: diffusivity and phase must be positive inside of the mask."
         )
     matrix = _matrix(Diffusion.of(jnp.asarray(P), mask, jnp.asarray(phi), domain.spacing), mask)
-    rim = np.asarray((mask & ~binary_erosion(mask))[mask], bool)
-    inner = np.flatnonzero(~rim)
+    rim = np.logical_and(mask, np.logical_not(binary_erosion(mask)))[mask]
+    inner = np.flatnonzero(np.logical_not(rim))
     found = []
     nearest = nearest_inside(domain)
     for along in domain.centres.T:
