@@ -117,6 +117,24 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(folder, monkey
     assert draws()["D"].shape == (2, 60)
 
 
+FEATURES = ["source_coefficients.py", "--chains", "1", "--warmup", "20", "--samples", "40"]
+
+
+@pytest.mark.slow
+def test_a_run_by_features_goes_on_with_what_its_adaptation_has_found(folder, monkeypatch, capsys):
+    shutil.copy(ROOT / "benchmarks" / "gallery" / FEATURES[0], folder)
+    common = ["run", *FEATURES, "--no-certify"]
+    assert main([*common, "--quiet", "--out", "whole"]) == 0
+    with monkeypatch.context() as patch:
+        in_block(patch, 4, kill)
+        with pytest.raises(Killed):
+            main([*common, "--out", "here"])
+    capsys.readouterr()
+    assert main([*common, "--out", "here", "--resume"]) == 0
+    assert "The adaptation has ended before" in capsys.readouterr().out
+    assert_same(draws(), draws("whole"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
