@@ -13,9 +13,9 @@ from numpyro.infer.util import potential_energy
 
 import bilo_ppl as bilo
 from bilo_ppl.inner.output_level import OutputLevel
+from bilo_ppl.inner.ridge_problem import _lower_gram
 from bilo_ppl.inner.stop_reason import StopReason
 from bilo_ppl.network.features import Jets, output_weights
-from bilo_ppl.operators.output_layer import _lower_gram
 from bilo_ppl.operators.random_features import choose_random_features, random_features
 
 X = np.linspace(0.05, 0.95, 13)[:, None]

@@ -125,7 +125,7 @@ def table(scores: list[dict[str, Any]]) -> Any:
             **{n: v for n, v in score["theta"].items() if np.ndim(v) == 0},
         }
         row |= {f"error {name}": value for name, value in score["relative_error"].items()}
-        row |= score["scores"]
+        row |= score.get("scores", {})
         row["error u"] = score["u_relative_error"]
         row |= {"steps": score["steps"], "CPU s": score["cpu_seconds"], "status": score["status"]}
         rows.append(row)
