@@ -76,9 +76,9 @@ def check_file(found: Any, learnt: bool) -> None:
                 "parameters to values."
             )
     _check_architecture(found)
-    check_names(found.observed, found.problem.domain, f"{found.path}: observed")
     with naming(found.path):
         check_problem(found.problem, found.start, learnt=learnt)
+    check_names(found.observed, found.problem.domain, f"{found.path}: observed")
     _check_exact(found)
 
 

@@ -263,7 +263,7 @@ def test_a_small_fine_tuned_run_that_is_contradicted_adapts_again(folder, capsys
     )
     monkeypatch.setattr(Results, "tightening", lambda self: 0.25)
     arguments = ["small.py", "--chains", "2", "--warmup", "200", "--samples", "300"]
-    assert main(["run", *arguments, "--out", "here"]) == 0
+    assert main(["run", *arguments, "--fine-tune", "increments", "--out", "here"]) == 0
     printed = capsys.readouterr()
     found = content(folder / "here")
     chosen = found["tolerance"]
@@ -309,9 +309,8 @@ def test_what_contradicts_an_adaptation(inner, diverging, error, expected):
     }
     flags = np.arange(40).reshape(2, 20) < 40 * diverging
     results.draws = types.SimpleNamespace(statistics={"diverging": flags})
-    results.plan = types.SimpleNamespace(
-        settings=types.SimpleNamespace(adapts=True, output_layer=False)
-    )
+    results.plan = types.SimpleNamespace(settings=types.SimpleNamespace(adapts=True))
+    results.operator = object.__new__(bilo.FineTuned)
     certificate = Certificate(
         "solving", 40, 0, 0, 1e-8, error, error**2 / 2, np.exp(-(error**2)), 0.1, {}, {}
     )
@@ -321,7 +320,7 @@ def test_what_contradicts_an_adaptation(inner, diverging, error, expected):
     assert all(a.startswith(b) for a, b in zip(found, expected, strict=True))
     assert results.tightening() == (pytest.approx(0.0025) if error == 0.5 else 1.0)
     # Of an output layer, one step is a solve.
-    results.plan.settings.output_layer = True
+    results.operator = object.__new__(bilo.OutputLayer)
     found = [text for text in results.contradictions() if "inner steps" in text]
     assert not found
 

@@ -182,7 +182,7 @@ def test_the_first_draws_are_kept_where_a_second_adaptation_fails(plan, monkeypa
 
     monkeypatch.setattr(pipeline, "make_operator", lambda *args: prepared)
     monkeypatch.setattr(pipeline, "_attempt", lambda *args: (results, False))
-    monkeypatch.setattr(pipeline, "adapt_again", fails)
+    monkeypatch.setattr(pipeline, "_again", fails)
     monkeypatch.setattr(pipeline, "keep_adapted", lambda *args: results.done.append("operator"))
     assert pipeline._stages(asked, record, Interrupts()) == 0
     assert results.done == ["operator", "draws", "figures", "report"]
