@@ -150,7 +150,7 @@ class _Record(Record):
     """It keeps in memory what a record writes."""
 
     def __init__(self):
-        self.alarms, self.last = [], ""
+        self.alarms, self.last, self.content = [], "", {}
 
     def __setitem__(self, name, value):
         pass
@@ -184,8 +184,12 @@ def test_the_first_draws_are_kept_where_a_second_adaptation_fails(plan, monkeypa
     monkeypatch.setattr(pipeline, "_attempt", lambda *args: (results, False))
     monkeypatch.setattr(pipeline, "_again", fails)
     monkeypatch.setattr(pipeline, "keep_adapted", lambda *args: results.done.append("operator"))
+    monkeypatch.setattr(
+        pipeline, "judged", lambda *args, interrupted: results.done.append("verdict")
+    )
+    monkeypatch.setattr(pipeline, "conclude", lambda record, *_: record.status("finished") or 0)
     assert pipeline._stages(asked, record, Interrupts()) == 0
-    assert results.done == ["operator", "draws", "figures", "report"]
+    assert results.done == ["operator", "draws", "figures", "report", "verdict"]
     assert record.last == "finished"
     assert any("Half of the draws" in text for text in record.alarms)
     assert any("A second adaptation failed: nothing could be solved" in t for t in record.alarms)
