@@ -75,6 +75,8 @@ def _check_leaf(name: str, leaf: Any, of_function: bool) -> None:
             "a function of a point."
         )
     if not np.size(leaf):
+        if of_function:
+            return
         raise ValueError(f"theta[{name!r}] is empty; give a number or an array.")
     if not np.all(np.isfinite(np.asarray(leaf, dtype=float))):
         raise ValueError(f"theta[{name!r}] = {leaf} is not finite.")
