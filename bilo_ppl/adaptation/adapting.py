@@ -15,7 +15,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Theta
 from bilo_ppl.adaptation.batches import batch_of, count_of, home_like, joined, losses
 from bilo_ppl.adaptation.given import FromBatch, prior_thetas
@@ -106,7 +105,7 @@ def adapt(
         operators = [op.to_tolerance(tolerance_at(op, source.mode)) for op in operators]
         now = [operator.loss_tolerance or 0.0 for operator in operators]
         pairs = zip(operators, now, before, strict=True)
-        if any(new < MUCH * old and not _is_solved_at_home(op) for op, new, old in pairs):
+        if any(op.heeds_tolerance and new < MUCH * old for op, new, old in pairs):
             # The mode was one of solutions that were far too wrong.
             operators = source.search_on(operators)
             anew = [tolerance_at(operator, source.mode) for operator in operators]
@@ -193,10 +192,6 @@ def _fraction_ready(
     """Part of the fresh thetas that need no inner step, of the worst operator."""
     parts = zip(operators, found, strict=True)
     return min(float(np.mean(loss <= (operator.loss_tolerance or 0.0))) for operator, loss in parts)
-
-
-def _is_solved_at_home(operator: Any) -> bool:
-    return bool(jit_once(operator.loss_of_home_state)(operator.home) <= operator.loss_tolerance)
 
 
 def _check(ready, max_rounds, draws, spread, fit_steps) -> None:

@@ -140,6 +140,11 @@ class AbstractSolutionOperator(eqx.Module):
         self._cannot("take inner steps, since it has no weights to descend on")
 
     @property
+    def heeds_tolerance(self) -> bool:
+        """Whether solves to a tighter tolerance come nearer to the solution."""
+        return True
+
+    @property
     def is_dear(self) -> bool:
         """Whether solves are better done one after the other: side by side, all take the most steps."""
         return False

@@ -231,6 +231,11 @@ class OutputLayer(AbstractSolutionOperator):
         return OutputLayer(local, theta, tolerance=self.tolerance / min(factor, LESS))
 
     @property
+    def heeds_tolerance(self) -> bool:
+        """The minimiser is what it is."""
+        return False
+
+    @property
     def is_dear(self) -> bool:
         """Side by side, all solves would take the way of one that known solutions do not tell."""
         return True
