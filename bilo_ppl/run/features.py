@@ -21,7 +21,7 @@ from bilo_ppl.run.pretraining import save
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.sizes import described
-from bilo_ppl.run.tolerance import prediction_error, theta_of, tolerance_of
+from bilo_ppl.run.tolerance import noted_at_mode, prediction_error, theta_of, tolerance_of
 from bilo_ppl.validation.accuracy import Accuracy, PredictionError
 
 __all__ = ["accuracy_of", "featured", "limit_of", "tolerance_at_estimate"]
@@ -191,10 +191,4 @@ def tolerance_at_estimate(
     if found.worst > 1:
         record.alarm(f"{text}: less than the noise asks for. {MORE_FEATURES}")
     tolerance = max(found.tolerance(loss), 2 * loss)
-    record["tolerance_at_mode"] = {
-        "loss": tolerance,
-        "accuracy": found._asdict(),
-        "measured_at": loss,
-    }
-    record.say(f"Tolerance at the point estimate: loss {tolerance:.0e} (at {loss:.1e}, {found}).")
-    return tolerance
+    return noted_at_mode(record, tolerance, found, loss)

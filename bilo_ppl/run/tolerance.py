@@ -21,6 +21,7 @@ from bilo_ppl.validation.accuracy import NOISE_LIMIT, SIZE_LIMIT, Accuracy, Pred
 __all__ = [
     "FAR_TOO_WRONG",
     "HEADROOM",
+    "noted_at_mode",
     "prediction_error",
     "theta_of",
     "tolerance_at_mode",
@@ -139,6 +140,11 @@ def tolerance_at_mode(
     # Tightened only as far as the error there asks for: the certificate will say whether that suffices.
     asked = rounded(loss / max(found.worst, 1e-15) ** 2)
     tolerance = max(tolerance, min(operator.loss_tolerance, asked))
+    return noted_at_mode(record, tolerance, found, loss)
+
+
+def noted_at_mode(record: Record, tolerance: float, found: Accuracy, loss: float) -> float:
+    """The tolerance at the point estimate, written down and said."""
     record["tolerance_at_mode"] = {
         "loss": tolerance,
         "accuracy": found._asdict(),
