@@ -1,10 +1,10 @@
 """A reduced basis: an output layer between the solutions at some thetas, where a problem is linear in u.
 
-The weights c(theta) of a family of solutions lie near a space of few dimensions, c = c_0 + V a. Its
-directions V are the principal ones of solutions at given thetas, in the norm of the rows at one of them
-(proper orthogonal decomposition; Quarteroni, Manzoni, Negri, *Reduced Basis Methods for Partial
-Differential Equations*, 2016, chapter 6). The rows are all those of the output layer, so that the loss
-says how right a solution of the reduced problem is.
+The weights c(theta) of a family of solutions lie near a space of few dimensions, c = c_0 + V a, with c_0
+the mean of some of them. The directions V are the principal ones of these, in the norm of the rows at
+one theta (proper orthogonal decomposition; Quarteroni, Manzoni, Negri, *Reduced Basis Methods for
+Partial Differential Equations*, 2016, chapter 6). The rows are all those of the output layer, so that
+the loss says how right a solution of the reduced problem is.
 """
 
 from typing import Any
@@ -36,16 +36,24 @@ class ReducedLevel(AbstractOutputRows):
     """Their change along each direction."""
 
     @classmethod
+    def along_directions(
+        cls,
+        level: OutputLevel,
+        origin: OutputWeights,
+        directions: Float[Array, "r components features"],
+    ) -> "ReducedLevel":
+        """About an origin, with what the rows ask of it and of the directions tabulated."""
+        return cls(
+            *(level.operator, level.points, level.axes, level.basis),
+            *(origin, directions, level._kept(origin.ravel())),
+            jax.lax.map(level._kept, directions.reshape(len(directions), -1)),
+        )
+
+    @classmethod
     def empty(cls, level: OutputLevel, count: int) -> "ReducedLevel":
         """Of a structure, for what is read from a file."""
         nothing = jnp.zeros(level.shape, level.operator.dtype)
-        directions = jnp.zeros((count, *level.shape), nothing.dtype)
-        kept = level._kept(nothing.ravel())
-        along = jnp.zeros((count, *kept.shape), nothing.dtype)
-        return cls(
-            *(level.operator, level.points, level.axes, level.basis),
-            *(nothing, directions, kept, along),
-        )
+        return cls.along_directions(level, nothing, jnp.zeros((count, *level.shape), nothing.dtype))
 
     def weights(self, flat: Float[Array, " r"]) -> OutputWeights:
         """See `AbstractOutputRows.weights`."""
@@ -66,7 +74,7 @@ def reduced_level(
     solutions: Float[Any, "count components features"],
     loss: float,
 ) -> ReducedLevel | None:
-    """The level between ``solutions`` and the stored weights, which are those at thetas near ``theta``.
+    """The level between ``solutions``, weights at thetas near ``theta``, about their mean.
 
     What is left out raises their mean loss, by the rows at ``theta``, by at most ``loss``. None where
     nearly as many directions are needed as there are weights.
@@ -83,16 +91,7 @@ def reduced_level(
         return None
     scaled = combined[:rank] / np.maximum(sizes[:rank, None], np.finfo(float).tiny)
     directions = (jnp.asarray(scaled) @ apart).reshape(rank, *level.shape)
-    return ReducedLevel(
-        level.operator,
-        level.points,
-        level.axes,
-        level.basis,
-        origin.reshape(level.shape),
-        directions,
-        level._kept(origin),
-        jax.lax.map(level._kept, directions.reshape(rank, -1)),
-    )
+    return ReducedLevel.along_directions(level, origin.reshape(level.shape), directions)
 
 
 @jit_once

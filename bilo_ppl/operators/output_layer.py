@@ -178,16 +178,15 @@ class OutputLayer(AbstractSolutionOperator):
         local = with_output_weights(self.operator, jnp.asarray(state))
         known = {n: v for n, v in theta_as(theta, local.dtype).items() if not callable(v)}
         local = eqx.tree_at(lambda o: o.home, local, known)
-        return eqx.tree_at(lambda o: o.level.operator, self._unreduced, local)
+        return eqx.tree_at(lambda o: o.level.operator, self._looking(None), local)
 
     def with_room_for(self, count: int | None) -> "OutputLayer":
         """Of the structure of one that looks along ``count`` directions first; None: at once at all."""
-        level = None if count is None else ReducedLevel.empty(self.level, count)
-        return eqx.tree_at(lambda o: o.reduced, self, level, is_leaf=lambda x: x is None)
+        return self._looking(None if count is None else ReducedLevel.empty(self.level, count))
 
-    @property
-    def _unreduced(self) -> "OutputLayer":
-        return eqx.tree_at(lambda o: o.reduced, self, None, is_leaf=lambda x: x is None)
+    def _looking(self, level: ReducedLevel | None) -> "OutputLayer":
+        """The operator that looks in a reduced level first; None: in none."""
+        return eqx.tree_at(lambda o: o.reduced, self, level, is_leaf=lambda x: x is None)
 
     @property
     def _all_weights(self) -> FineTuned:
@@ -264,16 +263,14 @@ class OutputLayer(AbstractSolutionOperator):
         The report has its mean loss over them. Nothing else is fitted: where the equation is not linear
         in u, or solutions are too many, the operator is as it was.
         """
-        whole = self._unreduced
-        solutions, losses = _solutions(whole, thetas)
+        fitted = self._looking(None)
+        solutions, losses = _solutions(fitted, thetas)
         loss = float(jnp.mean(losses))
-        first = jax.tree.map(lambda leaf: leaf[0], thetas)
         found = jnp.isfinite(losses) & (losses <= self.tolerance)
-        fitted = whole
         if self.linear and found.any():
-            first = theta_as(first, self.operator.dtype)
+            first = theta_as(jax.tree.map(lambda leaf: leaf[0], thetas), self.operator.dtype)
             level = reduced_level(self.level, first, solutions[found], LEFT_OUT * self.tolerance)
-            fitted = eqx.tree_at(lambda o: o.reduced, whole, level, is_leaf=lambda x: x is None)
+            fitted = fitted._looking(level)
         reached = loss <= self.tolerance
         report = FitReport(loss, {"residual": loss}, 0, reached, self.tolerance, 0.0, [(0, loss)])
         return fitted, report
