@@ -1,13 +1,13 @@
 """How many random features there are: as many as usual, and more where they are far too few."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from bilo_ppl._compile import jit_once
-from bilo_ppl._types import Theta
+from bilo_ppl._types import Theta, Weights
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.operators.random_features import FeatureTrial, choose_random_features
@@ -18,7 +18,7 @@ from bilo_ppl.run.sizes import USUAL
 from bilo_ppl.run.tolerance import FAR_TOO_WRONG
 from bilo_ppl.validation.accuracy import Accuracy, PredictionError
 
-__all__ = ["Features", "enough_features"]
+__all__ = ["Features", "accuracy_of", "enough_features"]
 
 
 HELPS = 0.8
@@ -95,11 +95,22 @@ def _measured(
     error: PredictionError,
 ) -> list[Accuracy]:
     operator = OutputLayer(local, plan.file.start, tolerance=plan.tolerance)
-    key, found = jax.random.key(0), []
-    for theta, values in tried:
-        settled = operator.settled(theta, _state(operator, theta), key=key)
-        found.append(error(settled.operator, theta, values))
-    return found
+    return [
+        accuracy_of(error, operator, theta, _state(operator, theta), values)
+        for theta, values in tried
+    ]
+
+
+def accuracy_of(
+    error: PredictionError,
+    operator: OutputLayer,
+    theta: Theta,
+    state: Weights,
+    values: Mapping[str, Any],
+) -> Accuracy:
+    """How right the solution at ``theta`` with the weights ``state`` is."""
+    settled = operator.settled(theta, state, key=jax.random.key(0))
+    return error(settled.operator, theta, values)
 
 
 @jit_once

@@ -10,7 +10,7 @@ from numpyro.distributions import ImproperUniform
 
 from bilo_ppl._blocks import Interrupts
 from bilo_ppl._compile import jit_once
-from bilo_ppl._types import Theta, Weights
+from bilo_ppl._types import Theta
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.pde.theta import theta_as
 from bilo_ppl.ppl.data_sites import innermost
@@ -21,10 +21,10 @@ from bilo_ppl.run.pretraining import save
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.sizes import described
-from bilo_ppl.run.tolerance import noted_at_mode, prediction_error, theta_of, tolerance_of
-from bilo_ppl.validation.accuracy import Accuracy, PredictionError
+from bilo_ppl.run.tolerance import noted_at_mode, theta_of, tolerance_of
+from bilo_ppl.validation.accuracy import PredictionError
 
-__all__ = ["accuracy_of", "featured", "limit_of", "tolerance_at_estimate"]
+__all__ = ["featured", "limit_of", "tolerance_at_estimate"]
 
 OTHERS, VARIED = 4, 0.1
 """Thetas at which features are tried beside the first guess, and how far flat sites are from it there."""
@@ -90,14 +90,6 @@ def featured(
         )
     interrupts.raise_if_any()
     return operator
-
-
-def accuracy_of(
-    plan: Plan, operator: OutputLayer, theta: Theta, state: Weights, values: Mapping[str, Any]
-) -> Accuracy:
-    """How right the solution with the weights ``state`` is."""
-    solved = operator.settled(theta, state, key=jax.random.key(0))
-    return prediction_error(plan)(solved.operator, theta, values)
 
 
 def _others(plan: Plan) -> Tried:

@@ -17,7 +17,8 @@ from bilo_ppl.pde.data import Observations
 from bilo_ppl.run.checkpoint import checkpoint_in, find_run
 from bilo_ppl.run.checks import prepare
 from bilo_ppl.run.ending import conclude, to_the_end
-from bilo_ppl.run.features import accuracy_of, limit_of
+from bilo_ppl.run.feature_count import accuracy_of
+from bilo_ppl.run.features import limit_of
 from bilo_ppl.run.map.figures import draw_estimate_figures
 from bilo_ppl.run.map.scores import (
     compared_points,
@@ -32,6 +33,7 @@ from bilo_ppl.run.operators import make_operator
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Clock, Record, plain, warn
 from bilo_ppl.run.settings import RunFailedError, refusing
+from bilo_ppl.run.tolerance import prediction_error
 
 __all__ = ["estimate_model"]
 
@@ -116,7 +118,9 @@ class _Job:
             try:
                 found = self._found(operator, self.plan.observations)
                 state = found.operator_states[site]
-                accuracy = accuracy_of(self.plan, operator, found.theta(site), state, found.values)
+                accuracy = accuracy_of(
+                    prediction_error(self.plan), operator, found.theta(site), state, found.values
+                )
             except ValueError as error:
                 record.say(f"They do not do: {error}")
                 return False
