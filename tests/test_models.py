@@ -44,14 +44,6 @@ SMALL = {  # reference operators that compile and run fast
 }
 
 
-SLOW = (
-    "burgers",
-    "darcy_estimate",
-    "gene_expression",
-    "heat_initial",
-    "nonlinear_poisson",
-    "poisson",
-)
 BESIDES = {"glioblastoma": {"c1", "c2"}}
 """Unknowns that are no parameters of the equation."""
 

@@ -73,9 +73,12 @@ def _no_work(monkeypatch):
         monkeypatch.setattr(pipeline, "make_operator", begin)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _without_compilation():
-    """Operations one by one: there are thousands of small programs here, and each would run once."""
+    """Operations one by one: there are thousands of small programs here, and each would run once.
+
+    For no longer than a file of this folder: the process goes on with files of others.
+    """
     with jax.disable_jit():
         yield
 
