@@ -288,6 +288,7 @@ def test_sites_of_one_operator_are_adapted_together(fine):
     assert (losses(found.operator, {"D": D}) <= TOLERANCE).all()
 
 
+@pytest.mark.slow
 def test_several_operators_are_adapted_each_to_its_own_thetas(fine):
     other = eqx.tree_at(
         lambda f: f.solver, fine, bilo.LevenbergMarquardt(tolerance=2 * TOLERANCE, max_steps=6)

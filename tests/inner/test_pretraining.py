@@ -128,6 +128,7 @@ class WithCorners(heat_initial.HeatInitial):
         return self.domain.grid(self.nx, self.nt)
 
 
+@pytest.mark.slow
 def test_points_where_no_weight_acts_are_named_if_they_hide_the_tolerance():
     """At two corners the residual is -0.01 f'' = 0.02, whatever the weights are."""
     theta = {"f": lambda x: x[0] * (1 - x[0])}

@@ -253,6 +253,7 @@ def test_a_signal_before_the_first_draws(folder, monkeypatch, by):
 # With a fine-tuned operator.
 
 
+@pytest.mark.slow
 def test_a_small_fine_tuned_run_that_is_contradicted_adapts_again(folder, capsys, monkeypatch):
     """By the default command line: tolerance from the noise, and the exact posterior in the end."""
     pathlib.Path("small.py").write_text(extended('architecture = {"width": 16}\n'))
@@ -404,29 +405,3 @@ def test_the_example_of_the_readme_runs(folder):
     assert main(["run", "my_problem.py", *tiny]) == 0
     posterior = load(folder / "runs" / "my_problem-nuts" / "posterior.nc")["posterior"]
     assert len(posterior.data_vars) >= 1
-
-
-@pytest.mark.slow
-def test_the_python_blocks_of_the_readme_run_as_they_stand(tmp_path):
-    """One after the other, by a Python of its own; the first is the file that the others import."""
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
-    first, *others = (textwrap.dedent(block) for block in blocks)
-    (tmp_path / "my_problem.py").write_text(first)
-    shown = """
-r = idata["posterior"]["r"].values
-print(*(float(number) for number in (r.mean(), r.std(), draws.samples["r"].mean())))
-"""
-    (tmp_path / "blocks.py").write_text("\n".join([*others, shown]))
-    done = subprocess.run(
-        [sys.executable, "blocks.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    mean, sd, by_laplace = map(float, done.stdout.split()[-3:])
-    # The data are of r = 9.
-    assert abs(mean - 9) < 4 * sd
-    assert abs(by_laplace - mean) < sd
