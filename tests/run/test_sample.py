@@ -1,10 +1,7 @@
 import json
-import os
 import pathlib
 import re
 import signal
-import subprocess
-import sys
 import textwrap
 import types
 from functools import partial
