@@ -25,6 +25,9 @@ from bilo_ppl.diagnostics import load
 START = "start"
 """What a process does before its run has a folder: it imports, and checks what it was given."""
 
+IN_VAIN = 3
+"""Runs without a kill, one after the other, that are enough."""
+
 POLLING = 0.02
 """Seconds between two looks at what a run is doing."""
 
@@ -55,8 +58,8 @@ def main() -> int:
         same = _same(whole, out)
         found.append({"kills": kills, "identical": same, "resumed": content.get("resumed")})
         _write(asked, options, found)
-        if not kills:
-            raise SystemExit("a run has ended before any kill: it is too short for this.")
+        if not any(run["kills"] for run in found[-IN_VAIN:]):
+            raise SystemExit("runs have ended before any kill: they are too short for this.")
     kills = [kill for run in found for kill in run["kills"]]
     worst = max(kill["lost_seconds"] for kill in kills)
     same = all(run["identical"] for run in found)

@@ -57,6 +57,11 @@ class Checkpoint:
         number = self._stages[stage] = self._stages.get(stage, 0) + 1
         self._stage, self._loops = f"{stage} ({number})", 0
 
+    @property
+    def stage(self) -> str:
+        """The stage that runs, and how many of its name there have been."""
+        return self._stage
+
     def loop(self, label: str, unit: str, resumable: Resumable) -> "Loop":
         """The next loop of the stage."""
         self._loops += 1

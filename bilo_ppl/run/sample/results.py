@@ -1,6 +1,9 @@
 """What comes out of a run: the ArviZ object, comparisons, figures, and the printed report."""
 
+import functools
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Record, warn
 from bilo_ppl.run.sample.figures import draw_posterior_figures
+from bilo_ppl.run.sample.kept_results import CERTIFICATE, FITS, GRID, SOLVES, kept
 from bilo_ppl.run.sample.settings import SampleSettings
 from bilo_ppl.run.sample.solves import look_closely, over_sites
 from bilo_ppl.run.sample.table import shown_table
@@ -111,11 +115,20 @@ class Results:
         passes = LOOKED_AT * self._passes(settings.chains * settings.samples)
         with self.record.stage("draws again", title, passes):
             model = self.plan.model(self.sampled)
-            found = look(model, self.samples, *self.args, batch_size=batch, **self.kwargs)
-            self.inner, self.fits = (None, found) if stateful else found
+
+            @functools.cache
+            def found() -> Any:
+                return look(model, self.samples, *self.args, batch_size=batch, **self.kwargs)
+
+            self.fits = self._kept("fit", FITS, lambda: found() if stateful else found()[1])
+            self.inner = None if stateful else self._kept("solves", SOLVES, lambda: found()[0])
             self.closely = self.inner
             if self.sampled is not self.operator:
-                self.closely = look_closely(self.model, self.samples, self.args, self.kwargs)
+                self.closely = self._kept(
+                    "solves on all points",
+                    SOLVES,
+                    lambda: look_closely(self.model, self.samples, self.args, self.kwargs),
+                )
                 solves = over_sites(self.closely)
                 self.record["solves_on_all_points"] = str(solves)
                 self.record.say(f"On all {len(self.plan.file.problem.points)} points, {solves}.")
@@ -131,20 +144,22 @@ class Results:
         with self.record.stage("exact", "Exact posterior on a grid, by the numerical operator."):
             numerical = self.plan.numerical or file.reference()
             try:
-                self.exact = grid_posterior(
-                    self.plan.model(numerical), file.reference_grid, *self.args, **self.kwargs
+                model = self.plan.model(numerical)
+                exact: GridPosterior = self._kept(
+                    "exact posterior",
+                    GRID,
+                    lambda: grid_posterior(model, file.reference_grid, *self.args, **self.kwargs),
                 )
                 self.distances = {
-                    name: distances(self.samples[name], self.exact, name)
-                    for name in self.exact.names
+                    name: distances(self.samples[name], exact, name) for name in exact.names
                 }
             except ValueError as error:
                 warn(f"no comparison with the exact posterior: {error}")
                 self.record["exact"] = f"not available: {error}"
                 return
+        self.exact = exact
         self.record["distances"] = {
-            name: {"exact_mean": self.exact.mean(name), "exact_sd": self.exact.sd(name)}
-            | found._asdict()
+            name: {"exact_mean": exact.mean(name), "exact_sd": exact.sd(name)} | found._asdict()
             for name, found in self.distances.items()
         }
 
@@ -162,7 +177,9 @@ class Results:
         with self.record.stage("certify", title, passes):
             for name, better in ways.items():
                 try:
-                    self.certificates[name] = self._certificate(better)
+                    self.certificates[name] = self._kept(
+                        f"certificate ({name})", CERTIFICATE, partial(self._certificate, better)
+                    )
                 except ValueError as error:
                     warn(f"no certificate ({name}): {error}")
                     self.record[f"certificate_{name}"] = f"not available: {error}"
@@ -194,6 +211,11 @@ class Results:
         if tighter is None or not tighter.energy_error_sd > NOISE_LIMIT:
             return 1.0
         return float(np.clip((NOISE_LIMIT / tighter.energy_error_sd / 2) ** 2, *TIGHTENING))
+
+    def _kept(self, what: str, form: Any, make: Callable[[], Any]) -> Any:
+        """A result, or that of a process before: see `kept`."""
+        draws = int(np.prod(np.shape(next(iter(self.samples.values())))[:2]))
+        return kept(self.record.say, what, draws, form, make)
 
     def _certificate(self, better: AbstractSolutionOperator | None) -> Certificate:
         """By corrected solutions of the same operator, or by a better one."""
