@@ -22,6 +22,8 @@ from bilo_ppl.run.compilation import cache_folder, set_up_compilation
 from bilo_ppl.run.deadline import end_at_once, ending_in_time
 from bilo_ppl.run.options import add_options
 from bilo_ppl.run.record import version
+from bilo_ppl.run.report import ReportSettings, report_run
+from bilo_ppl.run.start import ListSettings, NewSettings, list_models, new_model
 
 __all__ = ["main"]
 
@@ -30,6 +32,8 @@ class _Command(NamedTuple):
     settings_class: Any
     start: Callable[[Any], int]
     help: str
+    compiles: bool = True
+    """Whether there is something to compile, and to keep for the next time."""
 
 
 COMMANDS = {
@@ -42,6 +46,21 @@ COMMANDS = {
         MapSettings,
         estimate_model,
         "point estimates for several noise seeds: pretrain, descend, compare, write",
+    ),
+    "report": _Command(
+        ReportSettings,
+        report_run,
+        "one HTML page on a run that is there: verdict, problem, figures, checks (runs write it too)",
+        compiles=False,
+    ),
+    "list": _Command(
+        ListSettings, list_models, "the models with a short name, a line each", compiles=False
+    ),
+    "new": _Command(
+        NewSettings,
+        new_model,
+        "write a model file to change, which runs as it stands",
+        compiles=False,
     ),
 }
 
@@ -58,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         put(sys.stdout, "", end="")
     # An application may choose: numerics and statistics in double precision, networks in their own.
     jax.config.update("jax_enable_x64", True)
-    set_up_compilation(arguments.pop("cache"))
+    set_up_compilation(arguments.pop("cache", False))
     # The matrices are small: threads of LAPACK only wait for each other, at full load.
     threadpool_limits(limits=1, user_api="blas")
     command = COMMANDS[arguments.pop("command")]
@@ -95,6 +114,8 @@ def _parser() -> argparse.ArgumentParser:
         description = f"{command.help[0].upper()}{command.help[1:]}."
         added = commands.add_parser(name, help=command.help, description=description)
         add_options(added, command.settings_class)
+        if not command.compiles:
+            continue
         added.add_argument(
             "--no-cache",
             dest="cache",

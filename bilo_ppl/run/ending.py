@@ -12,6 +12,7 @@ from bilo_ppl.diagnostics.verdict import State, Verdict
 from bilo_ppl.run.deadline import with_last_words
 from bilo_ppl.run.options import arguments_for
 from bilo_ppl.run.record import Record, warn
+from bilo_ppl.run.report import write_report
 from bilo_ppl.run.settings import RunFailedError
 
 __all__ = ["DOUBTFUL", "FAILED", "INTERRUPTED", "conclude", "to_the_end"]
@@ -32,6 +33,7 @@ def conclude(record: Record, verdict: Verdict, interrupted: str | None) -> int:
     record["verdict"] = verdict.as_dict()
     failed = verdict.state is State.FAILED
     record.status(interrupted or (f"failed: {verdict}" if failed else "finished"))
+    write_report(record)
     record.say("", str(verdict))
     if verdict.state is not State.RIGHT:
         warn(str(verdict))

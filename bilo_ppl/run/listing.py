@@ -18,7 +18,7 @@ CHECKPOINT = "checkpoint.bin"
 
 _KNOWN = (
     "run.json", CHECKPOINT, "operator.eqx", "operator-adapted.eqx", "posterior.nc", "summary.csv",
-    "map.json", "map.csv", "estimate-*.eqx", "figures/*.png",
+    "map.json", "map.csv", "report.html", "estimate-*.eqx", "figures/*.png",
 )  # fmt: skip
 """Patterns of everything that any command writes."""
 

@@ -64,6 +64,8 @@ class ModelFile:
     """Further figures: ``figures(solutions, values, data)``, see `bilo_ppl.run.own_figures`."""
     bayesian_model: Any = None
     """The model whose posterior is sampled, if `model` is one for point estimates only."""
+    description: str = ""
+    """The docstring of the file: what the problem is, for a reader."""
 
     def for_sampling(self) -> "ModelFile":
         """The file with the model whose posterior is sampled as its model."""
@@ -144,7 +146,8 @@ def load_model(spec: str | os.PathLike, *, learnt: bool = True) -> ModelFile:
             + "."
         )
     names = [name for name in (*EXPECTED, *OPTIONAL) if hasattr(module, name)]
-    found = ModelFile(path.stem, path, **{name: getattr(module, name) for name in names})
+    defined = {name: getattr(module, name) for name in names}
+    found = ModelFile(path.stem, path, **defined, description=inspect.getdoc(module) or "")
     check_file(found, learnt)
     return found
 

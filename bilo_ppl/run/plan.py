@@ -63,6 +63,18 @@ class Plan(Generic[S]):
         found = {"model": self.file.path, "data": settings.data, "operator": settings.operator_file}
         return {name: path for name, path in found.items() if path is not None}
 
+    def described(self) -> dict[str, Any]:
+        """What is solved for, and from which data, for a reader."""
+        title, _, text = self.file.description.partition("\n")
+        settings = self.settings
+        source = settings.data or f"synthetic, seed {settings.data_seed}"
+        return {
+            "title": title,
+            "text": text.strip("\n"),
+            "unknowns": self.latent,
+            "data": f"{self.observations} ({source})",
+        }
+
     @property
     def finds_tolerance(self) -> bool:
         """Whether the tolerance follows from the noise."""

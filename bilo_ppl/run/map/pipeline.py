@@ -77,6 +77,7 @@ class _Job:
     def run(self, interrupts: Interrupts) -> int:
         """All stages."""
         plan, say = self.plan, self.record.say
+        self.record["problem"] = plan.described()
         say(f"Model {plan.file.path}: unknown {', '.join(plan.file.problem.parameters)}.")
         operator = make_operator(plan, self.record, interrupts).operator
         if not self._suffices(operator):

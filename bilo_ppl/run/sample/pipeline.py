@@ -65,6 +65,7 @@ def _announce(plan: Plan[SampleSettings], record: Record, found: list[str]) -> N
         f"Results go to {plan.folder.path}.",
         *(f"Note: {note}" for note in notes),
     )
+    record["problem"] = plan.described()
     record["notes"] = notes
     record.status("started")
 
