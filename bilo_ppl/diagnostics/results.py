@@ -133,6 +133,33 @@ def add_certificates(idata: Any, certificates: Mapping[str, Any]) -> None:
         idata.add_groups(certificate=dataset)
 
 
+def add_group(
+    idata: Any, name: str, values: Mapping[str, Any], axes: tuple[str, ...] = ("chain", "draw")
+) -> None:
+    """Add a group of arrays, each with these axes in front; one of that name that is there is replaced.
+
+    Further axes are named after the array, as ArviZ does, ``y_dim_0``; where the group ``observed_data``
+    has an array of that name and shape, they are the same.
+    """
+    import xarray
+
+    variables = {}
+    for label, value in values.items():
+        array = np.asarray(value)
+        more = [f"{label}_dim_{i}" for i in range(array.ndim - len(axes))]
+        variables[label] = (*axes, *more), array
+    sizes = {
+        dim: size for dims, array in variables.values() for dim, size in zip(dims, array.shape)
+    }
+    dataset = xarray.Dataset(variables, {dim: np.arange(size) for dim, size in sizes.items()})
+    if not _is_legacy(_arviz()):
+        idata[name] = xarray.DataTree(dataset)
+        return
+    if name in idata:
+        del idata[name]
+    idata.add_groups({name: dataset})
+
+
 class ChainDiagnostics(NamedTuple):
     """Precision and convergence of one scalar quantity; NaN where they are not defined."""
 
