@@ -19,7 +19,9 @@ from models import poisson
 KEY = jax.random.key(3)
 # Not at the ends, where u = 0 whatever D is: such a datum has nothing to say of D.
 DATA = {"x": poisson.problem.domain.interior_grid(9), "sigma": poisson.synthetic_data(0)["sigma"]}
-DATA["y"] = np.sin(np.pi * DATA["x"][:, 0]) + 0.2 * np.random.default_rng(5).normal(size=9)
+DATA["y"] = np.sin(np.pi * DATA["x"][:, 0]) + 0.2 * np.random.default_rng(5).normal(
+    size=len(DATA["x"])
+)
 OBSERVED = DATA["x"], DATA["y"], DATA["sigma"]
 D = np.exp(0.1 * np.random.default_rng(0).normal(size=(2, 300)))
 
