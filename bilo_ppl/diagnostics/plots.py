@@ -6,7 +6,7 @@ and nothing needs a display; `save_figure` writes it. Matplotlib is imported wit
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,14 @@ from matplotlib.figure import Figure
 from bilo_ppl._files import replacing
 from bilo_ppl.diagnostics._draws import scalar_draws
 from bilo_ppl.diagnostics._style import COLOURS, INK, legend_above, new_figure
+from bilo_ppl.diagnostics.pairs import plot_pairs
 from bilo_ppl.diagnostics.solution_band import plot_solution_band
 
 __all__ = [
     "COLOURS",
     "INK",
     "plot_inner_steps",
+    "plot_pairs",
     "plot_posterior",
     "plot_solution_band",
     "plot_trace",
@@ -39,12 +41,17 @@ def _chains(draws: Any, what: str) -> np.ndarray:
 
 
 def plot_posterior(
-    draws: Any, name: str, reference: tuple[Any, Any] | None = None, truth: float | None = None
+    draws: Any,
+    name: str,
+    reference: tuple[Any, Any] | None = None,
+    truth: float | None = None,
+    prior: Callable[[np.ndarray], np.ndarray | None] | None = None,
 ) -> Figure:
-    """Histogram of the draws ``(chains, draws)`` of a scalar as a density, against a reference.
+    """Histogram of the draws ``(chains, draws)`` of a scalar as a density, with their 90 % interval.
 
     ``reference`` is a grid ``(n,)`` and the density on it ``(n,)``, as from
-    ``GridPosterior.marginal``. Raises a ``ValueError`` for other shapes, or draws that are not
+    ``GridPosterior.marginal``. ``prior`` gives the density of the prior at values ``(n,)``, or None where
+    it has none. Raises a ``ValueError`` for other shapes, or draws that are not
     finite.
     """
     draws = _chains(draws, "plot_posterior: draws").ravel()
@@ -55,15 +62,31 @@ def plot_posterior(
     label = f"{draws.size} draws, {_moments(draws.mean(), draws.std())}"
     style = {"color": COLOURS[0], "alpha": 0.35, "edgecolor": "white", "linewidth": 0.5}
     ax.hist(draws, bins=bins, density=True, label=label, **style)
+    low, high = np.quantile(draws, [0.05, 0.95])
+    interval = {"color": COLOURS[0], "linestyle": ":", "linewidth": 1.4}
+    ax.axvline(low, label=f"5 to 95 %: {low:.4g} to {high:.4g}", **interval)
+    ax.axvline(high, **interval)
     if reference is not None:
         _reference_line(ax, reference, draws)
+    if prior is not None:
+        _prior_line(ax, prior)
     if truth is not None:
         ax.axvline(
             truth, color=COLOURS[1], linestyle="--", linewidth=1.6, label=f"truth {truth:.4g}"
         )
     ax.set(xlabel=name, ylabel="posterior density")
-    legend_above(ax, columns=1)
+    legend_above(ax, columns=2)
     return figure
+
+
+def _prior_line(ax: Axes, prior: Callable[[np.ndarray], np.ndarray | None]) -> None:
+    """Over what is shown of the posterior, which it does not change."""
+    limits, top = ax.get_xlim(), ax.get_ylim()[1]
+    x = np.linspace(*limits, 200)
+    density = prior(x)
+    if density is not None:
+        ax.plot(x, density, color=COLOURS[2], linestyle="-.", linewidth=1.4, label="prior")
+        ax.set(xlim=limits, ylim=(0, top))
 
 
 def _moments(mean: float, sd: float) -> str:

@@ -148,9 +148,9 @@ def add_group(
         array = np.asarray(value)
         more = [f"{label}_dim_{i}" for i in range(array.ndim - len(axes))]
         variables[label] = (*axes, *more), array
-    sizes = {
-        dim: size for dims, array in variables.values() for dim, size in zip(dims, array.shape)
-    }
+    sizes: dict[str, int] = {}
+    for dims, array in variables.values():
+        sizes |= zip(dims, array.shape, strict=True)
     dataset = xarray.Dataset(variables, {dim: np.arange(size) for dim, size in sizes.items()})
     if not _is_legacy(_arviz()):
         idata[name] = xarray.DataTree(dataset)

@@ -141,9 +141,13 @@ class Record:
             self.status(self.content["status"])
         return path
 
-    def draw(self, figures: Iterable[tuple[str, Figure]]) -> None:
-        """Write figures one by one, by name, and say where they lie."""
+    def draw(self, figures: Iterable[tuple[str, Figure]], verdict: str = "") -> None:
+        """Write figures one by one, by name, and say where they lie; the verdict stands above each."""
+        title = f"{Path(self.settings.model).stem}: {verdict}"
         for name, figure in figures:
+            if verdict:
+                below = figure.get_suptitle()
+                figure.suptitle(f"{title}\n{below}" if below else title, fontsize="medium")
             # NumPyro's scopes put a slash into the names of sites.
             file = f"figures/{name.replace('/', '_')}.png"
             save_figure(figure, self.path(file))

@@ -93,11 +93,6 @@ class _Job:
                 break
             if number == 0:
                 say("(The first estimate includes compilation.)")
-        with self.record.stage("figures", "Figures."):
-            self.record.draw(
-                draw_estimate_figures(plan, operator, self.estimates[0], self.numerical)
-            )
-        self._report()
         interrupted = bool(interrupts.count)
         verdict = judge_estimates(
             converged=[found.converged for found in self.estimates],
@@ -108,6 +103,12 @@ class _Job:
             alarms=self.other_alarms,
             interrupted=interrupted,
         )
+        with self.record.stage("figures", "Figures."):
+            self.record.draw(
+                draw_estimate_figures(plan, operator, self.estimates[0], self.numerical),
+                verdict.state.value,
+            )
+        self._report()
         return conclude(self.record, verdict, "interrupted in estimate" if interrupted else None)
 
     def _suffices(self, operator: AbstractSolutionOperator) -> bool:

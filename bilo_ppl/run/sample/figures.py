@@ -1,6 +1,7 @@
 """The figures of a run."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,10 +13,12 @@ from bilo_ppl.diagnostics._draws import scalar_draws
 from bilo_ppl.diagnostics.intervals import plot_intervals
 from bilo_ppl.diagnostics.plots import (
     plot_inner_steps,
+    plot_pairs,
     plot_posterior,
     plot_solution_band,
     plot_trace,
 )
+from bilo_ppl.ppl.prior_density import prior_density
 from bilo_ppl.run.own_figures import of_draws
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.sample.maps import draw_maps
@@ -38,7 +41,8 @@ def draw_posterior_figures(
 ) -> Iterator[tuple[str, Figure]]:
     """Draw the figures one by one; gives name and figure."""
     samples = {name: v.values for name, v in idata["posterior"].data_vars.items()}
-    yield from _posteriors(plan, samples, exact)
+    yield from _posteriors(plan, model, samples, exact)
+    yield from _pairs(plan, samples)
     yield from _vectors(plan, samples)
     worst = least_known(summary(idata), MAX_POSTERIORS)
     scalars = scalar_draws(samples)
@@ -55,16 +59,24 @@ def draw_posterior_figures(
         )
 
 
-def _posteriors(plan: Plan, samples, exact) -> Iterator[tuple[str, Figure]]:
+def _posteriors(plan: Plan, model: Callable, samples, exact) -> Iterator[tuple[str, Figure]]:
     few = {name: draws for name, draws in samples.items() if not _is_long(draws)}
     scalars = list(scalar_draws(few).items())[:MAX_POSTERIORS]
-    truth = plan.file.truth if plan.settings.data is None else None
+    truth, data = plan.file.truth if plan.settings.data is None else None, plan.observations
     for name, draws in scalars:
         marginal = exact.marginal(name) if exact is not None and name in exact.names else None
         true = (truth or {}).get(name)
         true = None if true is None or np.ndim(true) else float(true)
         label = "posterior" if len(scalars) == 1 else f"posterior_{name}"
-        yield label, plot_posterior(draws, name, marginal, true)
+        prior = partial(prior_density, model, data.model_args, data.model_kwargs, name)
+        yield label, plot_posterior(draws, name, marginal, true, prior)
+
+
+def _pairs(plan: Plan, samples) -> Iterator[tuple[str, Figure]]:
+    """Where there are several unknowns, but not too many to see anything."""
+    few = {name: draws for name, draws in samples.items() if not _is_long(draws)}
+    if len(scalar_draws(few)) > 1:
+        yield "pair", plot_pairs(few, plan.file.truth if plan.settings.data is None else None)
 
 
 def _is_long(draws: Any) -> bool:

@@ -119,9 +119,9 @@ def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) 
     alarms = list(record.content.get("alarms", ()))
     for text in found:
         record.alarm(f"{text} Part of the posterior may be missing or misplaced.")
-    results.draw_figures()
-    results.report()
     verdict = judged(results, alarms, interrupted=interrupted)
+    results.draw_figures(verdict.state.value)
+    results.report()
     return conclude(record, verdict, "interrupted in sampling" if interrupted else None)
 
 

@@ -243,12 +243,13 @@ class Results:
         local = self.operator.operator
         return float(draws * len(local.points) * count_parameters(merge_lora(local.network)))
 
-    def draw_figures(self) -> None:
-        """Write figures/*.png."""
+    def draw_figures(self, verdict: str) -> None:
+        """Write figures/*.png, with the verdict above."""
         with self.record.stage("figures", "Figures."):
             idata = self.idata()
             self.record.draw(
-                draw_posterior_figures(self.plan, self.model, idata, self.exact, self.tolerance)
+                draw_posterior_figures(self.plan, self.model, idata, self.exact, self.tolerance),
+                verdict,
             )
 
     def report(self) -> None:

@@ -1,0 +1,83 @@
+"""Unknowns against each other, and the prior beside the posterior."""
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from scipy import stats
+
+import bilo_ppl as bilo
+from bilo_ppl.diagnostics.plots import plot_pairs, plot_posterior
+from bilo_ppl.ppl.prior_density import prior_density
+from models import poisson
+
+RANDOM = np.random.default_rng(0)
+
+
+def axes(figure):
+    return [ax for ax in figure.axes if ax.axison]
+
+
+def test_every_two_have_a_panel_with_their_points_and_their_correlation():
+    a = RANDOM.normal(size=(2, 500))
+    draws = {
+        "a": a,
+        "b": 3 * a + 0.1 * RANDOM.normal(size=a.shape),
+        "c": RANDOM.normal(size=a.shape),
+    }
+    figure = plot_pairs(draws, {"a": 0.5, "b": 1.5})
+    assert len(axes(figure)) == 6
+    panels = {(ax.get_xlabel(), ax.get_ylabel()): ax for ax in axes(figure)}
+    below = panels["a", "c"]
+    (points,) = below.collections
+    np.testing.assert_array_equal(
+        points.get_offsets(), np.column_stack([a.ravel(), draws["c"].ravel()])
+    )
+    shown = [float(text.get_text()) for ax in axes(figure) for text in ax.texts]
+    assert max(shown) == pytest.approx(np.corrcoef(a.ravel(), draws["b"].ravel())[0, 1], abs=0.01)
+    assert len(shown) == 3
+    # The truth of a in its column, that of b in its row and column; none of c.
+    assert sum(len(ax.lines) for ax in axes(figure)) == 3 + 1 + 2
+
+
+def test_many_are_cut_and_one_is_refused():
+    draws = {"a": RANDOM.normal(size=(1, 50, 9))}
+    figure = plot_pairs(draws)
+    assert len(axes(figure)) == 21
+    assert figure.get_suptitle() == "the first 6 of 9 unknowns"
+    with pytest.raises(ValueError, match="two or more scalars"):
+        plot_pairs({"a": draws["a"][..., 0]})
+
+
+def hierarchy(operator, x, y=None, sigma=0.1):
+    tau = numpyro.sample("tau", dist.HalfNormal(2.0))
+    D = numpyro.sample("D", dist.LogNormal(0.0, tau))
+    numpyro.sample("v", dist.Normal(0.0, 1.0).expand([3]))
+    u = bilo.solution("u", operator, {"D": D})
+    numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
+
+
+def test_the_density_of_a_prior_is_that_of_its_distribution():
+    data = poisson.synthetic_data(0)
+    args = (poisson.reference(), data["x"], data["y"], data["sigma"])
+    x = np.linspace(-1.0, 4.0, 30)
+    found = prior_density(hierarchy, args, {}, "tau", x)
+    np.testing.assert_allclose(found, stats.halfnorm(scale=2.0).pdf(x), rtol=1e-6)
+    # That of D depends on tau, v is a vector, and w is not there.
+    for name in ("D", "v", "w"):
+        assert prior_density(hierarchy, args, {}, name, x) is None
+
+
+def test_prior_and_interval_stand_beside_the_draws():
+    draws = RANDOM.normal(size=(2, 400))
+    (ax,) = plot_posterior(draws, "a", prior=lambda x: stats.norm.pdf(x, 0, 3)).axes
+    labels = {line.get_label(): line for line in ax.lines}
+    x, density = labels["prior"].get_data()
+    np.testing.assert_allclose(density, stats.norm.pdf(x, 0, 3))
+    low, high = np.quantile(draws, [0.05, 0.95])
+    assert f"5 to 95 %: {low:.4g} to {high:.4g}" in labels
+    drawn = sorted(line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":")
+    assert drawn == [low, high]
+    (ax,) = plot_posterior(draws, "a", prior=lambda x: None).axes
+    assert "prior" not in {line.get_label() for line in ax.lines}
