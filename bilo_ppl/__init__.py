@@ -23,7 +23,15 @@ from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivativ
 from bilo_ppl.inner.sharding import device_mesh
 from bilo_ppl.inner.solvers import AbstractInnerSolver, LevenbergMarquardt, OptaxSolver
 from bilo_ppl.inner.stop_reason import StopReason
-from bilo_ppl.mcmc import BiLOHMC, BiLONUTS, Draws, init_near, sample_in_blocks
+from bilo_ppl.mcmc import (
+    BiLOHMC,
+    BiLONUTS,
+    Draws,
+    TwoStage,
+    init_near,
+    sample_in_blocks,
+    stage_acceptance,
+)
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.operator_file import load_operator, save_operator
 from bilo_ppl.network.trainable import Frozen
@@ -96,6 +104,7 @@ __all__ = [
     "SolveInfo",
     "StatefulPotential",
     "StopReason",
+    "TwoStage",
     "adapt",
     "bubble",
     "certify",
@@ -138,6 +147,7 @@ __all__ = [
     "solutions",
     "space_time",
     "squared_penalty",
+    "stage_acceptance",
     "summary",
     "time_interval",
     "to_arviz",
