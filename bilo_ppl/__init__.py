@@ -45,6 +45,7 @@ from bilo_ppl.numerics import (
     runge_kutta,
 )
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
+from bilo_ppl.operators.black_box import BlackBox
 from bilo_ppl.operators.closed_form import ClosedForm
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
@@ -76,6 +77,7 @@ __all__ = [
     "Adapted",
     "BiLOHMC",
     "BiLONUTS",
+    "BlackBox",
     "Box",
     "Certificate",
     "ClosedForm",

@@ -196,7 +196,9 @@ def walks_at(i: Any, share: float) -> Any:
 
 def _nothing_done(state: TwoStageState) -> _Proposal:
     zero = jnp.zeros_like
-    return _Proposal(state.inner, zero(state.num_steps), zero(state.accept_prob), zero(state.walked))
+    return _Proposal(
+        state.inner, zero(state.num_steps), zero(state.accept_prob), zero(state.walked)
+    )
 
 
 def _same(one: Any, other: Any, single: bool) -> Any:

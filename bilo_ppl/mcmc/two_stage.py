@@ -182,7 +182,9 @@ class TwoStage(MCMCKernel):
     def _check_sites(self, args: tuple, kwargs: Mapping[str, Any]) -> None:
         sites = list(look_at(self.model, args, kwargs).solutions)
         given = self.operators
-        unknown = [name for name in given if name not in sites] if isinstance(given, Mapping) else []
+        unknown = (
+            [name for name in given if name not in sites] if isinstance(given, Mapping) else []
+        )
         if not sites or unknown:
             raise ValueError(
                 f"TwoStage: operators are given for the sites {unknown or 'of all solutions'}; the "
