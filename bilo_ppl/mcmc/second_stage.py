@@ -84,6 +84,8 @@ class Stages:
 
     def begin(self, inner: Any, rng_key: Any) -> TwoStageState:
         """The first state, at that of the chain on V."""
+        cheap = inner.potential_energy
+        inner = inner._replace(potential_energy=jnp.where(jnp.isfinite(cheap), cheap, jnp.inf))
         energy = self._energy(inner.z, is_prng_key(rng_key))
         counts = jnp.zeros(energy.shape, jnp.result_type(int))
         zeros, no = jnp.zeros(energy.shape), jnp.zeros(energy.shape, bool)

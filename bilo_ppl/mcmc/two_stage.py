@@ -47,7 +47,7 @@ class TwoStage(MCMCKernel):
 
     def __init__(
         self,
-        kernel: HMC,
+        kernel: Any,
         operators: Mapping[str, AbstractSolutionOperator] | AbstractSolutionOperator,
         *,
         transitions: int = 4,

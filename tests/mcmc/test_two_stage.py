@@ -201,7 +201,7 @@ def test_warm_up_asks_the_second_operator_once_and_adapts_as_hmc_does():
     assert np.isfinite(state.potential_energy)
 
 
-@pytest.mark.parametrize("method", ["vectorized", "parallel"])
+@pytest.mark.parametrize("method", ["vectorized", pytest.param("parallel", marks=pytest.mark.slow)])
 def test_chains_side_by_side_draw_the_same(sequential, method):
     draws = sample(two_stage(), chain_method=method, num_samples=200)
     for name, values in draws.samples.items():
@@ -212,7 +212,9 @@ def test_chains_side_by_side_draw_the_same(sequential, method):
         )
 
 
-@pytest.mark.parametrize("method", ["sequential", "vectorized"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("sequential", marks=pytest.mark.slow), "vectorized"]
+)
 def test_it_is_a_kernel_for_numpyro(method):
     mcmc = MCMC(
         two_stage(),
@@ -263,5 +265,3 @@ def test_what_will_not_do_is_refused():
     nowhere = linear(1.0, 0.0, lambda theta: theta["D"] > 1e9)
     with pytest.raises(ValueError, match="second energy is not finite where chain 0 starts"):
         sample(two_stage(nowhere), num_warmup=0)
-    with pytest.raises(RuntimeError, match="init before sample"):
-        two_stage().sample(None)

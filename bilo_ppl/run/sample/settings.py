@@ -50,8 +50,8 @@ class SampleSettings(CommonSettings):
     exact: bool = option(
         False,
         group=SAMPLING,
-        help="draw from the posterior of the model file's numerical solver: hmc with the network proposes, "
-        "and one numerical solve a draw, without a derivative, accepts or not (--sampler hmc)",
+        help="draw from the posterior of the model file's numerical solver: hmc with the network "
+        "proposes, and one numerical solve a draw, without a derivative, accepts (--sampler hmc)",
     )
     accept_unconverged: bool = option(
         False,
@@ -69,8 +69,8 @@ class SampleSettings(CommonSettings):
     reweight: bool = option(
         False,
         group=STAGES,
-        help="solve at all draws with the model file's numerical solver, and give them weights that correct "
-        "means, sds and quantiles, where few draws do not have most of the weight",
+        help="solve at all draws with the model file's numerical solver, and give them weights that "
+        "correct means, sds and quantiles, where not too few of them have most of the weight",
     )
     out: str | os.PathLike | None = changed(CommonSettings, "out", unset="runs/MODEL-SAMPLER")
 
