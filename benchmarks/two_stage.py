@@ -145,8 +145,9 @@ def measured(case: Case) -> dict[str, Any]:
     sampler.run(SAMPLES, keep=True, progress=False, label="sampling")
     seconds = time.process_time() - begun
     draws = sampler.collected()
+    reference = file.reference()
     exact = bilo.grid_posterior(
-        lambda *args: file.model(file.reference(), *args), file.reference_grid, *args
+        lambda *args: file.model(reference, *args), file.reference_grid, *args
     )
     ess = min(chain_diagnostics(values).ess_bulk for values in draws.samples.values())
     record = {
