@@ -23,7 +23,15 @@ from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivativ
 from bilo_ppl.inner.sharding import device_mesh
 from bilo_ppl.inner.solvers import AbstractInnerSolver, LevenbergMarquardt, OptaxSolver
 from bilo_ppl.inner.stop_reason import StopReason
-from bilo_ppl.mcmc import BiLOHMC, BiLONUTS, Draws, init_near, sample_in_blocks
+from bilo_ppl.mcmc import (
+    BiLOHMC,
+    BiLONUTS,
+    Draws,
+    TwoStage,
+    init_near,
+    sample_in_blocks,
+    stage_acceptance,
+)
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.operator_file import load_operator, save_operator
 from bilo_ppl.network.trainable import Frozen
@@ -37,6 +45,7 @@ from bilo_ppl.numerics import (
     runge_kutta,
 )
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
+from bilo_ppl.operators.black_box import BlackBox
 from bilo_ppl.operators.closed_form import ClosedForm
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
@@ -68,6 +77,7 @@ __all__ = [
     "Adapted",
     "BiLOHMC",
     "BiLONUTS",
+    "BlackBox",
     "Box",
     "Certificate",
     "ClosedForm",
@@ -96,6 +106,7 @@ __all__ = [
     "SolveInfo",
     "StatefulPotential",
     "StopReason",
+    "TwoStage",
     "adapt",
     "bubble",
     "certify",
@@ -138,6 +149,7 @@ __all__ = [
     "solutions",
     "space_time",
     "squared_penalty",
+    "stage_acceptance",
     "summary",
     "time_interval",
     "to_arviz",

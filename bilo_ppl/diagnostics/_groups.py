@@ -11,7 +11,17 @@ from bilo_ppl.operators.base import SolveInfo
 from bilo_ppl.ppl.data_sites import data_mask
 from bilo_ppl.ppl.look import look_at
 
-__all__ = ["certificates", "inner_stats", "log_likelihoods", "observations", "sample_stats"]
+__all__ = [
+    "certificates",
+    "inner_stats",
+    "log_likelihoods",
+    "observations",
+    "sample_stats",
+    "weights",
+]
+
+PROBABILITIES = (0.05, 0.5, 0.95)
+"""Of the quantiles of a `Certificate`."""
 
 _ARVIZ_NAMES = {
     "potential_energy": "lp",
@@ -59,9 +69,31 @@ def certificates(found: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any]
             dims, kind = ("solution", "parameter"), name[:-1]
             variables[kind] = dims, pairs[..., 0]
             variables["corrected_" + kind] = dims, pairs[..., 1]
+        elif name == "quantiles":
+            _add_quantiles(variables, coords, column)
         else:
             variables[name] = "solution", column
     return variables, coords
+
+
+def _add_quantiles(variables: dict[str, Any], coords: dict[str, Any], column: list) -> None:
+    """Those as sampled, and the corrected ones."""
+    if not all(column):
+        return
+    pairs = np.array([[entry[label] for label in coords["parameter"]] for entry in column])
+    coords["probability"] = list(PROBABILITIES)
+    for which, name in enumerate(("quantile", "corrected_quantile")):
+        variables[name] = ("solution", "parameter", "probability"), pairs[:, :, which]
+
+
+def weights(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights of certificates of all draws, as a variable; those without are NaN."""
+    known = [one.weights for one in found.values() if one.weights is not None]
+    if not known:
+        return {}
+    none = np.full(known[0].shape, np.nan)
+    column = [none if one.weights is None else one.weights for one in found.values()]
+    return {"weight": (("solution", "chain", "draw"), np.array(column))}
 
 
 def observations(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, np.ndarray]:

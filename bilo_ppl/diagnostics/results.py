@@ -113,7 +113,9 @@ def add_certificates(idata: Any, certificates: Mapping[str, Any]) -> None:
 
     ``idata["certificate"]["kl_divergence"].sel(solution="numerical")`` is then a number; ``mean``
     and ``sd`` of every parameter as sampled, ``corrected_mean`` and ``corrected_sd`` have the axes
-    ``(solution, parameter)``. A group of that name that is there already is replaced.
+    ``(solution, parameter)``, ``quantile`` and ``corrected_quantile`` an axis of probabilities more.
+    Where all draws were recomputed, ``weight`` ``(solution, chain, draw)`` are their smoothed weights. A
+    group of that name that is there already is replaced.
     """
     import xarray
 
@@ -121,7 +123,7 @@ def add_certificates(idata: Any, certificates: Mapping[str, Any]) -> None:
         return
     plain = {name: certificate.as_dict() for name, certificate in certificates.items()}
     variables, coords = _groups.certificates(plain)
-    dataset = xarray.Dataset(variables, coords)
+    dataset = xarray.Dataset({**variables, **_groups.weights(certificates)}, coords)
     if not _is_legacy(_arviz()):
         idata["certificate"] = xarray.DataTree(dataset)
         return

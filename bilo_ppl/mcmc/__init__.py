@@ -1,11 +1,13 @@
 """The papers' stateful samplers as NumPyro kernels, chains in blocks, and the draws that come out."""
 
+from bilo_ppl.mcmc.acceptance import StageAcceptance, predicted_acceptance, stage_acceptance
 from bilo_ppl.mcmc.blocks import BlockSampler
 from bilo_ppl.mcmc.chain import BiLOState
 from bilo_ppl.mcmc.draws import Draws
 from bilo_ppl.mcmc.initial_position import init_near
 from bilo_ppl.mcmc.kernels import BiLOHMC, BiLONUTS
 from bilo_ppl.mcmc.sampling import sample_in_blocks
+from bilo_ppl.mcmc.two_stage import TwoStage
 
 __all__ = [
     "BiLOHMC",
@@ -13,6 +15,10 @@ __all__ = [
     "BiLOState",
     "BlockSampler",
     "Draws",
+    "StageAcceptance",
+    "TwoStage",
     "init_near",
+    "predicted_acceptance",
     "sample_in_blocks",
+    "stage_acceptance",
 ]

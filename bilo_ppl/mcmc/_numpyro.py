@@ -29,6 +29,7 @@ __all__ = [
     "fresh_kernel",
     "init_to_uniform",
     "initialize_model",
+    "is_forward_mode",
     "is_prng_key",
     "kinetic_gradient",
     "momentum_generator",
@@ -53,6 +54,17 @@ _SOME_FIELDS = {
         "diverging",
         "sum_accept_probs",
         "num_proposals",
+    ),
+    ("infer.hmc", "HMCState"): (
+        "i",
+        "z",
+        "z_grad",
+        "potential_energy",
+        "num_steps",
+        "accept_prob",
+        "mean_accept_prob",
+        "diverging",
+        "adapt_state",
     ),
     ("infer.hmc_util", "HMCAdaptState"): ("step_size", "inverse_mass_matrix", "mass_matrix_sqrt"),
 }
@@ -175,6 +187,11 @@ def arguments_of(mcmc: Any) -> tuple[tuple, dict[str, Any]]:
 def searches_for_step_size(kernel: Any) -> bool:
     """Whether a `numpyro.infer.HMC` or ``NUTS`` looks for a step size where it starts."""
     return kernel._find_heuristic_step_size
+
+
+def is_forward_mode(kernel: Any) -> bool:
+    """Whether a `numpyro.infer.HMC` differentiates its potential by forward mode."""
+    return kernel._forward_mode_differentiation
 
 
 def fresh_kernel(kernel: Any) -> Any:

@@ -19,6 +19,8 @@ from bilo_ppl.mcmc._numpyro import fresh_kernel
 from bilo_ppl.mcmc.chain_kernel import ChainKernel
 from bilo_ppl.mcmc.draws import Draws
 from bilo_ppl.mcmc.first_states import make_first_states
+from bilo_ppl.mcmc.second_stage import STATISTICS
+from bilo_ppl.mcmc.two_stage import TwoStage
 
 __all__ = ["CHAIN_METHODS", "BlockSampler"]
 
@@ -47,10 +49,10 @@ class BlockSampler:
         warmup: int,
         block: int,
     ):
-        if not isinstance(kernel, (HMC, ChainKernel)) or kernel.model is None:
+        if not isinstance(kernel, (HMC, ChainKernel, TwoStage)) or kernel.model is None:
             raise ValueError(
-                f"{type(kernel).__name__}: in blocks run HMC and NUTS of NumPyro, BiLOHMC and BiLONUTS, "
-                "each with a model; for other kernels use numpyro.infer.MCMC."
+                f"{type(kernel).__name__}: in blocks run HMC and NUTS of NumPyro, BiLOHMC, BiLONUTS and "
+                "TwoStage, each with a model; for other kernels use numpyro.infer.MCMC."
             )
         if chain_method not in CHAIN_METHODS:
             raise ValueError(
@@ -63,7 +65,7 @@ class BlockSampler:
         ):
             if value < least:
                 raise ValueError(f"BlockSampler: {name}={value}; the least is {least}.")
-        self.kernel = kernel if isinstance(kernel, ChainKernel) else fresh_kernel(kernel)
+        self.kernel = _fresh(kernel)
         self.args, self.kwargs = args, dict(kwargs or {})
         self.chains, self.warmup, self.block = chains, warmup, block
         # A single chain is no batch: NumPyro's kernels take it as it is.
@@ -123,7 +125,7 @@ class BlockSampler:
         return jax.tree.map(_strong, state), kept
 
     def _kept(self, state: Any) -> dict[str, Any]:
-        names = [n for n in (*_FIELDS, *_INNER_FIELDS) if n in state._fields]
+        names = [n for n in (*_FIELDS, *_INNER_FIELDS, *STATISTICS) if n in state._fields]
         fields = {name: getattr(state, name) for name in names}
         return {"z": state.z, "adapt_state.step_size": state.adapt_state.step_size, **fields}
 
@@ -203,6 +205,13 @@ class BlockSampler:
         return Draws(self.kernel.model, self.args, self.kwargs, samples, statistics)
 
 
+def _fresh(kernel: Any) -> Any:
+    """The kernel, not initialised, so that it has nothing of another run."""
+    if isinstance(kernel, ChainKernel):
+        return kernel
+    return kernel.fresh() if isinstance(kernel, TwoStage) else fresh_kernel(kernel)
+
+
 def _mesh(chains: int) -> jax.sharding.Mesh:
     """The local devices over which chains are spread evenly."""
     devices = jax.local_devices()
@@ -232,7 +241,7 @@ class _Tally:
 
     def __init__(self):
         self.transitions = self.leapfrogs = self.inner_steps = self.divergences = 0
-        self.acceptance = 0.0
+        self.acceptance = self.second = 0.0
 
     def add(self, kept: Mapping[str, np.ndarray]) -> str:
         """Count a block; the text for the progress bar."""
@@ -245,6 +254,9 @@ class _Tally:
             f"{self.leapfrogs / self.transitions:.1f} leapfrog steps",
             f"step size {kept['adapt_state.step_size'][:, -1].mean():.2g}",
         ]
+        if "second_accept_prob" in kept:
+            self.second += float(kept["second_accept_prob"].sum())
+            parts.append(f"second stage {self.second / self.transitions:.2f}")
         if "inner_steps" in kept:
             self.inner_steps += int(kept["inner_steps"].sum())
             parts.append(f"{self.inner_steps / max(self.leapfrogs, 1):.1f} inner steps each")

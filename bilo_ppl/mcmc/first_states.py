@@ -12,6 +12,7 @@ from bilo_ppl._compile import jit_once
 from bilo_ppl.mcmc._numpyro import searches_for_step_size
 from bilo_ppl.mcmc.chain_kernel import ChainKernel
 from bilo_ppl.mcmc.initial_position import finite_chains, priors_only
+from bilo_ppl.mcmc.two_stage import TwoStage, split_keys
 
 __all__ = ["make_first_states"]
 
@@ -25,7 +26,7 @@ def make_first_states(
     vectorized: bool,
     positions: Any = None,
 ) -> Any:
-    """States of a NumPyro kernel for a batch of keys, a leading chain axis on every array.
+    """States of a kernel for a batch of keys, a leading chain axis on every array.
 
     The chains start at unconstrained ``positions`` by site, if they are given, else where the kernel's
     ``init_strategy`` says.
@@ -42,6 +43,12 @@ def make_first_states(
         "model_args": args,
         "model_kwargs": dict(kwargs),
     }
+    if isinstance(kernel, TwoStage):
+        own, of_first = split_keys(keys)
+        first = make_first_states(
+            kernel.kernel, args, kwargs, of_first, num_warmup, vectorized, positions
+        )
+        return kernel.begin(first, own, num_warmup, args, kwargs)
     if isinstance(kernel, ChainKernel):
         return kernel.init(keys, num_warmup, **options)
     if searches_for_step_size(kernel):

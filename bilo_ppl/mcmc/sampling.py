@@ -36,9 +36,9 @@ def sample_in_blocks(
 ) -> Draws:
     """Run a kernel as `numpyro.infer.MCMC` would, but so that no draws are lost, however it ends.
 
-    ``kernel`` is a `numpyro.infer.HMC` or ``NUTS``, a `BiLOHMC` or a `BiLONUTS`, made with a model whose
-    arguments are ``model_args`` and ``model_kwargs``. ``chain_method`` is "sequential", "vectorized",
-    or "parallel": chains spread over JAX's devices, several on each if need be.
+    ``kernel`` is a `numpyro.infer.HMC` or ``NUTS``, a `BiLOHMC`, a `BiLONUTS` or a `TwoStage`, made with
+    a model whose arguments are ``model_args`` and ``model_kwargs``. ``chain_method`` is "sequential",
+    "vectorized", or "parallel": chains spread over JAX's devices, several on each if need be.
 
     ``save`` is the path of a checkpoint, to which warm-up and draws are written while they are made: at
     most a minute apart, or a block of transitions, if that is longer. With ``resume`` the chains go on

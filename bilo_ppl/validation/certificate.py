@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Certificate"]
+from bilo_ppl.mcmc.acceptance import predicted_acceptance
+
+__all__ = ["PROBABILITIES", "Certificate"]
 
 KL_LIMIT, EFFECTIVE_LIMIT, SHAPE_LIMIT = 0.01, 0.95, 0.7
 """Beyond these the correction is not small; 0.7 is the limit of PSIS."""
@@ -19,6 +21,9 @@ MANY, SHOWN = 12, 6
 UNSOLVED_LIMIT, LEFT_OUT_LIMIT = 0.5, 0.1
 """Fractions of draws from which on agreement shows nothing: those whose better solution fell short of
 its tolerance, and those that have none."""
+
+PROBABILITIES = (0.05, 0.5, 0.95)
+"""Of the quantiles."""
 
 LEAST_DRAWS = 20
 """With fewer, weights that are even show nothing."""
@@ -51,6 +56,13 @@ class Certificate:
     """Mean of every parameter: as sampled, and corrected by the Pareto-smoothed weights."""
     sds: dict[str, tuple[float, float]]
     """Standard deviation likewise."""
+    quantiles: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = dataclasses.field(
+        default_factory=dict
+    )
+    """Quantiles at `PROBABILITIES` likewise."""
+    weights: Any = None
+    """Pareto-smoothed weights of all draws, ``(chains, draws)``, that sum to 1; None where only a part of
+    them was recomputed."""
 
     @property
     def largest_shift(self) -> float:
@@ -71,6 +83,29 @@ class Certificate:
     def _heavy(self) -> bool:
         """Whether a few weights dominate; NaN is a set of weights without a tail."""
         return self.pareto_k >= SHAPE_LIMIT and self.energy_error_sd >= ERROR_LIMIT
+
+    @property
+    def can_reweight(self) -> bool:
+        """Whether weighted draws may stand for the better solution's posterior: k-hat below 0.7."""
+        return self.conclusive and not self._heavy
+
+    @property
+    def two_stage_acceptance(self) -> float:
+        """Acceptance that the second stage of `TwoStage` would have, about, with the better solution."""
+        return predicted_acceptance(self.energy_error_sd)
+
+    @property
+    def advice(self) -> str:
+        """Of draws that the better solution would move: what would make them right, in a sentence."""
+        if not self.distorted or not self.conclusive:
+            return ""
+        stages = f"two stages would accept about {self.two_stage_acceptance:.0%} of their proposals"
+        if not self.can_reweight:
+            return f"Reweighting cannot correct these draws (k-hat {self.pareto_k:.2f}); {stages}."
+        return (
+            f"Reweighting all draws would correct them, at {self.effective_fraction:.0%} of their "
+            f"number; {stages}."
+        )
 
     @property
     def conclusive(self) -> bool:
@@ -127,7 +162,9 @@ class Certificate:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {**dataclasses.asdict(self), "verdict": self.verdict, "good": self.trustworthy}
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["weights"]
+        return {**fields, "verdict": self.verdict, "good": self.trustworthy}
 
     def __str__(self) -> str:
         lines = [
@@ -143,6 +180,9 @@ class Certificate:
                 f"  {name}: {sampled:.5g} +- {sd:.3g} as sampled, {corrected:.5g} +- "
                 f"{corrected_sd:.3g} corrected"
             )
+            if self.weights is not None:
+                low, middle, high = self.quantiles[name][1]
+                lines[-1] += f" (median {middle:.5g}, 90 % in {low:.5g} to {high:.5g})"
         if len(self._shown) < len(self.means):
             lines.append(
                 f"  (the {SHOWN} of {len(self.means)} parameters that would move farthest)"

@@ -6,6 +6,7 @@ the energies give importance weights, and their statistics say what the better s
 changed.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,9 +17,9 @@ from jaxtyping import Float
 
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.look import ModelLook, look_at
-from bilo_ppl.validation.certificate import Certificate
+from bilo_ppl.validation.certificate import PROBABILITIES, Certificate
 from bilo_ppl.validation.energies import Energies, corrected_operators, energies_at
-from bilo_ppl.validation.importance import importance_weights
+from bilo_ppl.validation.importance import importance_weights, weighted_quantiles
 
 __all__ = ["Certificate", "certify"]
 
@@ -33,6 +34,7 @@ def certify(
     reference: AbstractSolutionOperator | Mapping[str, AbstractSolutionOperator] | None = None,
     energies: Any = None,
     subset: int = 200,
+    draws: str = "some",
     factor: float = 100.0,
     max_steps: int = 60,
     seed: int = 0,
@@ -49,6 +51,10 @@ def certify(
     are solved by Levenberg-Marquardt of at most ``max_steps`` steps. With ``reference`` (one operator for
     all solution sites, or one a site) that operator is taken as exact.
 
+    With ``draws="all"`` none is left out, whatever ``subset`` is: the certificate then has the
+    Pareto-smoothed ``weights`` of all draws, whose means, standard deviations and quantiles are those
+    of the better solution as long as ``pareto_k`` is below 0.7 (`Certificate.can_reweight`).
+
     ``energies``, ``(chains, draws)``, are the potential energies that the sampler had at the draws:
     NumPyro's field ``potential_energy``. A chain that carries the weights along needs them, since
     its energies depend on its path; without them the model as given is solved again at the draws.
@@ -61,24 +67,36 @@ def certify(
         raise ValueError("certify: there are no draws; give samples by site, (chains, draws, ...).")
     if subset < 1:
         raise ValueError(f"certify: subset is {subset}; at least one draw must be recomputed.")
+    if draws not in ("some", "all"):
+        raise ValueError(
+            f"certify: draws is {draws!r}; it must be 'some' (``subset`` of them) or 'all'."
+        )
     total = len(next(iter(flat.values())))
-    picked = np.random.default_rng(seed).permutation(total)[: min(subset, total)]
+    picked = (
+        np.arange(total)
+        if draws == "all"
+        else np.random.default_rng(seed).permutation(total)[: min(subset, total)]
+    )
     look = _look(model, _central(flat), model_args, model_kwargs)
     latent, operators = list(look.latent), look.operators
-    draws = {name: jnp.asarray(flat[name][picked]) for name in latent}
+    chosen = {name: jnp.asarray(flat[name][picked]) for name in latent}
     energies_by = partial(energies_at, model, model_args, model_kwargs)
     if energies is None:
-        sampled = energies_by(draws, {}, accept=False).energy
+        sampled = energies_by(chosen, {}, accept=False).energy
     else:
         sampled = _picked_energies(energies, samples, picked)
     if reference is None:
         tight = {n: _tightened(n, op, factor, max_steps) for n, op in operators.items()}
-        better = _better(partial(energies_by, accept=True), draws, look, tight, factor)
+        better = _better(partial(energies_by, accept=True), chosen, look, tight, factor)
         against = f"solving to a loss of {np.median(better.loss):.0e}"
     else:
         given = reference if isinstance(reference, Mapping) else dict.fromkeys(operators, reference)
-        against, better = "the numerical operator", energies_by(draws, dict(given), accept=False)
-    return _certificate(flat, picked, sampled, better, against)
+        against, better = "the numerical operator", energies_by(chosen, dict(given), accept=False)
+    found = _certificate(flat, picked, sampled, better, against)
+    if draws == "some":
+        return dataclasses.replace(found, weights=None)
+    shape = np.shape(next(iter(samples.values())))[:2]
+    return dataclasses.replace(found, weights=found.weights.reshape(shape))
 
 
 def _better(
@@ -165,12 +183,17 @@ def _certificate(
             "samples drawn from this model and data?"
         )
     found = importance_weights(log_ratio)
-    means, sds = {}, {}
+    means, sds, quantiles = {}, {}, {}
     for label, values in _scalars(flat):
         chosen = values[picked]
         mean = float(found.weights @ chosen)
         means[label] = (float(chosen.mean()), mean)
         sds[label] = (float(chosen.std()), float(np.sqrt(found.weights @ (chosen - mean) ** 2)))
+        even = np.full(len(chosen), 1 / len(chosen))
+        quantiles[label] = (
+            weighted_quantiles(chosen, even, PROBABILITIES),
+            weighted_quantiles(chosen, found.weights, PROBABILITIES),
+        )
     return Certificate(
         against=against,
         draws=len(picked),
@@ -183,6 +206,8 @@ def _certificate(
         pareto_k=found.pareto_k,
         means=means,
         sds=sds,
+        quantiles=quantiles,
+        weights=found.weights,
     )
 
 

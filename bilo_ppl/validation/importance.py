@@ -3,12 +3,13 @@
 Pareto-smoothed importance sampling (PSIS): Vehtari, Simpson, Gelman, Yao, Gabry, JMLR 25 (2024).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["ImportanceWeights", "importance_weights", "pareto_k"]
+__all__ = ["ImportanceWeights", "importance_weights", "pareto_k", "weighted_quantiles"]
 
 LEAST_WEIGHTS = 25
 """Below this number of weights the tail has fewer than five, too few to fit."""
@@ -50,6 +51,19 @@ def importance_weights(log_ratio: Float[np.ndarray, " n"]) -> ImportanceWeights:
     kl = np.log(raw.mean()) + smoothed.max() - smoothed.mean()
     effective = 1 / (finite.sum() * np.sum(weights**2))
     return ImportanceWeights(weights, k, float(effective), float(max(kl, 0.0)))
+
+
+def weighted_quantiles(
+    values: Float[np.ndarray, " n"],
+    weights: Float[np.ndarray, " n"],
+    probabilities: Sequence[float],
+) -> tuple[float, ...]:
+    """Quantiles of weighted draws: linear between the middles of the steps of their distribution."""
+    order = np.argsort(values)
+    weights = weights[order]
+    middle = np.cumsum(weights) - weights / 2
+    found = np.interp(probabilities, middle / weights.sum(), np.asarray(values, float)[order])
+    return tuple(float(value) for value in found)
 
 
 def pareto_k(log_weights: Float[np.ndarray, " n"]) -> float:

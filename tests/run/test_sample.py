@@ -69,6 +69,13 @@ def content(folder):
         (["poisson", "--operator-file", "none.eqx"], "none.eqx"),
         (["poisson", "--operator-file", "closed.py"], "closed.py is not an operator file"),
         (["poisson", "--out", "closed.py"], "closed.py is a file; choose another folder"),
+        (["poisson", "--exact"], "--exact needs .* reversible .*, and nuts .* --sampler hmc"),
+        (["poisson", "--exact", "--sampler", "hmc", "--reweight"], "nothing to correct"),
+        (
+            ["poisson", "--exact", "--sampler", "hmc", "--operator", "numerical"],
+            "leave one of them",
+        ),
+        (["poisson", "--reweight", "--no-certify"], "leave out --no-certify"),
     ],
 )
 def test_bad_arguments(folder, capsys, arguments, message):
@@ -128,6 +135,9 @@ def model(operator, x, y, sigma):
 def test_a_missing_numerical_operator_is_named(folder, capsys):
     pathlib.Path("closed.py").write_text(extended("\nreference = None\n"))
     assert "no numerical operator" in refused(capsys, "closed.py", "--operator", "numerical")
+    for options in (["--exact", "--sampler", "hmc"], ["--reweight"]):
+        message = refused(capsys, "closed.py", *options)
+        assert re.search(f"no numerical operator .*, which {options[0]} needs", message)
 
 
 def test_version(capsys):

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from bilo_ppl._blocks import Ended, Interrupts
-from bilo_ppl.mcmc import BlockSampler
+from bilo_ppl.mcmc import BlockSampler, TwoStage
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
@@ -13,6 +13,7 @@ from bilo_ppl.run.checkpoint import as_before, checkpoint_in, find_run
 from bilo_ppl.run.checks import prepare
 from bilo_ppl.run.ending import conclude, to_the_end
 from bilo_ppl.run.model_file import load_model
+from bilo_ppl.run.model_look import made_reference
 from bilo_ppl.run.operators import (
     WELL_ADAPTED,
     Prepared,
@@ -45,6 +46,7 @@ def sample_model(settings: SampleSettings) -> int:
     with refusing():
         file = load_model(settings.model, learnt=settings.fine_tuned).for_sampling()
         plan = prepare(settings, file)
+        _check_second(plan)
         found = find_run(plan)
     with plan.folder, checkpoint_in(plan):
         record = Record(plan.folder, settings)
@@ -53,6 +55,15 @@ def sample_model(settings: SampleSettings) -> int:
         record.took("check", started)
         _announce(plan, record, found)
         return to_the_end(record, lambda interrupts: _stages(plan, record, interrupts))
+
+
+def _check_second(plan: Plan[SampleSettings]) -> None:
+    """Raise a ``ValueError`` where a second operator is asked for and the model file has none."""
+    if plan.settings.second and plan.file.reference is None:
+        raise ValueError(
+            f"{plan.file.path} defines no numerical operator (a function reference()), which "
+            f"--{plan.settings.second} needs."
+        )
 
 
 def _announce(plan: Plan[SampleSettings], record: Record, found: list[str]) -> None:
@@ -155,11 +166,12 @@ def _attempt(
             "end in which mode is then no measure of its weight."
         )
     operator = _in_sampling(plan.settings, prepared)
-    sampler = _sampler(plan, operator, prepared.inverse_mass_matrix)
+    second = made_reference(plan.file) if plan.settings.exact else None
+    sampler = _sampler(plan, operator, prepared.inverse_mass_matrix, second)
     starts = prepared.starts(plan.settings.chains) if _init(plan) == "adapted" else None
     _warm_up(plan, record, sampler, starts)
     interrupted = _sample(plan, record, sampler)
-    results = Results(plan, record, prepared.operator, sampler, operator)
+    results = Results(plan, record, prepared.operator, sampler, operator, second)
     results.write()
     results.add_inner_statistics()
     if not interrupted:
@@ -197,10 +209,15 @@ def _in_sampling(settings: SampleSettings, prepared: Prepared) -> AbstractSoluti
 
 
 def _sampler(
-    plan: Plan[SampleSettings], operator: AbstractSolutionOperator, inverse_mass_matrix: Any
+    plan: Plan[SampleSettings],
+    operator: AbstractSolutionOperator,
+    inverse_mass_matrix: Any,
+    second: AbstractSolutionOperator | None,
 ) -> BlockSampler:
     settings = plan.settings
     kernel = make_kernel(settings, plan.model(operator), first_values(plan), inverse_mass_matrix)
+    if second is not None:
+        kernel = TwoStage(kernel, second)
     return BlockSampler(
         kernel,
         plan.observations.model_args,

@@ -10,7 +10,7 @@ import numpy as np
 
 from bilo_ppl import diagnostics
 from bilo_ppl.inner.arithmetic import CORRECTED, LOOKED_AT
-from bilo_ppl.mcmc import BlockSampler
+from bilo_ppl.mcmc import BlockSampler, stage_acceptance
 from bilo_ppl.network.lora import merge_lora
 from bilo_ppl.network.trainable import count_parameters
 from bilo_ppl.operators.base import AbstractSolutionOperator
@@ -44,6 +44,9 @@ MANY_POINTS, FEWER_DRAWS = 500, 24
 MANY_STEPS, MANY_DIVERGENCES = 0.5, 0.02
 """Parts of draws that need inner steps, and of diverging transitions, which contradict an adaptation."""
 
+LEAST_ACCEPTED = 0.1
+"""Acceptance of a second stage below which its draws are too few, and the first one is adapted again."""
+
 TIGHTENING = (1e-3, 0.25)
 """Between these lies the factor of a tolerance that has proved too loose."""
 
@@ -58,13 +61,22 @@ class Results:
         operator: AbstractSolutionOperator,
         sampler: BlockSampler,
         sampled: AbstractSolutionOperator,
+        second: AbstractSolutionOperator | None = None,
     ):
-        """``sampled`` is the operator as the chains had it: it may look at a few points first."""
+        """``sampled`` is the operator as the chains had it: it may look at a few points first.
+
+        With ``second``, the operator of a second stage, it is that one whose posterior the draws have.
+        """
+        self.second = second
+        if second is not None:
+            operator = sampled = second
         self.plan, self.record, self.operator, self.sampled = plan, record, operator, sampled
         self.draws = sampler.collected()
         self.args, self.kwargs = plan.observations.model_args, plan.observations.model_kwargs
         self.model = plan.model(operator)
         self.samples = self.draws.samples
+        self.stages = None if second is None else stage_acceptance(self.draws.statistics)
+        """What two stages have accepted."""
         self.inner: Any = None
         """What the solves at all draws do, as in sampling."""
         self.closely: Any = None
@@ -168,7 +180,7 @@ class Results:
         settings = self.plan.settings
         if not (settings.certify and settings.fine_tuned):
             return
-        ways: dict[str, Any] = {"tighter": None}
+        ways: dict[str, Any] = {"tighter": None} if self.second is None else {}
         if self.plan.file.reference is not None:
             ways["numerical"] = self.plan.file.reference()
         self.ways = tuple(ways)
@@ -187,6 +199,9 @@ class Results:
 
     def contradictions(self) -> list[str]:
         """What the draws say against the operator that they were made with; empty as it should be."""
+        if self.stages is not None:
+            accepted = f"The second stage accepts {self.stages.second:.0%} of its proposals."
+            return [accepted] if self.stages.second < LEAST_ACCEPTED else []
         found = []
         tighter = self.certificates.get("tighter")
         if tighter is not None and tighter.distorted:
@@ -208,9 +223,11 @@ class Results:
     def tightening(self) -> float:
         """Factor of the tolerance by which the error of U would become as small as it should."""
         tighter = self.certificates.get("tighter")
-        if tighter is None or not tighter.energy_error_sd > NOISE_LIMIT:
+        error = 0.0 if tighter is None else tighter.energy_error_sd
+        error = error if self.stages is None else self.stages.spread
+        if not error > NOISE_LIMIT:
             return 1.0
-        return float(np.clip((NOISE_LIMIT / tighter.energy_error_sd / 2) ** 2, *TIGHTENING))
+        return float(np.clip((NOISE_LIMIT / error / 2) ** 2, *TIGHTENING))
 
     def _kept(self, what: str, form: Any, make: Callable[[], Any]) -> Any:
         """A result, or that of a process before: see `kept`."""
@@ -226,6 +243,7 @@ class Results:
             *self.args,
             reference=better,
             energies=self.draws.statistics["potential_energy"],
+            draws="all" if better is not None and self.plan.settings.reweight else "some",
             subset=self._tighter_draws if better is None else NUMERICAL_DRAWS,
             seed=self.plan.settings.seed,
             **self.kwargs,
@@ -256,7 +274,7 @@ class Results:
         """Print the table, the reports and where everything is; fill in run.json."""
         say, folder = self.record.say, self.record.folder.path
         idata = self.idata()
-        limit = self.plan.settings.inner_limit if self.plan.settings.fine_tuned else None
+        limit = self.plan.settings.inner_limit if self.tolerance is not None else None
         lines, warnings = diagnostics.inner_findings(
             idata, tolerance=self.tolerance, max_steps=limit
         )
@@ -264,6 +282,9 @@ class Results:
         self.record["faults"] = diagnostics.run_faults(idata)
         self.record["summary"] = self.table.to_dict(orient="index")
         say("", shown_table(self.table), "", *lines)
+        if self.stages is not None:
+            self.record["two_stages"] = self.stages.as_dict()
+            say(f"Two stages, {self.stages}")
         for text in warnings:
             warn(text)
         several = len(self.fits) > 1
@@ -273,8 +294,19 @@ class Results:
             say(*(_distance_line(n, d, self.exact) for n, d in self.distances.items()))
         for name, certificate in self.certificates.items():
             say("", f"Certificate ({name}): {certificate}")
+            if name == "numerical" and certificate.advice:
+                say(f"  {certificate.advice} {self._how(certificate)}")
         say("", self.record.times())
         say(f"Results: {folder}/posterior.nc, summary.csv, run.json and figures/.")
+
+    def _how(self, certificate: Certificate) -> str:
+        """What to do about draws that the numerical operator would move."""
+        if not self.plan.settings.reweight:
+            ways = ["--reweight"] * certificate.can_reweight + ["--sampler hmc --exact"]
+            return f"Options: {' or '.join(ways)}."
+        if certificate.can_reweight:
+            return "The weights are in the group certificate of posterior.nc."
+        return "Do not use the weights in posterior.nc; --sampler hmc --exact draws anew."
 
 
 def _distance_line(name: str, found: Distances, exact: GridPosterior | None) -> str:

@@ -47,6 +47,12 @@ class SampleSettings(CommonSettings):
         help="where chains start: dispersed over what adaptation has explored (without adaptation as "
         "for start), near the pretrained theta, or at draws from the prior",
     )
+    exact: bool = option(
+        False,
+        group=SAMPLING,
+        help="draw from the posterior of the model file's numerical solver: hmc with the network "
+        "proposes, and one numerical solve a draw, without a derivative, accepts (--sampler hmc)",
+    )
     accept_unconverged: bool = option(
         False,
         group=SAMPLING,
@@ -60,7 +66,39 @@ class SampleSettings(CommonSettings):
     certify: bool = option(
         True, group=STAGES, help="do not check a subset of the draws by better solutions"
     )
+    reweight: bool = option(
+        False,
+        group=STAGES,
+        help="solve at all draws with the model file's numerical solver, and give them weights that "
+        "correct means, sds and quantiles, where not too few of them have most of the weight",
+    )
     out: str | os.PathLike | None = changed(CommonSettings, "out", unset="runs/MODEL-SAMPLER")
+
+    def check(self) -> None:
+        """Raise a ``ValueError`` for a value that cannot be meant."""
+        super().check()
+        if self.exact and self.sampler != "hmc":
+            raise ValueError(
+                f"--exact needs proposals of a reversible chain, and {self.sampler} is not known to be "
+                "one: give --sampler hmc."
+            )
+        if self.exact and self.reweight:
+            raise ValueError(
+                "--exact draws from the numerical posterior, so that --reweight has nothing to correct: "
+                "give one of them."
+            )
+        if self.reweight and not self.certify:
+            raise ValueError("--reweight is a certificate of all draws: leave out --no-certify.")
+        if self.second and not self.fine_tuned:
+            raise ValueError(
+                f"--{self.second} corrects draws of a network by the numerical solver, and --operator "
+                "numerical samples with that one already: leave one of them out."
+            )
+
+    @property
+    def second(self) -> str | None:
+        """The option that needs the numerical operator beside the network, if there is one."""
+        return "exact" if self.exact else "reweight" if self.reweight else None
 
     @property
     def stateful(self) -> bool:
