@@ -14,12 +14,13 @@ from bilo_ppl.diagnostics.report import (
     summary,
     write_summary_csv,
 )
-from bilo_ppl.diagnostics.results import add_certificates, load, save, to_arviz
+from bilo_ppl.diagnostics.results import add_certificates, add_group, load, save, to_arviz
 
 __all__ = [
     "Faults",
     "Fit",
     "add_certificates",
+    "add_group",
     "goodness_of_fit",
     "inner_findings",
     "inner_report",

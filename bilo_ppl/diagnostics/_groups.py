@@ -37,7 +37,11 @@ def sample_stats(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
     arrays = {k: np.asarray(v) for k, v in fields.items() if isinstance(v, (jax.Array, np.ndarray))}
     if "potential_energy" in arrays:
         arrays["potential_energy"] = -arrays["potential_energy"]
-    return {_ARVIZ_NAMES.get(name, name): value for name, value in arrays.items()}
+    found = {_ARVIZ_NAMES.get(name, name): value for name, value in arrays.items()}
+    if "n_steps" in found:
+        # A tree of depth j has at most 2^j - 1 steps.
+        found["tree_depth"] = np.ceil(np.log2(found["n_steps"] + 1.0)).astype(int)
+    return found
 
 
 def inner_stats(

@@ -18,14 +18,26 @@ from bilo_ppl.mcmc.draws import Draws
 from bilo_ppl.ppl.handlers import without_solving
 from bilo_ppl.ppl.look import look_at
 
-__all__ = ["GROUPS", "add_groups"]
+__all__ = ["GROUPS", "WITHOUT_SOLVES", "add_groups", "predicted"]
 
 GROUPS = ("constant_data", "prior", "log_likelihood", "posterior_predictive", "prior_predictive")
 """Those that can be added, the ones without solves first."""
 
 
-def add_groups(
-    idata: Any,
+WITHOUT_SOLVES = GROUPS[:2]
+"""Those that are always in the results of a run."""
+
+
+def add_groups(idata: Any, mcmc: Any, groups: Sequence[str], *, key: Key, **more: Any) -> None:
+    """Add groups of ArviZ to the result of `to_arviz`, from the run that it was made of: see `predicted`.
+
+    Groups of these names that are there already are replaced.
+    """
+    for name, values in predicted(mcmc, groups, key=key, **more).items():
+        add_group(idata, name, values, axes=() if name == "constant_data" else ("chain", "draw"))
+
+
+def predicted(
     mcmc: Any,
     groups: Sequence[str],
     *,
@@ -33,8 +45,8 @@ def add_groups(
     constant: Mapping[str, Any] | None = None,
     prior_model: Callable | None = None,
     prior_draws: int = 500,
-) -> None:
-    """Add groups of ArviZ to the result of `to_arviz`, from the run that it was made of.
+) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of groups of ArviZ, by group and name, of a run (`numpyro.infer.MCMC`, or `Draws`).
 
     - ``constant_data``: ``constant``, arrays by name such as the points ``x`` and the noise ``sigma``;
     - ``prior``: ``prior_draws`` draws of the latent sites, without a solve;
@@ -50,35 +62,35 @@ def add_groups(
     """
     unknown = [name for name in groups if name not in GROUPS]
     if unknown:
-        raise ValueError(
-            f"add_groups: there are no groups {unknown}; known are {', '.join(GROUPS)}."
-        )
+        raise ValueError(f"there are no groups {unknown}; known are {', '.join(GROUPS)}.")
     if "constant_data" in groups and not constant:
-        raise ValueError("add_groups: constant_data needs constant, arrays by name.")
+        raise ValueError("constant_data needs constant, arrays by name.")
     draws = Draws.of(mcmc)
     model = draws.model
     if model is None:
-        raise ValueError("add_groups: the run has no model; sample a NumPyro model.")
+        raise ValueError("the run has no model; sample a NumPyro model.")
     of_prior, of_posterior = jax.random.split(key)
-    latent = list(look_at(model, draws.args, draws.kwargs).latent)
+    args, kwargs = draws.args, draws.kwargs
+    latent = list(look_at(model, args, kwargs).latent)
+    observed = _groups.observations(model, args, kwargs)
     values = {name: draws.samples[name] for name in latent}
+    found: dict[str, dict[str, np.ndarray]] = {}
     if "constant_data" in groups:
-        add_group(idata, "constant_data", dict(constant or {}), axes=())
+        found["constant_data"] = {name: np.asarray(v) for name, v in (constant or {}).items()}
     if "log_likelihood" in groups:
-        found = _groups.log_likelihoods(model, values, draws.args, draws.kwargs)
-        add_group(idata, "log_likelihood", found)
+        found["log_likelihood"] = _groups.log_likelihoods(model, values, args, kwargs)
     if "posterior_predictive" in groups:
         replicate = Predictive(_replicating(model), values, batch_ndims=2, parallel=False)
-        found = replicate(of_posterior, *draws.args, **draws.kwargs)
-        add_group(idata, "posterior_predictive", _data_of(idata, found))
+        found["posterior_predictive"] = _data_of(observed, replicate(of_posterior, *args, **kwargs))
     if {"prior", "prior_predictive"} & set(groups):
         before = _prior(model, draws, latent, of_prior, prior_draws)
         if "prior" in groups:
-            add_group(idata, "prior", _one_chain(before))
+            found["prior"] = _one_chain(before)
         if "prior_predictive" in groups:
-            other = _replicating(prior_model or model)
-            found = Predictive(other, before, parallel=False)(of_prior, *draws.args, **draws.kwargs)
-            add_group(idata, "prior_predictive", _one_chain(_data_of(idata, found)))
+            replicate = Predictive(_replicating(prior_model or model), before, parallel=False)
+            replicas = _data_of(observed, replicate(of_prior, *args, **kwargs))
+            found["prior_predictive"] = _one_chain(replicas)
+    return found
 
 
 def _replicating(model: Callable) -> Callable:
@@ -97,15 +109,13 @@ def _prior(
     return {name: found[name] for name in latent}
 
 
-def _data_of(idata: Any, found: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _data_of(observed: Mapping[str, np.ndarray], found: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The sites that have data, with NaN where these are missing."""
-    observed = idata["observed_data"]
     kept = {}
     for name in (name for name in found if name in observed):
-        value, data = np.asarray(found[name]), observed[name].values
-        missing = (
-            np.isnan(data) if np.issubdtype(data.dtype, np.floating) else np.zeros(data.shape, bool)
-        )
+        value, data = np.asarray(found[name]), observed[name]
+        floating = np.issubdtype(data.dtype, np.floating)
+        missing = np.isnan(data) if floating else np.zeros(data.shape, bool)
         kept[name] = np.where(missing, np.nan, value) if missing.any() else value
     return kept
 

@@ -26,7 +26,7 @@ __all__ = ["CHAIN_METHODS", "BlockSampler"]
 
 CHAIN_METHODS = ("sequential", "vectorized", "parallel")
 
-_FIELDS = ("diverging", "num_steps", "accept_prob", "potential_energy")
+_FIELDS = ("diverging", "num_steps", "accept_prob", "potential_energy", "energy")
 _INNER_FIELDS = ("inner_steps", "inner_loss", "inner_converged")
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from bilo_ppl._blocks import Interrupts
 from bilo_ppl.adaptation.report import Adapted, AdaptReport
+from bilo_ppl.diagnostics.verdict import State, Verdict
 from bilo_ppl.mcmc import Draws
 from bilo_ppl.run.checks import prepare
 from bilo_ppl.run.model_file import load_model
@@ -35,7 +36,7 @@ def plan(folder):
 
 
 def sampler_of(plan, variances=None):
-    return _sampler(plan, plan.numerical, variances)
+    return _sampler(plan, plan.numerical, variances, None)
 
 
 @pytest.mark.parametrize("kind", ["nuts", "bilo-hmc"])
@@ -139,11 +140,9 @@ class _Doubtful:
     def write(self):
         self.done.append("draws")
 
-    def draw_figures(self):
+    def draw_figures(self, verdict):
+        assert verdict == "DOUBTFUL"
         self.done.append("figures")
-
-    def report(self):
-        self.done.append("report")
 
 
 class _Record(Record):
@@ -184,12 +183,16 @@ def test_the_first_draws_are_kept_where_a_second_adaptation_fails(plan, monkeypa
     monkeypatch.setattr(pipeline, "_attempt", lambda *args: (results, False))
     monkeypatch.setattr(pipeline, "_again", fails)
     monkeypatch.setattr(pipeline, "keep_adapted", lambda *args: results.done.append("operator"))
-    monkeypatch.setattr(
-        pipeline, "judged", lambda *args, interrupted: results.done.append("verdict")
-    )
+
+    def judged(*args, interrupted):
+        results.done.append("verdict")
+        return Verdict(State.DOUBTFUL, ("they disagree",), (), ())
+
+    monkeypatch.setattr(pipeline, "judged", judged)
+    monkeypatch.setattr(pipeline, "print_report", lambda found: found.done.append("report"))
     monkeypatch.setattr(pipeline, "conclude", lambda record, *_: record.status("finished") or 0)
     assert pipeline._stages(asked, record, Interrupts()) == 0
-    assert results.done == ["operator", "draws", "figures", "report", "verdict"]
+    assert results.done == ["operator", "draws", "verdict", "figures", "report"]
     assert record.last == "finished"
     assert any("Half of the draws" in text for text in record.alarms)
     assert any("A second adaptation failed: nothing could be solved" in t for t in record.alarms)

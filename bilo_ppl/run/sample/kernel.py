@@ -41,6 +41,7 @@ def make_kernel(
     """
     init = init_to_sample if start is None else init_near(start)
     common: dict[str, Any] = {"step_size": FIRST_STEP, "init_strategy": init}
+    common["target_accept_prob"] = settings.target_accept
     if inverse_mass_matrix is not None:
         matrix = jnp.asarray(inverse_mass_matrix)
         common |= {"inverse_mass_matrix": matrix, "dense_mass": matrix.ndim == 2}

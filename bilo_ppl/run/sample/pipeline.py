@@ -24,6 +24,7 @@ from bilo_ppl.run.operators import (
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Clock, Record
 from bilo_ppl.run.sample.kernel import make_kernel
+from bilo_ppl.run.sample.printed import print_report
 from bilo_ppl.run.sample.results import Results
 from bilo_ppl.run.sample.settings import SampleSettings
 from bilo_ppl.run.sample.verdict import judged
@@ -58,11 +59,16 @@ def sample_model(settings: SampleSettings) -> int:
 
 
 def _check_second(plan: Plan[SampleSettings]) -> None:
-    """Raise a ``ValueError`` where a second operator is asked for and the model file has none."""
+    """Raise a ``ValueError`` where the numerical operator is needed and the model file has none."""
     if plan.settings.second and plan.file.reference is None:
         raise ValueError(
             f"{plan.file.path} defines no numerical operator (a function reference()), which "
             f"--{plan.settings.second} needs."
+        )
+    if "prior_predictive" in plan.settings.further_groups and plan.file.reference is None:
+        raise ValueError(
+            f"{plan.file.path} defines no numerical operator (a function reference()), and a network "
+            "does not solve all over the prior: leave prior_predictive out of --groups."
         )
 
 
@@ -132,7 +138,7 @@ def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) 
         record.alarm(f"{text} Part of the posterior may be missing or misplaced.")
     verdict = judged(results, alarms, interrupted=interrupted)
     results.draw_figures(verdict.state.value)
-    results.report()
+    print_report(results)
     return conclude(record, verdict, "interrupted in sampling" if interrupted else None)
 
 
@@ -177,6 +183,7 @@ def _attempt(
     if not interrupted:
         results.compare_with_exact()
         results.add_certificates()
+        results.add_groups()
     results.write()
     return results, interrupted
 

@@ -1,14 +1,17 @@
 """What comes out of a run: the ArviZ object, comparisons, figures, and the printed report."""
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
 from bilo_ppl import diagnostics
+from bilo_ppl.diagnostics.predictive import WITHOUT_SOLVES, predicted
 from bilo_ppl.inner.arithmetic import CORRECTED, LOOKED_AT
 from bilo_ppl.mcmc import BlockSampler, stage_acceptance
 from bilo_ppl.network.lora import merge_lora
@@ -22,7 +25,6 @@ from bilo_ppl.run.sample.figures import draw_posterior_figures
 from bilo_ppl.run.sample.kept_results import CERTIFICATE, FITS, GRID, SOLVES, kept
 from bilo_ppl.run.sample.settings import SampleSettings
 from bilo_ppl.run.sample.solves import look_closely, over_sites
-from bilo_ppl.run.sample.table import shown_table
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.validation.accuracy import NOISE_LIMIT
 from bilo_ppl.validation.certificate import Certificate
@@ -87,6 +89,8 @@ class Results:
         self.certificates: dict[str, Certificate] = {}
         self.fits: dict[str, diagnostics.Fit] = {}
         self.distances: dict[str, Distances] = {}
+        self.groups: dict[str, dict[str, np.ndarray]] = {}
+        """Further groups of posterior.nc, arrays by name."""
 
     @property
     def tolerance(self) -> float | None:
@@ -97,6 +101,9 @@ class Results:
         """The ArviZ object, with what is known so far."""
         idata = diagnostics.to_arviz(self.draws, inner=self.inner)
         diagnostics.add_certificates(idata, self.certificates)
+        for name, values in self.groups.items():
+            axes = () if name == "constant_data" else ("chain", "draw")
+            diagnostics.add_group(idata, name, values, axes)
         return idata
 
     def write(self) -> None:
@@ -197,6 +204,21 @@ class Results:
                     self.record[f"certificate_{name}"] = f"not available: {error}"
         self.record["certificates"] = {n: c.as_dict() for n, c in self.certificates.items()}
 
+    def add_groups(self) -> None:
+        """What the model predicts: the prior, points and noise; and what else was asked for."""
+        settings, data = self.plan.settings, self.plan.observations
+        wanted, numerical = settings.further_groups, self.plan.numerical
+        if "prior_predictive" in wanted:
+            numerical = numerical or self.plan.file.reference()
+        with self.record.stage("groups", "Groups: " * bool(wanted) + ", ".join(wanted)):
+            self.groups = predicted(
+                dataclasses.replace(self.draws, model=self.model),
+                (*WITHOUT_SOLVES, *wanted),
+                key=jax.random.key(settings.seed + 5),
+                constant={"x": data.x, "sigma": data.sigma},
+                prior_model=None if numerical is None else self.plan.model(numerical),
+            )
+
     def contradictions(self) -> list[str]:
         """What the draws say against the operator that they were made with; empty as it should be."""
         if self.stages is not None:
@@ -269,55 +291,3 @@ class Results:
                 draw_posterior_figures(self.plan, self.model, idata, self.exact, self.tolerance),
                 verdict,
             )
-
-    def report(self) -> None:
-        """Print the table, the reports and where everything is; fill in run.json."""
-        say, folder = self.record.say, self.record.folder.path
-        idata = self.idata()
-        limit = self.plan.settings.inner_limit if self.tolerance is not None else None
-        lines, warnings = diagnostics.inner_findings(
-            idata, tolerance=self.tolerance, max_steps=limit
-        )
-        self.record["inner_report"] = [*lines, *(f"WARNING: {text}" for text in warnings)]
-        self.record["faults"] = diagnostics.run_faults(idata)
-        self.record["summary"] = self.table.to_dict(orient="index")
-        say("", shown_table(self.table), "", *lines)
-        if self.stages is not None:
-            self.record["two_stages"] = self.stages.as_dict()
-            say(f"Two stages, {self.stages}")
-        for text in warnings:
-            warn(text)
-        several = len(self.fits) > 1
-        say(*(f"fit{f' of {name}' if several else ''}: {fit}" for name, fit in self.fits.items()))
-        if self.distances:
-            say("", "Against the exact posterior:")
-            say(*(_distance_line(n, d, self.exact) for n, d in self.distances.items()))
-        for name, certificate in self.certificates.items():
-            say("", f"Certificate ({name}): {certificate}")
-            if name == "numerical" and certificate.advice:
-                say(f"  {certificate.advice} {self._how(certificate)}")
-        say("", self.record.times())
-        say(f"Results: {folder}/posterior.nc, summary.csv, run.json and figures/.")
-
-    def _how(self, certificate: Certificate) -> str:
-        """What to do about draws that the numerical operator would move."""
-        if not self.plan.settings.reweight:
-            ways = ["--reweight"] * certificate.can_reweight + ["--sampler hmc --exact"]
-            return f"Options: {' or '.join(ways)}."
-        if certificate.can_reweight:
-            return "The weights are in the group certificate of posterior.nc."
-        return "Do not use the weights in posterior.nc; --sampler hmc --exact draws anew."
-
-
-def _distance_line(name: str, found: Distances, exact: GridPosterior | None) -> str:
-    assert exact is not None
-    return (
-        f"  {name}: exact {exact.mean(name):.5g} +- {exact.sd(name):.3g}, draws "
-        f"{found.mean:.5g} +- {found.sd:.3g}. Mean off by "
-        f"{found.mean_error:+.1f} Monte Carlo standard errors, sd by {100 * found.sd_error:+.1f} % "
-        f"(standard error {100 * found.sd_error_se:.1f} %).\n"
-        f"  {name}: total variation distance {found.total_variation:.3f}; that many independent "
-        f"draws would give {found.total_variation_iid:.3f} (95 % below "
-        f"{found.total_variation_iid95:.3f}), {found.ess:.0f} effective ones 95 % below "
-        f"{found.total_variation_ess95:.3f}."
-    )

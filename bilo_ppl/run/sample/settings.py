@@ -14,6 +14,10 @@ __all__ = ["SampleSettings"]
 SAMPLING, STAGES = "sampling", "stages"
 
 
+COSTLY = ("log_likelihood", "posterior_predictive", "prior_predictive")
+"""Groups of posterior.nc that are not there unless asked for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class SampleSettings(CommonSettings):
     """Arguments of ``bilo-ppl run``, as on the command line."""
@@ -39,6 +43,13 @@ class SampleSettings(CommonSettings):
         500, least=0, most=10**7, group=SAMPLING, help="warm-up transitions of each chain"
     )
     samples: int = option(1000, least=1, most=10**7, group=SAMPLING, help="draws of each chain")
+    target_accept: float = option(
+        0.8,
+        positive=True,
+        most=0.999,
+        group=SAMPLING,
+        help="acceptance probability that warm-up adapts the step size to; nearer to 1, smaller steps",
+    )
     init: str | None = option(
         None,
         choices=("adapted", "start", "prior"),
@@ -72,11 +83,20 @@ class SampleSettings(CommonSettings):
         help="solve at all draws with the model file's numerical solver, and give them weights that "
         "correct means, sds and quantiles, where not too few of them have most of the weight",
     )
+    groups: str | None = option(
+        None,
+        group=RESULTS,
+        metavar="NAMES",
+        unset="none of them",
+        help="further groups of posterior.nc, separated by commas, each of which costs a solve a draw: "
+        f"{', '.join(COSTLY)}",
+    )
     out: str | os.PathLike | None = changed(CommonSettings, "out", unset="runs/MODEL-SAMPLER")
 
     def check(self) -> None:
         """Raise a ``ValueError`` for a value that cannot be meant."""
         super().check()
+        _ = self.further_groups
         if self.exact and self.sampler != "hmc":
             raise ValueError(
                 f"--exact needs proposals of a reversible chain, and {self.sampler} is not known to be "
@@ -94,6 +114,17 @@ class SampleSettings(CommonSettings):
                 f"--{self.second} corrects draws of a network by the numerical solver, and --operator "
                 "numerical samples with that one already: leave one of them out."
             )
+
+    @property
+    def further_groups(self) -> tuple[str, ...]:
+        """Those that were asked for; raises a ``ValueError`` for others than there are."""
+        names = tuple(name.strip() for name in (self.groups or "").split(",") if name.strip())
+        unknown = [name for name in names if name not in COSTLY]
+        if unknown:
+            raise ValueError(
+                f"--groups: there are no groups {unknown}; known are {', '.join(COSTLY)}."
+            )
+        return names
 
     @property
     def second(self) -> str | None:
