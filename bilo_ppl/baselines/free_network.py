@@ -84,8 +84,9 @@ class free_networks(Messenger):  # noqa: N801
 
     ``weights_of(name, operator, batch)`` gives the weights at a solution site: for `solutions`, of
     ``batch`` experiments, with that axis in front of every array. ``measure`` is
-    `FreeNetwork.mean_squares` or `FreeNetwork.sum_of_squares`. After the model has run, ``handler.losses`` holds that of every
-    solution site, over experiments the sum, and ``handler.fields`` the solutions.
+    `FreeNetwork.mean_squares` or `FreeNetwork.sum_of_squares`. After the model has run,
+    ``handler.losses`` holds that of every solution site, over experiments the sum, and ``handler.fields``
+    the solutions.
     """
 
     def __init__(
