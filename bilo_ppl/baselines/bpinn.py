@@ -4,8 +4,8 @@
 
 with the residual r of u(.; W) at theta and the collocation points x_i (Yang, Meng, Karniadakis,
 *J. Comput. Phys.* 425, 2021). s_r is no noise that was measured: the smaller, the nearer u is to a
-solution, and the harder the posterior of thousands of weights is to sample. The posterior of theta depends
-on s_r, on the priors of the weights and on the number of collocation points.
+solution, and the harder the posterior of thousands of weights is to sample. The posterior of theta
+depends on s_r, on the priors of the weights and on the number of collocation points.
 """
 
 from collections.abc import Callable, Mapping
