@@ -16,8 +16,8 @@ import numpy as np
 import optax
 from numpyro.infer.util import potential_energy
 
+from bilo_ppl._descent import descend
 from bilo_ppl._types import Key, Points
-from bilo_ppl.baselines.descent import descend
 from bilo_ppl.baselines.free_network import FreeNetwork, free_networks
 from bilo_ppl.estimate.first_guess import find_start
 from bilo_ppl.mcmc._numpyro import constrain_fn
@@ -92,7 +92,7 @@ def fit_pinn(
         energy = potential_energy(networks, model_args, model_kwargs, unknowns["z"])
         return sum(networks.losses.values()), jnp.asarray(energy) / units
 
-    def objective(unknowns):
+    def objective(unknowns, step):
         pde_loss, misfit = parts(unknowns)
         return pde_loss + data_weight * misfit
 

@@ -11,9 +11,9 @@ from numpyro.infer import SVI, Trace_ELBO, init_to_value
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.util import potential_energy
 
+from bilo_ppl._descent import descend
 from bilo_ppl._types import Key
 from bilo_ppl.baselines.bpinn import NETWORK
-from bilo_ppl.baselines.descent import descend
 from bilo_ppl.estimate.first_guess import find_start
 from bilo_ppl.mcmc._numpyro import constrain_fn
 from bilo_ppl.ppl.experiments import initial_states
@@ -46,7 +46,7 @@ def mode(
         flat = _flat if start.batches[name] is None else jax.vmap(_flat)
         z[NETWORK.format(name)] = flat(weights).astype(jnp.result_type(float))
 
-    def energy(z):
+    def energy(z, step):
         return jnp.asarray(potential_energy(joint, args, kwargs, z))
 
     return descend(energy, z, steps, optimizer, "mode of the B-PINN", progress)[0]

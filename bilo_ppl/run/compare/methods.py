@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from bilo_ppl.run.compare import by_networks, by_operators, by_run
+from bilo_ppl.run.compare import by_networks, by_operators, by_run, by_surrogates
 from bilo_ppl.run.compare.outcome import Outcome
 from bilo_ppl.run.compare.task import Task
 
@@ -36,8 +36,13 @@ METHODS = {
         for weight in (1, 10, 100, 1000)
     },
     "b-pinn": Method(by_networks.b_pinn, "Bayesian PINN, NUTS on all weights from the mode"),
+    "deeponet": Method(
+        by_surrogates.deeponet,
+        f"NUTS with a DeepONet, trained on {by_surrogates.COUNT} solutions at prior draws",
+    ),
+    "fno": Method(by_surrogates.fno, "the same with a Fourier neural operator"),
 }
 
 ALIASES = {"pinn": ("pinn-1", "pinn-10", "pinn-100", "pinn-1000")}
 
-DEFAULT = "bilo,bilo-papers,numerical,pinn,b-pinn"
+DEFAULT = "bilo,bilo-papers,numerical,pinn,b-pinn,deeponet"

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from bilo_ppl._blocks import BlockReport, Lengths, run_blocks
-from bilo_ppl._types import Scalar
+from bilo_ppl._types import Count, Scalar
 
 __all__ = ["descend"]
 
@@ -20,7 +20,7 @@ BLOCK = 1000
 
 
 def descend(
-    objective: Callable[[Any], Scalar],
+    objective: Callable[[Any, Count], Scalar],
     start: Any,
     steps: int,
     optimizer: optax.GradientTransformation | None,
@@ -29,6 +29,8 @@ def descend(
 ) -> tuple[Any, np.ndarray]:
     """Minimise a function of a pytree of arrays: the last point, and the value at every step.
 
+    ``objective(point, step)`` may depend on the number of the step, as where it takes a random batch.
+
     By default with Adam, whose step of 1e-3 falls along a cosine to 1e-5. Raises a ``RuntimeError`` where
     the objective is not finite.
     """
@@ -36,10 +38,10 @@ def descend(
         optimizer = optax.adam(optax.cosine_decay_schedule(RATE, steps, LAST))
 
     @jax.jit
-    def many(carry, length):
+    def many(carry, first, length):
         def body(i, state):
             (point, moments), values = state
-            value, gradient = jax.value_and_grad(objective)(point)
+            value, gradient = jax.value_and_grad(objective)(point, first + i)
             updates, moments = optimizer.update(gradient, moments, point)
             moved = optax.apply_updates(point, updates)
             return (moved, moments), values.at[i].set(value)
@@ -52,7 +54,7 @@ def descend(
 
     def block(length: int) -> BlockReport:
         nonlocal carry
-        carry, values = many(carry, length)
+        carry, values = many(carry, sum(map(len, history)), length)
         history.append(np.asarray(values)[:length])
         last = history[-1][-1]
         if not np.isfinite(last):
