@@ -51,7 +51,7 @@ class _Layer(eqx.Module):
         mapped = jnp.einsum("...i,...io->...o", kept, self.real + 1j * self.imaginary)
         spectrum = _embedded(mapped, spectrum.shape, self.modes, axes)
         smooth = jnp.fft.irfftn(spectrum, s=v.shape[:-1], axes=axes)
-        return v @ self.weight.T + self.bias + smooth.astype(v.dtype)
+        return v @ self.weight.T + jnp.broadcast_to(self.bias, v.shape) + smooth.astype(v.dtype)
 
 
 class FNO(eqx.Module):
