@@ -23,7 +23,7 @@ __all__ = ["Trained", "relative_errors", "train", "train_deeponet", "train_fno"]
 SENSORS = 51
 """Points along each axis at which a DeepONet sees a function, of an interval; of a plane 21."""
 
-BATCH, POINTS = 32, 200
+BATCH, POINTS = 32, 100
 """Solutions in a step, and points of each."""
 
 

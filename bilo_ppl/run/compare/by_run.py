@@ -64,7 +64,7 @@ def bilo(task: Task) -> Outcome:
         samples,
         diverging=int(record["faults"]["diverging"]),
         evaluations=int(statistics["n_steps"].values.sum()),
-        notes=record["verdict"]["text"].split(" because ")[0].removeprefix("Verdict: ")[:40],
+        notes=f"verdict {record['verdict']['state']}",
     )
 
 

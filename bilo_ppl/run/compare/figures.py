@@ -47,6 +47,7 @@ def _as_draws(outcome: Outcome) -> dict[str, Any]:
 
 def _panel(ax, name, outcomes, exact, truth) -> None:
     low, high = np.inf, -np.inf
+    estimates = []
     moments = exact.moments(name)
     for number, (method, outcome) in enumerate(outcomes.items()):
         style = {
@@ -60,7 +61,7 @@ def _panel(ax, name, outcomes, exact, truth) -> None:
         draws = np.ravel(draws)
         low, high = min(low, draws.min()), max(high, draws.max())
         if len(draws) == 1 or np.ptp(draws) == 0:
-            ax.axvline(draws[0], linewidth=1.2, **style)
+            estimates.append((draws[0], ax.axvline(draws[0], linewidth=1.2, **style)))
             continue
         bins = int(np.clip(2 * len(draws) ** 0.4, 12, 60))
         density, edges = np.histogram(draws, bins=bins, density=True)
@@ -77,4 +78,7 @@ def _panel(ax, name, outcomes, exact, truth) -> None:
         low, high = min(low, mean - 4 * sd), max(high, mean + 4 * sd)
     if low < high:
         ax.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
+        for value, line in estimates:
+            if not low <= value <= high:
+                line.set_label(f"{line.get_label()} ({value:.3g})")
     ax.set(xlabel=name, ylabel="density")
