@@ -45,4 +45,4 @@ METHODS = {
 
 ALIASES = {"pinn": ("pinn-1", "pinn-10", "pinn-100", "pinn-1000")}
 
-DEFAULT = "bilo,bilo-papers,numerical,pinn,b-pinn,deeponet"
+DEFAULT = "bilo,bilo-papers,numerical,pinn,b-pinn"
