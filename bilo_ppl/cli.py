@@ -12,9 +12,11 @@ from threadpoolctl import threadpool_limits
 from bilo_ppl._output import put
 from bilo_ppl.run import (
     BadInputError,
+    CompareSettings,
     MapSettings,
     RunFailedError,
     SampleSettings,
+    compare_methods,
     estimate_model,
     sample_model,
 )
@@ -46,6 +48,11 @@ COMMANDS = {
         MapSettings,
         estimate_model,
         "point estimates for several noise seeds: pretrain, descend, compare, write",
+    ),
+    "compare": _Command(
+        CompareSettings,
+        compare_methods,
+        "the same model by other methods, each in a process of its own: one table, one figure",
     ),
     "report": _Command(
         ReportSettings,

@@ -6,15 +6,18 @@ from bilo_ppl.mcmc.chain import BiLOState
 from bilo_ppl.mcmc.draws import Draws
 from bilo_ppl.mcmc.initial_position import init_near
 from bilo_ppl.mcmc.kernels import BiLOHMC, BiLONUTS
+from bilo_ppl.mcmc.metropolis import PCN, RandomWalk
 from bilo_ppl.mcmc.sampling import sample_in_blocks
 from bilo_ppl.mcmc.two_stage import TwoStage
 
 __all__ = [
+    "PCN",
     "BiLOHMC",
     "BiLONUTS",
     "BiLOState",
     "BlockSampler",
     "Draws",
+    "RandomWalk",
     "StageAcceptance",
     "TwoStage",
     "init_near",

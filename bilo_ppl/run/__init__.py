@@ -4,6 +4,8 @@
 ``estimate_model(MapSettings("poisson"))`` is ``bilo-ppl map poisson``. Both return the exit status.
 """
 
+from bilo_ppl.run.compare.pipeline import compare_methods
+from bilo_ppl.run.compare.settings import CompareSettings
 from bilo_ppl.run.map.pipeline import estimate_model
 from bilo_ppl.run.map.settings import MapSettings
 from bilo_ppl.run.sample.pipeline import sample_model
@@ -12,9 +14,11 @@ from bilo_ppl.run.settings import BadInputError, RunFailedError
 
 __all__ = [
     "BadInputError",
+    "CompareSettings",
     "MapSettings",
     "RunFailedError",
     "SampleSettings",
+    "compare_methods",
     "estimate_model",
     "sample_model",
 ]

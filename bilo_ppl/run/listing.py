@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 __all__ = ["CHECKPOINT", "RESULTS", "listed", "present", "remove"]
 
-RESULTS = ("posterior.nc", "map.json")
+RESULTS = ("posterior.nc", "map.json", "compare.json")
 """Files that hold draws or estimates: a folder with one of them has results."""
 
 CHECKPOINT = "checkpoint.bin"
@@ -19,6 +19,7 @@ CHECKPOINT = "checkpoint.bin"
 _KNOWN = (
     "run.json", CHECKPOINT, "operator.eqx", "operator-adapted.eqx", "posterior.nc", "summary.csv",
     "map.json", "map.csv", "report.html", "estimate-*.eqx", "figures/*.png",
+    "compare.json", "compare.csv", "draws.npz",
 )  # fmt: skip
 """Patterns of everything that any command writes."""
 

@@ -26,7 +26,6 @@ from bilo_ppl._output import put
 from bilo_ppl.diagnostics.plots import save_figure
 from bilo_ppl.run.folder import RunFolder
 from bilo_ppl.run.forecasts import Forecasts
-from bilo_ppl.run.settings import CommonSettings
 
 __all__ = ["Clock", "Record", "now", "plain", "version", "warn"]
 
@@ -68,10 +67,11 @@ class Clock:
 class Record:
     """Contents of run.json; the file is written after every change of status, whole or not at all.
 
-    ``record["name"] = value`` adds an entry.
+    ``record["name"] = value`` adds an entry. ``settings`` are a command's, with at least ``seed``,
+    ``data``, ``data_seed`` and ``quiet``.
     """
 
-    def __init__(self, folder: RunFolder, settings: CommonSettings):
+    def __init__(self, folder: RunFolder, settings: Any):
         self.folder, self.settings = folder, settings
         self._found = compiler().found
         self.content: dict[str, Any] = {

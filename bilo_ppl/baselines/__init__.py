@@ -1,0 +1,17 @@
+"""What BiLO is compared with: methods that trade the equation against the data, for the same models."""
+
+from bilo_ppl.baselines.bpinn import bpinn, solutions_at_draws
+from bilo_ppl.baselines.free_network import FreeNetwork
+from bilo_ppl.baselines.pinn import PINN, fit_pinn
+from bilo_ppl.baselines.starts import mean_field, mode, values_of
+
+__all__ = [
+    "PINN",
+    "FreeNetwork",
+    "bpinn",
+    "fit_pinn",
+    "mean_field",
+    "mode",
+    "solutions_at_draws",
+    "values_of",
+]

@@ -1,0 +1,84 @@
+"""One figure with all posteriors: a panel for each unknown, a line for each method."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bilo_ppl.diagnostics._draws import scalar_draws
+from bilo_ppl.diagnostics._style import COLOURS, INK, legend_above, new_figure
+from bilo_ppl.run.compare.outcome import Outcome
+from bilo_ppl.run.compare.scores import Exact
+
+__all__ = ["draw_posteriors"]
+
+MOST = 8
+"""Unknowns that are shown."""
+
+DASHES = ("-", "--", "-.", ":")
+FAR = 8.0
+"""Exact standard deviations beyond which an axis does not reach."""
+
+
+def draw_posteriors(
+    outcomes: Mapping[str, Outcome], exact: Exact, truth: Mapping[str, Any]
+) -> Iterator[tuple[str, Figure]]:
+    """The figure, if there is an unknown that is a number."""
+    names: list[str] = []
+    for outcome in outcomes.values():
+        names += [n for n in scalar_draws(_as_draws(outcome)) if n not in names]
+    names = names[:MOST]
+    if not names:
+        return
+    figure, axes = new_figure(len(names), height=1.4 + 2.4 * len(names), width=7.2)
+    for ax, name in zip(axes, names, strict=True):
+        _panel(ax, name, outcomes, exact, truth)
+    legend_above(axes[0], columns=4)
+    yield "posteriors", figure
+
+
+def _as_draws(outcome: Outcome) -> dict[str, Any]:
+    """Draws, or the estimate as one draw of one chain."""
+    return dict(outcome.samples) or {
+        n: np.asarray(v)[None, None] for n, v in outcome.values.items()
+    }
+
+
+def _panel(ax, name, outcomes, exact, truth) -> None:
+    low, high = np.inf, -np.inf
+    estimates = []
+    moments = exact.moments(name)
+    for number, (method, outcome) in enumerate(outcomes.items()):
+        style = {
+            "color": COLOURS[number % len(COLOURS)],
+            "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
+            "label": method,
+        }
+        draws = scalar_draws(_as_draws(outcome)).get(name)
+        if draws is None:
+            continue
+        draws = np.ravel(draws)
+        low, high = min(low, draws.min()), max(high, draws.max())
+        if len(draws) == 1 or np.ptp(draws) == 0:
+            estimates.append((draws[0], ax.axvline(draws[0], linewidth=1.2, **style)))
+            continue
+        bins = int(np.clip(2 * len(draws) ** 0.4, 12, 60))
+        density, edges = np.histogram(draws, bins=bins, density=True)
+        ax.stairs(density, edges, linewidth=1.4, **style)
+    if exact.grid is not None and name in exact.grid.names:
+        x, density = exact.grid.marginal(name)
+        ax.plot(x, density, color=INK, linewidth=1.8, label="exact", zorder=1)
+    true = truth.get(name)
+    if true is not None and np.ndim(true) == 0 and not callable(true):
+        ax.axvline(float(true), color="0.5", linestyle=":", label="truth")
+    if moments is not None:
+        mean, sd = moments
+        low, high = max(low, mean - FAR * sd), min(high, mean + FAR * sd)
+        low, high = min(low, mean - 4 * sd), max(high, mean + 4 * sd)
+    if low < high:
+        ax.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
+        for value, line in estimates:
+            if not low <= value <= high:
+                line.set_label(f"{line.get_label()} ({value:.3g})")
+    ax.set(xlabel=name, ylabel="density")

@@ -1,0 +1,99 @@
+"""Numerical solutions to learn from, at thetas of a stated distribution."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bilo_ppl._types import Key, Points
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.ppl.look import look_at
+
+__all__ = ["TrainingSet", "prior_thetas", "solve_all"]
+
+
+class TrainingSet(NamedTuple):
+    """Solutions at n thetas."""
+
+    thetas: Any
+    """Thetas, a leading axis n on every array; an entry may be a batch of functions."""
+    points: Points
+    """Where u is known: ``(m, d)``."""
+    values: Float[Array, "n m components"]
+    unsolved: int = 0
+    """Thetas that were left out, since the numerical operator did not solve there."""
+
+    @property
+    def count(self) -> int:
+        """How many solutions there are."""
+        return len(self.values)
+
+    def split(self, part: float, key: Key) -> tuple["TrainingSet", "TrainingSet"]:
+        """A random part of the solutions, and the others."""
+        order = np.asarray(jax.random.permutation(key, self.count))
+        number = max(round(part * self.count), 1)
+        return self._at(order[:number]), self._at(order[number:])
+
+    def _at(self, which: np.ndarray) -> "TrainingSet":
+        thetas = _taken(self.thetas, which)
+        return TrainingSet(thetas, self.points, self.values[which])
+
+
+def prior_thetas(
+    model: Callable,
+    key: Key,
+    count: int,
+    *args: Any,
+    site: str | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Thetas of a solution site at ``count`` draws from a model's prior, as `TrainingSet` has them.
+
+    ``site`` is by default the first one; of several experiments each draw gives the first.
+    """
+
+    def one(key):
+        look = look_at(model, args, kwargs, key=key)
+        found = look.solutions[next(iter(look.solutions)) if site is None else site]
+        if found.batch is None:
+            return dict(found.theta)
+        return {n: v if callable(v) else v[0] for n, v in found.theta.items()}
+
+    return eqx.filter_vmap(one)(jax.random.split(key, count))
+
+
+def solve_all(operator: AbstractSolutionOperator, thetas: Any, points: Points) -> TrainingSet:
+    """Solve at every theta; those at which that fails are left out and counted.
+
+    Raises a ``ValueError`` where none is solved.
+    """
+    points = np.asarray(points, float)
+    arrays, static = eqx.partition(thetas, eqx.is_array)
+    arrays = jax.tree.map(jnp.asarray, arrays)
+
+    @jax.jit
+    def every(arrays):
+        def one(arrays):
+            theta = eqx.combine(arrays, static)
+            field, _, info = operator.solve(theta, operator.init_state())
+            u = jax.vmap(field)(jnp.asarray(points))
+            return u.reshape(len(points), -1), info.converged
+
+        return jax.lax.map(one, arrays)
+
+    values, solved = jax.device_get(every(arrays))
+    good = np.flatnonzero(solved & np.isfinite(values).all(axis=(1, 2)))
+    if not good.size:
+        raise ValueError(
+            f"solve_all: none of the {len(solved)} thetas is solved by the {type(operator).__name__}; "
+            "are they where a solution exists?"
+        )
+    return TrainingSet(_taken(thetas, good), points, values[good], len(solved) - len(good))
+
+
+def _taken(thetas: Mapping[str, Any], which: np.ndarray) -> Any:
+    return jax.tree.map(lambda leaf: leaf[which] if eqx.is_array(leaf) else leaf, thetas)

@@ -1,0 +1,111 @@
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from bilo_ppl.cli import main
+from bilo_ppl.run.compare.by_operators import means
+from bilo_ppl.run.compare.outcome import Outcome, Spent
+from bilo_ppl.run.compare.processes import Ran
+from bilo_ppl.run.compare.scores import exact_posterior, score
+from bilo_ppl.run.compare.table import table
+from bilo_ppl.run.compare.task import Task
+
+SMALL = ["--chains", "2", "--warmup", "200", "--samples", "300"]
+
+
+def task(method, model="closed.py", **changes):
+    sizes = {"chains": 2, "warmup": 200, "samples": 500}
+    return Task(method, model, None, 0, None, 0, folder="", **{**sizes, **changes})
+
+
+def test_methods_run_apart_and_a_failure_is_a_row(folder, capsys):
+    """The prior is a Gamma distribution, which pCN cannot propose from."""
+    assert main(["compare", "closed.py", "--methods", "numerical,pcn", *SMALL]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads(pathlib.Path("runs/closed-compare/compare.json").read_text())
+    exact, failed = found["rows"]
+    assert exact["method"] == "numerical"
+    assert abs(exact["mean_off"]["D"]) < 0.3
+    assert exact["u_error"] == 0
+    assert exact["cpu_seconds"]["sampling"] > 0
+    assert "'D' is Gamma" in failed["failed"]
+    assert "failed: " in printed
+    with np.load("runs/closed-compare/draws.npz") as draws:
+        assert draws["numerical/D"].shape == (2, 300)
+    assert pathlib.Path("runs/closed-compare/figures/posteriors.png").stat().st_size > 1000
+    # A second comparison replaces nothing unless it is told to.
+    assert main(["compare", "closed.py", "--methods", "numerical", *SMALL]) == 2
+
+
+def test_a_method_beyond_its_limit_is_a_row(folder, capsys):
+    assert main(["compare", "closed.py", "--methods", "numerical", "--limit", "0.1"]) == 1
+    assert "over 0.1 s" in capsys.readouterr().out
+    record = json.loads(pathlib.Path("runs/closed-compare/run.json").read_text())
+    assert record["status"] == "failed: no method has ended"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["closed.py", "--methods", "bilo,magic"], "there is no method magic"),
+        (["closed.py", "--methods", ","], "no method given"),
+        (["closed.py", "--limit", "0"], "limit is 0"),
+        (["closed.py", "--data", "d.csv", "--seeds", "2"], "leave them out"),
+        (["closed.py", "--data", "d.csv"], "d.csv"),
+        (["closed.py", "--noise", "0.1"], "no argument noise"),
+        (["nothing.py"], "there is no model file"),
+    ],
+)
+def test_bad_input_is_refused(folder, capsys, arguments, message):
+    assert main(["compare", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not pathlib.Path("runs").exists()
+
+
+def test_pinn_is_an_alias(folder):
+    from bilo_ppl.run import CompareSettings
+
+    chosen = CompareSettings("closed.py", methods="pinn, bilo, pinn-10").chosen
+    assert chosen == ["pinn-1", "pinn-10", "pinn-100", "pinn-1000", "bilo"]
+
+
+def test_scores_are_those_of_known_draws(folder):
+    """Draws made from the grid posterior, shifted by half a standard deviation and twice as wide."""
+    one = task("numerical")
+    exact = exact_posterior(one, None)
+    mean, sd = exact.moments("D")
+    rng = np.random.default_rng(0)
+    samples = {"D": mean + sd * (0.5 + 2 * rng.standard_normal((2, 4000)))}
+    outcome = Outcome(means(samples), None, samples, evaluations=7)
+    costs = {"cpu_seconds": {"sampling": 2.0}, "compile_seconds": 1.0, "peak_megabytes": 3.0}
+    row = score(Ran(one, 1.0, outcome, costs, ""), exact)
+    assert row["mean_off"]["D"] == pytest.approx(0.5, abs=0.05)
+    assert row["sd_ratio"]["D"] == pytest.approx(2.0, rel=0.03)
+    assert row["relative_error"]["D"] == pytest.approx(abs(mean + 0.5 * sd - 1), abs=0.01)
+    assert row["total_variation"]["D"] > 0.2
+    assert row["ess"] > 4000
+    frame = table([row, {"method": "numerical", "seed": 1, "failed": "over 1 s"}])
+    assert frame.loc["numerical", "CPU s"] == 2.0
+    assert frame.loc["numerical", "notes"] == "1 of 2 failed: over 1 s"
+
+
+def test_outcomes_survive_the_way_between_processes(tmp_path):
+    spent = Spent()
+    spent.add("training", 1.5, 0.5)
+    samples = {"a": np.arange(6.0).reshape(2, 3), "group/b": np.ones((2, 3, 4))}
+    sent = Outcome(means(samples), np.arange(4.0), samples, 1, 2, "three solves", "note")
+    sent.write(str(tmp_path), spent, 12.0)
+    found, costs = Outcome.read(str(tmp_path))
+    assert costs == {
+        "cpu_seconds": {"training": 1.5},
+        "compile_seconds": 0.5,
+        "peak_megabytes": 12.0,
+    }
+    for name, value in samples.items():
+        np.testing.assert_array_equal(found.samples[name], value)
+        np.testing.assert_array_equal(found.values[name], value.mean(axis=(0, 1)))
+    np.testing.assert_array_equal(found.u, sent.u)
+    assert found.diverging == 1
+    assert (found.evaluations, found.training, found.notes) == (2, "three solves", "note")
