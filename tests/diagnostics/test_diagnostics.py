@@ -188,9 +188,12 @@ def test_to_arviz_has_the_run_and_solves_nothing(run, solves):
     np.testing.assert_array_equal(idata["posterior"]["D"].values, samples["D"])
     np.testing.assert_array_equal(idata["observed_data"]["y"].values, Y)
     stats, fields = idata["sample_stats"], run.get_extra_fields(group_by_chain=True)
-    names = {"diverging", "energy", "n_steps", "acceptance_rate", "lp", "step_size"}
+    names = {"diverging", "energy", "n_steps", "acceptance_rate", "lp", "step_size", "tree_depth"}
     assert set(stats.data_vars) == names
     np.testing.assert_array_equal(stats["n_steps"].values, fields["num_steps"])
+    for steps, depth in ((1, 1), (2, 2), (3, 2), (4, 3), (7, 3), (8, 4)):
+        there = stats["n_steps"].values == steps
+        assert (stats["tree_depth"].values[there] == depth).all()
     np.testing.assert_array_equal(stats["lp"].values, -fields["potential_energy"])
     assert stats["diverging"].dtype == bool
 

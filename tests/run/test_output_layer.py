@@ -21,7 +21,7 @@ from bilo_ppl.run.map import pipeline
 from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Record
-from bilo_ppl.run.sample.results import Results
+from bilo_ppl.run.sample import pipeline as sampling
 from bilo_ppl.run.settings import BadInputError
 from bilo_ppl.run.sizes import OPTION, USUAL, Chosen
 from bilo_ppl.validation.accuracy import NOISE_LIMIT, Accuracy, PredictionError
@@ -112,7 +112,7 @@ def test_features_that_the_draws_contradict_give_way_to_a_network(monkeypatch, t
         raise TrainingError
 
     monkeypatch.setattr(operators, "pretrained", train)
-    monkeypatch.setattr(Results, "contradictions", lambda self: ["They are wrong."])
+    monkeypatch.setattr(sampling, "contradictions", lambda found: ["They are wrong."])
     short = {"chains": 1, "warmup": 20, "samples": 40, "certify": False}
     with pytest.raises(TrainingError):
         sample_model(SampleSettings(MODEL, out=tmp_path / "out", quiet=True, **short))

@@ -97,6 +97,19 @@ def test_of_a_run_that_has_no_verdict_it_says_so(ended):
 
 
 def test_estimates_have_one_too(folder):
+    single = [
+        "map",
+        "closed.py",
+        "--operator",
+        "numerical",
+        "--seeds",
+        "1",
+        "--quiet",
+        "--out",
+        "one",
+    ]
+    assert main(single) == 0
+    assert "relative error" in read("one/report.html").text
     options = ["--operator", "numerical", "--seeds", "2", "--quiet", "--out", "here"]
     assert main(["map", "closed.py", *options]) == 0
     page = read("here/report.html")

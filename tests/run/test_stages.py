@@ -131,12 +131,6 @@ class _Doubtful:
     def __init__(self):
         self.done = []
 
-    def contradictions(self):
-        return ["Half of the draws need inner steps."]
-
-    def tightening(self):
-        return 0.1
-
     def write(self):
         self.done.append("draws")
 
@@ -189,6 +183,8 @@ def test_the_first_draws_are_kept_where_a_second_adaptation_fails(plan, monkeypa
         return Verdict(State.DOUBTFUL, ("they disagree",), (), ())
 
     monkeypatch.setattr(pipeline, "judged", judged)
+    found = ["Half of the draws need inner steps."]
+    monkeypatch.setattr(pipeline, "contradictions", lambda results: list(found))
     monkeypatch.setattr(pipeline, "print_report", lambda found: found.done.append("report"))
     monkeypatch.setattr(pipeline, "conclude", lambda record, *_: record.status("finished") or 0)
     assert pipeline._stages(asked, record, Interrupts()) == 0

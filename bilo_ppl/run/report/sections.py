@@ -95,12 +95,17 @@ def _estimates(estimates: Mapping[str, Any] | None) -> str:
         )
     ]
     errors = estimates.get("relative_error") or {}
-    mean = [[k, f"{v['mean']:.2%}", f"{v['sd']:.2%}"] for k, v in errors.items()]
+    mean = [[k, _percent(v["mean"]), _percent(v["sd"])] for k, v in errors.items()]
     return section(
         "Point estimates",
         table(["", *names, "steps", "end"], rows),
         table(["relative error", "mean", "sd"], mean) if mean else "",
     )
+
+
+def _percent(value: float | None) -> str | None:
+    """One data set has no standard deviation."""
+    return None if value is None else f"{value:.2%}"
 
 
 def _plain(value: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from bilo_ppl._files import replacing
 from bilo_ppl.run.errors import BadInputError
 from bilo_ppl.run.listing import listed
-from bilo_ppl.run.record import Record, plain
+from bilo_ppl.run.record import Record, plain, warn
 from bilo_ppl.run.report.sections import run_page
 from bilo_ppl.run.report.settings import ReportSettings
 
@@ -20,8 +20,13 @@ REPORT = "report.html"
 def write_report(record: Record) -> None:
     """Write the page of a run that ends, beside its other results."""
     work = record.folder.work
-    path = record.path(REPORT)
-    _write(path, run_page(plain(record.content), work, _estimates(work)))
+    try:
+        path = record.path(REPORT)
+        _write(path, run_page(plain(record.content), work, _estimates(work)))
+    except OSError as error:
+        warn(
+            f"{REPORT} cannot be written ({error.strerror or error}): bilo-ppl report makes it later."
+        )
 
 
 def report_run(settings: ReportSettings) -> int:

@@ -23,6 +23,7 @@ from bilo_ppl.run.operators import (
 )
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Clock, Record
+from bilo_ppl.run.sample.contradictions import contradictions, tightening
 from bilo_ppl.run.sample.kernel import make_kernel
 from bilo_ppl.run.sample.printed import print_report
 from bilo_ppl.run.sample.results import Results
@@ -117,7 +118,7 @@ def _chain_method(settings: SampleSettings) -> str:
 def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) -> int:
     prepared = make_operator(plan, record, interrupts)
     results, interrupted = _attempt(plan, record, prepared)
-    found = [] if interrupted else results.contradictions()
+    found = [] if interrupted else contradictions(results)
     if found and plan.settings.adapts and not plan.settings.output_layer:
         record.say(
             "", "The draws contradict the adaptation, which is done again from there:", *found
@@ -126,7 +127,7 @@ def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) 
         try:
             again = _again(plan, record, interrupts, prepared, results)
             results, interrupted = _attempt(plan, record, again)
-            found = [] if interrupted else results.contradictions()
+            found = [] if interrupted else contradictions(results)
         except RunFailedError as error:
             # What was drawn with the first operator is kept, with what speaks against it.
             found.append(f"A second adaptation failed: {error}")
@@ -152,7 +153,7 @@ def _again(
     """What is better than an operator whose draws contradict it."""
     if isinstance(prepared.operator, OutputLayer):
         return make_operator(plan, record, interrupts, features=False)
-    factor = 1.0 if plan.settings.tol else results.tightening()
+    factor = 1.0 if plan.settings.tol else tightening(results)
     return adapt_again(plan, record, interrupts, prepared, factor)
 
 

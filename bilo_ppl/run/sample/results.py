@@ -18,7 +18,6 @@ from bilo_ppl.network.lora import merge_lora
 from bilo_ppl.network.trainable import count_parameters
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
-from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Record, warn
 from bilo_ppl.run.sample.figures import draw_posterior_figures
@@ -26,7 +25,6 @@ from bilo_ppl.run.sample.kept_results import CERTIFICATE, FITS, GRID, SOLVES, ke
 from bilo_ppl.run.sample.settings import SampleSettings
 from bilo_ppl.run.sample.solves import look_closely, over_sites
 from bilo_ppl.run.settings import RunFailedError
-from bilo_ppl.validation.accuracy import NOISE_LIMIT
 from bilo_ppl.validation.certificate import Certificate
 from bilo_ppl.validation.certifying import certify
 from bilo_ppl.validation.distance import Distances, distances
@@ -42,15 +40,6 @@ CERTIFIED_POINTS = 5
 
 MANY_POINTS, FEWER_DRAWS = 500, 24
 """Collocation points beyond which fewer draws must do for the tighter certificate."""
-
-MANY_STEPS, MANY_DIVERGENCES = 0.5, 0.02
-"""Parts of draws that need inner steps, and of diverging transitions, which contradict an adaptation."""
-
-LEAST_ACCEPTED = 0.1
-"""Acceptance of a second stage below which its draws are too few, and the first one is adapted again."""
-
-TIGHTENING = (1e-3, 0.25)
-"""Between these lies the factor of a tolerance that has proved too loose."""
 
 
 class Results:
@@ -218,38 +207,6 @@ class Results:
                 constant={"x": data.x, "sigma": data.sigma},
                 prior_model=None if numerical is None else self.plan.model(numerical),
             )
-
-    def contradictions(self) -> list[str]:
-        """What the draws say against the operator that they were made with; empty as it should be."""
-        if self.stages is not None:
-            accepted = f"The second stage accepts {self.stages.second:.0%} of its proposals."
-            return [accepted] if self.stages.second < LEAST_ACCEPTED else []
-        found = []
-        tighter = self.certificates.get("tighter")
-        if tighter is not None and tighter.distorted:
-            found.append(f"A tighter solve disagrees: {tighter.verdict}")
-        if self.closely is not None and self.plan.settings.adapts:
-            steps, missed = over_sites(self.closely)
-            # Of an output layer, a step is all that there is to do.
-            if not isinstance(self.operator, OutputLayer) and np.mean(steps > 0) > MANY_STEPS:
-                found.append(f"{np.mean(steps > 0):.0%} of the draws need inner steps.")
-            if missed.any():
-                found.append(
-                    f"At {missed.sum()} of {missed.size} draws the PDE is not solved anew."
-                )
-        diverging = np.asarray(self.draws.statistics.get("diverging", False))
-        if diverging.mean() > MANY_DIVERGENCES:
-            found.append(f"{diverging.mean():.0%} of the transitions diverged.")
-        return found
-
-    def tightening(self) -> float:
-        """Factor of the tolerance by which the error of U would become as small as it should."""
-        tighter = self.certificates.get("tighter")
-        error = 0.0 if tighter is None else tighter.energy_error_sd
-        error = error if self.stages is None else self.stages.spread
-        if not error > NOISE_LIMIT:
-            return 1.0
-        return float(np.clip((NOISE_LIMIT / error / 2) ** 2, *TIGHTENING))
 
     def _kept(self, what: str, form: Any, make: Callable[[], Any]) -> Any:
         """A result, or that of a process before: see `kept`."""
