@@ -209,8 +209,11 @@ def save(idata: Any, path: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path(path)
 
 
-def load(path: str | os.PathLike) -> Any:
+def load(path: str | os.PathLike, *, lazy: bool = False) -> Any:
     """Read a file written by `save` into memory, with whichever ArviZ wrote it; the file is closed.
+
+    With ``lazy`` an array is read when it is used, and the file stays open: for results that are larger
+    than the memory. ``idata["posterior"]["k"].isel(draw=slice(1000))`` then reads a thousand draws.
 
     Nothing of the file is run, and no other file is read. Raises a ``FileNotFoundError`` if there is
     none, a ``ValueError`` if it is not netCDF, points to other files, or would not fit into memory.
@@ -220,10 +223,12 @@ def load(path: str | os.PathLike) -> Any:
         raise FileNotFoundError(f"load: there is no results file {path}.")
     arviz = _arviz()
     try:
-        check_results_file(path)
+        check_results_file(path, whole=not lazy)
         if _is_legacy(arviz):
-            with arviz.rc_context({"data.load": "eager"}):
+            with arviz.rc_context({"data.load": "lazy" if lazy else "eager"}):
                 return arviz.from_netcdf(str(path), engine="h5netcdf")
+        if lazy:
+            return arviz.from_netcdf(str(path), engine="h5netcdf")
         with arviz.from_netcdf(str(path), engine="h5netcdf") as tree:
             return tree.load()
     except OSError as error:

@@ -12,15 +12,15 @@ MOST_BYTES = 1 << 34
 """Of all arrays, as they would lie in memory: twice as much as a run may write."""
 
 
-def check_results_file(path: str | os.PathLike) -> None:
-    """Raise a ``ValueError`` for a file that points to other files, or is far too large when read.
+def check_results_file(path: str | os.PathLike, *, whole: bool = True) -> None:
+    """Raise a ``ValueError`` for a file that points to others, or is too large to be read ``whole``.
 
     An ``OSError`` if it is no HDF5.
     """
     import h5py
 
     with h5py.File(path, "r") as file:
-        if (size := _checked(file, os.fspath(path))) > MOST_BYTES:
+        if (size := _checked(file, os.fspath(path))) > MOST_BYTES and whole:
             raise ValueError(
                 f"load: {path} would take {size / 2**30:.0f} GiB of memory, more than any results of a "
                 "run; it is damaged, or made to fill the memory."

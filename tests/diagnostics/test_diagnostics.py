@@ -14,6 +14,7 @@ from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS
 
 from bilo_ppl import diagnostics
+from bilo_ppl.diagnostics import results_file
 from bilo_ppl.diagnostics.results import chain_diagnostics
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.pde.domain import interval
@@ -330,6 +331,20 @@ def test_a_failed_save_leaves_the_old_file(run, tmp_path):
         diagnostics.save(Failing(), path)
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_may_be_read_when_it_is_used(run, tmp_path, monkeypatch):
+    path = diagnostics.save(diagnostics.to_arviz(run), tmp_path / "run.nc")
+    draws = run.get_samples(group_by_chain=True)["D"]
+    lazy, whole = diagnostics.load(path, lazy=True), diagnostics.load(path)
+    for found, in_memory in ((lazy, False), (whole, True)):
+        assert found["posterior"]["D"].variable._in_memory == in_memory
+        np.testing.assert_array_equal(found["posterior"]["D"].isel(draw=slice(3)), draws[:, :3])
+    # What memory cannot hold may be read so, and only so.
+    monkeypatch.setattr(results_file, "MOST_BYTES", 100)
+    diagnostics.load(path, lazy=True)
+    with pytest.raises(ValueError, match="would take"):
+        diagnostics.load(path)
 
 
 def test_load_says_what_is_wrong(tmp_path):
