@@ -67,7 +67,7 @@ from bilo_ppl.validation.certifying import certify
 from bilo_ppl.validation.distance import distances
 from bilo_ppl.validation.posterior_grid import grid_posterior
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AbstractInnerSolver",
