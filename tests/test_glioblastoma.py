@@ -1,5 +1,7 @@
 """The model file of the tumour: initial values, equation, numerical solution, likelihoods."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -205,7 +207,7 @@ def test_figures_show_the_mean_of_u_and_with_draws_its_sd(draws, panels):
 
 
 def test_masks_come_from_a_file_with_their_names(tmp_path):
-    file = load_model("models/glioblastoma.py")
+    file = load_model(pathlib.Path(__file__).parents[1] / "models" / "glioblastoma.py")
     data = tumour.synthetic_data(0)
     path = tmp_path / "masks.csv"
     table = np.concatenate([data["x"], data["y"]], axis=1)
