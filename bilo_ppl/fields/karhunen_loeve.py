@@ -18,6 +18,17 @@ class KarhunenLoeve(eqx.Module):
     ``ends`` are free, with ``phi_i = sqrt(2) cos(i pi x)`` ("neumann"; without the constant), or zero,
     with ``sqrt(2) sin(i pi x)`` ("dirichlet"). ``transform`` maps it to what the PDE needs, such as
     ``jnp.exp`` for a positive coefficient.
+
+    Examples:
+        >>> log_a = bilo.KarhunenLoeve(jnp.array([1.0, 0.0]), tau=3.0, transform=lambda value: value)
+        >>> a = bilo.KarhunenLoeve(jnp.array([1.0, 0.0]), tau=3.0)  # its exponential
+        >>> point = jnp.array([0.25])
+        >>> round(float(log_a(point)), 4)
+        0.2302
+        >>> round(float(np.sqrt(2) * np.cos(np.pi / 4) / np.sqrt(np.pi**2 + 9)), 4)
+        0.2302
+        >>> round(float(jnp.log(a(point))), 4)
+        0.2302
     """
 
     coefficients: Float[Any, " K"]

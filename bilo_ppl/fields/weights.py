@@ -31,6 +31,11 @@ def field_weights(field: Any) -> Float[Array, " n"]:
 
     For a site of `unknown_function` they are the value that stands for ``field``:
     ``init_to_value(values={"f": field_weights(field)})``.
+
+    Examples:
+        >>> field = bilo.KarhunenLoeve(jnp.array([1.0, -0.5, 0.25]))
+        >>> bilo.field_weights(field).tolist()
+        [1.0, -0.5, 0.25]
     """
     field = _in_default_precision(field)
     flat, _ = ravel_pytree(eqx.filter(field, trainable(field)))

@@ -81,6 +81,16 @@ def pretrain(
     where the problem has a time, with its beginning first: the report and the operator's `points` tell.
     Ctrl-C keeps what has been reached so far. Warns
     where the tolerance is out of reach because the lift leaves no freedom at some points.
+
+    Examples:
+        >>> network, report = bilo.pretrain(
+        ...     problem, start, key=key, sensitivity=bilo.PartialDerivative(), width=8, progress=False
+        ... )
+        >>> report.converged, report.loss < 1e-6
+        (True, True)
+        >>> point = jnp.array([0.5])
+        >>> round(float(network.field(start)(point)), 3), round(float(formula(point, start)), 3)
+        (0.295, 0.295)
     """
     check_problem(problem, theta)
     problem = completed(problem, theta)

@@ -65,6 +65,14 @@ class LocalOperator(eqx.Module):
     ``theta``; of a field, its root mean square over the collocation points), so that parameters of
     1e-3 and 1e5 are seen alike. ``embedded`` names the entries that the network sees (default: all).
     ``dtype`` is the precision of the network.
+
+    Examples:
+        >>> untrained = bilo.LocalOperator(problem, start, key=key, width=8, depth=2)
+        >>> u = untrained.field({"r": 4.0})
+        >>> float(u(jnp.array([0.0]))), float(u(jnp.array([1.0])))  # by the lift
+        (1.0, 0.0)
+        >>> untrained.dtype
+        dtype('float32')
     """
 
     problem: Problem

@@ -75,6 +75,13 @@ class LevenbergMarquardt(AbstractInnerSolver):
     part of the last step that is taken again, for steps of which each sees other rows (`for_parts`).
     ``sketched`` takes steps on 600 rows or more, of as many weights, by conjugate gradients with a sketch
     of the normal matrix (`bilo_ppl.inner.sketched`): cheaper, but not exact.
+
+    Examples:
+        >>> solver = bilo.LevenbergMarquardt(tolerance=1e-7, max_steps=20)
+        >>> operator = bilo.FineTuned(network, solver, bilo.PartialDerivative())
+        >>> _, _, info = eqx.filter_jit(operator.solve)({"r": 6.0}, operator.init_state())
+        >>> bool(info.loss <= 1e-7), bool(info.steps < 20)
+        (True, True)
     """
 
     tolerance: float
