@@ -86,7 +86,9 @@ def adapt(
 
     The increments are merged, so the result has the rank that the operator had before, starting from
     zero. Use it by `replace_operator`, or as the model's argument, also with other data of the same
-    problem; `save_operator` keeps its ``operator``.
+    problem; `save_operator` keeps its ``operator``. Raises a ``ValueError`` for arguments out of
+    their ranges, a model without solution site, an operator that cannot be fitted, and where the PDE can
+    be solved at none of the thetas.
 
     Examples:
         >>> thetas = {"r": jnp.linspace(7.0, 11.0, 12)}

@@ -96,7 +96,7 @@ def plot_trace(draws: Mapping[str, Any], warmup: int = 0, of: int | None = None)
 
     The first ``warmup`` draws of each chain are marked as warm-up. At most 12 scalars are drawn,
     and the title says how many there are; where they are those of ``of`` scalars that have the fewest
-    effective draws, it says that.
+    effective draws, it says that. Raises a ``ValueError`` if there are no draws.
 
     Examples:
         >>> from bilo_ppl.diagnostics.plots import plot_trace
@@ -135,7 +135,7 @@ def plot_inner_steps(inner_steps: Any, loss: Any, tolerance: float) -> Figure:
 
     Steps of different chains are set a little apart, so that none is hidden. Losses above the
     tolerance are marked and counted. On the logarithmic axis a loss of zero lies at the lower edge,
-    one that is not finite at the upper.
+    one that is not finite at the upper. Raises a ``ValueError`` for arrays of two shapes.
 
     Examples:
         >>> from bilo_ppl.diagnostics.plots import plot_inner_steps

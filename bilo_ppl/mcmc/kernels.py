@@ -28,7 +28,8 @@ class BiLOHMC(ChainKernel):
     a trajectory ends, rejected, at the first point where the potential is not finite, and has at most
     1023 steps if ``trajectory_length`` is given (longer steps if need be); the search of
     ``find_heuristic_step_size`` runs at initialisation and, for chains that are not vectorised, at
-    the ends of warm-up windows, and its inner steps are not counted.
+    the ends of warm-up windows, and its inner steps are not counted. Raises a ``ValueError`` if
+    neither ``num_steps`` nor ``trajectory_length`` is given.
 
     Examples:
         >>> kernel = bilo.BiLOHMC(model, step_size=0.1, trajectory_length=0.3)

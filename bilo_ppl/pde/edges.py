@@ -32,7 +32,7 @@ def without_corners(domain: Box, points: Points) -> np.ndarray:
     """The points ``(n, d)`` that lie on at most one face of the box.
 
     Where faces meet, a solution that vanishes on them has no second derivatives of its own: no network
-    meets an equation with a source there.
+    meets an equation with a source there. Raises a ``ValueError`` if no point is left.
 
     Examples:
         >>> square = bilo.Box((0.0, 0.0), (1.0, 1.0))

@@ -25,7 +25,8 @@ def graded(
     The density of the points at x is proportional to
     ``1 + density * sum_s 1 / (1 + ((x - s) / width)^2)``, s in ``near``. So near a single s it is up to
     ``1 + density`` times that far away, and half of the excess is left at the distance ``width``. For
-    shocks and layers.
+    shocks and layers. Raises a ``ValueError`` for a box that is no interval, for ``near`` outside
+    of it, and for fewer than 2 points, a ``width`` that is not positive or a negative ``density``.
 
     Examples:
         >>> space = bilo.interval(0.0, 1.0)
@@ -69,7 +70,8 @@ def hammersley(*axes: Sequence[float] | np.ndarray) -> Points:
     to the point whose van der Corput number (base 2, 3, 5, ...) is the r-th smallest. With equidistant
     axes these are Hammersley's points (1960) but for shifts of a few 1/n: they are more even than a
     grid, and, since no two share a coordinate, have no rows between which a solution can hide a jump. The
-    first point has the smallest coordinate on every axis.
+    first point has the smallest coordinate on every axis. Raises a ``ValueError`` for axes of
+    different lengths, or coordinates that repeat or are not finite.
 
     Examples:
         >>> points = bilo.hammersley(np.linspace(0, 1, 4), np.linspace(0, 2, 4))
@@ -100,6 +102,8 @@ def masked(
     points: Points, inside: Callable[[np.ndarray], Any] | Sequence[bool] | np.ndarray
 ) -> np.ndarray:
     """The points ``(n, d)`` for which ``inside`` (a mask, or a predicate of one point) holds.
+
+    Raises a ``ValueError`` for a mask of another length, and if no point is left.
 
     Examples:
         >>> points = bilo.Box((0.0, 0.0), (1.0, 1.0)).grid(3, 3)

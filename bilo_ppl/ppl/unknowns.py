@@ -145,7 +145,7 @@ def squared_penalty(
     The mean is over points ``(n, d)``. The same as `penalty` with that mean, but a Gauss-Newton
     method sees its curvature. With ``grad(f)`` of a field f it is the mean squared gradient. Points,
     which are constants, must lie closer than the features of the field: between them a network can bend
-    unpenalised.
+    unpenalised. Raises a ``ValueError`` for a weight that is negative or not finite.
 
     Examples:
         >>> from numpyro.infer.util import log_density

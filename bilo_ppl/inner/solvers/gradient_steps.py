@@ -26,7 +26,8 @@ class OptaxSolver(AbstractInnerSolver):
 
     A step evaluates loss and gradient at the candidate that the previous one proposed, and proposes
     the next: n steps cost n + 1 passes, and the weights returned are always those whose loss is
-    reported. The first step only evaluates.
+    reported. The first step only evaluates. ``tolerance`` is in the units of the loss, a mean of
+    squared residuals. Raises a ``ValueError`` if it is not positive, or ``max_steps`` is negative.
 
     Examples:
         >>> import optax
