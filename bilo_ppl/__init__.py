@@ -50,7 +50,9 @@ from bilo_ppl.operators.closed_form import ClosedForm
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.operators.random_features import choose_random_features
-from bilo_ppl.pde.calculus import divergence, grad, laplacian, partial
+from bilo_ppl.pde.calculus import divergence, laplacian
+from bilo_ppl.pde.calculus import grad as grad
+from bilo_ppl.pde.calculus import partial as partial
 from bilo_ppl.pde.domain import Box, interval, space_time, time_interval
 from bilo_ppl.pde.edges import bubble, edge_points, without_corners
 from bilo_ppl.pde.image import ImageDomain, image_domain
@@ -69,6 +71,7 @@ from bilo_ppl.validation.posterior_grid import grid_posterior
 
 __version__ = "0.2.0"
 
+# Without `grad` and `partial`: a star import would replace jax.grad and functools.partial by them.
 __all__ = [
     "AbstractInnerSolver",
     "AbstractSensitivity",
@@ -119,7 +122,6 @@ __all__ = [
     "field_weights",
     "find_map",
     "fit_field",
-    "grad",
     "graded",
     "grid_posterior",
     "hammersley",
@@ -135,7 +137,6 @@ __all__ = [
     "masked",
     "mean_squared_gradient",
     "observed",
-    "partial",
     "penalty",
     "pretrain",
     "refined",

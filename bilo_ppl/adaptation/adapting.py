@@ -86,7 +86,18 @@ def adapt(
 
     The increments are merged, so the result has the rank that the operator had before, starting from
     zero. Use it by `replace_operator`, or as the model's argument, also with other data of the same
-    problem; `save_operator` keeps its ``operator``.
+    problem; `save_operator` keeps its ``operator``. Raises a ``ValueError`` for arguments out of
+    their ranges, a model without solution site, an operator that cannot be fitted, and where the PDE can
+    be solved at none of the thetas.
+
+    Examples:
+        >>> thetas = {"r": jnp.linspace(7.0, 11.0, 12)}
+        >>> adapted = bilo.adapt(model, key, tuned, x, y, thetas=thetas, rank=2, progress=False)
+        >>> operator, report, variances = adapted
+        >>> float(report.fraction_ready), report.ready
+        (1.0, True)
+        >>> variances is None  # no chain has been run
+        True
     """
     start = time.process_time()
     _check(ready, max_rounds, draws, spread, fit_steps)

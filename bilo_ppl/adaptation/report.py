@@ -16,7 +16,15 @@ __all__ = ["AdaptReport", "Adapted"]
 
 
 class AdaptReport(NamedTuple):
-    """How an adaptation went."""
+    """How an adaptation went.
+
+    Examples:
+        >>> report = adapted.report
+        >>> report.rounds, report.thetas + report.fresh > 6
+        (1, True)
+        >>> bool(report.worst_loss < report.tolerance)
+        True
+    """
 
     fraction_ready: float
     """Fraction of fresh thetas of the region whose loss is below the tolerance without a step."""
@@ -68,6 +76,13 @@ class Adapted:
     """The adapted operators, the report, and where and in which units a sampler may start.
 
     It unpacks into operator, report and mass matrix.
+
+    Examples:
+        >>> list(adapted.operators), adapted.operator is adapted.operators["u"]
+        (['u'], True)
+        >>> theta = {"r": jnp.array(9.0)}
+        >>> bool(adapted.operator.loss_of_home_state(theta) < 1e-6)  # no step is needed
+        True
     """
 
     operators: Mapping[str, AbstractSolutionOperator]

@@ -69,6 +69,12 @@ def goodness_of_fit(
     ``max_draws`` draws, and solves that miss their tolerance stand; draws without a finite misfit are
     left out. ``samples`` and the errors are those of `inner_statistics`, and ``max_draws`` below 1 is a
     ``ValueError``.
+
+    Examples:
+        >>> from bilo_ppl.diagnostics import goodness_of_fit
+        >>> fit = goodness_of_fit(model, draws, exact, x, y, max_draws=50)["y"]
+        >>> fit.data, fit.draws, fit.chi_square < 1  # data without noise: less than 10
+        (10, 50, True)
     """
     if max_draws < 1:
         raise ValueError(f"goodness_of_fit: max_draws must be at least 1, got {max_draws}.")

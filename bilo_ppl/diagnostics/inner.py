@@ -36,6 +36,11 @@ def inner_statistics(
     `SolveInfo` have the shape of those axes. ``batch_size`` draws are solved side by side, and each
     batch takes as long as its slowest solve. Raises a ``ValueError`` if the samples lack a site
     that the solution needs or disagree in their leading axes, or if the model has no solution site.
+
+    Examples:
+        >>> infos = bilo.inner_statistics(model, {"r": draws["r"][:, :3]}, exact, x, y)
+        >>> infos["u"].steps.shape, bool(infos["u"].converged.all())
+        ((2, 3), True)
     """
 
     def infos(sample):
@@ -67,6 +72,12 @@ def solution_draws(
     draws are kept. ``site`` names the solution if the model has several. A draw whose pure solve
     misses its tolerance gives NaN, unless ``accept_unconverged``. Raises a ``ValueError`` for
     points that are not ``(n, d)`` or lie outside the domain, and where `inner_statistics` does.
+
+    Examples:
+        >>> points = problem.domain.grid(5)
+        >>> u_draws = bilo.solution_draws(model, draws, points, exact, x, y, max_draws=50)
+        >>> u_draws.shape, bool((u_draws[:, 0] > 0.999).all())  # u(0) = 1
+        ((50, 5), True)
     """
     if max_draws < 1:
         raise ValueError(f"solution_draws: max_draws must be at least 1, got {max_draws}.")

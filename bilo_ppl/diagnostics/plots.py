@@ -53,6 +53,12 @@ def plot_posterior(
     ``GridPosterior.marginal``. ``prior`` gives the density of the prior at values ``(n,)``, or None where
     it has none. Raises a ``ValueError`` for other shapes, or draws that are not
     finite.
+
+    Examples:
+        >>> from bilo_ppl.diagnostics.plots import plot_posterior
+        >>> figure = plot_posterior(draws["r"], "r", truth=9.0)
+        >>> figure.axes[0].get_xlabel()
+        'r'
     """
     draws = _chains(draws, "plot_posterior: draws").ravel()
     if not np.isfinite(draws).all():
@@ -113,7 +119,13 @@ def plot_trace(draws: Mapping[str, Any], warmup: int = 0, of: int | None = None)
 
     The first ``warmup`` draws of each chain are marked as warm-up. At most 12 scalars are drawn,
     and the title says how many there are; where they are those of ``of`` scalars that have the fewest
-    effective draws, it says that.
+    effective draws, it says that. Raises a ``ValueError`` if there are no draws.
+
+    Examples:
+        >>> from bilo_ppl.diagnostics.plots import plot_trace
+        >>> figure = plot_trace(draws, warmup=20)
+        >>> [axes.get_ylabel() for axes in figure.axes]
+        ['r']
     """
     scalars = scalar_draws(draws)
     if not scalars:
@@ -146,7 +158,14 @@ def plot_inner_steps(inner_steps: Any, loss: Any, tolerance: float) -> Figure:
 
     Steps of different chains are set a little apart, so that none is hidden. Losses above the
     tolerance are marked and counted. On the logarithmic axis a loss of zero lies at the lower edge,
-    one that is not finite at the upper.
+    one that is not finite at the upper. Raises a ``ValueError`` for arrays of two shapes.
+
+    Examples:
+        >>> from bilo_ppl.diagnostics.plots import plot_inner_steps
+        >>> steps, losses = np.array([[0, 1, 2]]), np.array([[1e-8, 1e-7, 1e-7]])  # (chains, draws)
+        >>> figure = plot_inner_steps(steps, losses, tolerance=1e-6)
+        >>> [axes.get_ylabel() for axes in figure.axes]
+        ['inner steps', 'final loss']
     """
     steps = _chains(inner_steps, "plot_inner_steps: inner_steps")
     loss = _chains(loss, "plot_inner_steps: loss")
@@ -189,7 +208,13 @@ def _on_log_axis(loss: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150) -> pathlib.Path:
-    """Write a figure, whole or not at all; the suffix (.png, .pdf, .svg) gives the format."""
+    """Write a figure, whole or not at all; the suffix (.png, .pdf, .svg) gives the format.
+
+    Examples:
+        >>> from bilo_ppl.diagnostics.plots import plot_trace, save_figure
+        >>> save_figure(plot_trace(draws), folder / "trace.png").name
+        'trace.png'
+    """
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=dpi)
     return pathlib.Path(path)

@@ -22,6 +22,13 @@ def summary(idata: Any, names: list[str] | None = None) -> Any:
 
     Columns: mean, sd, the quantiles ``5%`` and ``95%``, and those of `ChainDiagnostics`. ``names``
     restricts it to these sites. Raises a ``ValueError`` for a name that is not in the posterior.
+
+    Examples:
+        >>> table = bilo.summary(idata)
+        >>> list(table.index), list(table.columns[:4])
+        (['r'], ['mean', 'sd', '5%', '95%'])
+        >>> abs(float(table.loc["r", "mean"]) - 9.0) < 0.5
+        True
     """
     import pandas as pd
 
@@ -62,6 +69,11 @@ def inner_report(
 
     ``tolerance`` and ``max_steps`` are the inner solver's, for comparison with the worst loss and
     to explain divergences. Statistics that were not recorded are named as missing.
+
+    Examples:
+        >>> text = bilo.inner_report(idata, tolerance=1e-6)
+        >>> text.splitlines()[1]
+        'Inner solves: not recorded. Give to_arviz the result of inner_statistics.'
     """
     lines, warnings = inner_findings(idata, tolerance=tolerance, max_steps=max_steps)
     return "\n".join(lines + [f"WARNING: {text}" for text in warnings])

@@ -69,6 +69,13 @@ def to_arviz(
     ``model_args`` and ``model_kwargs``. ``coords`` and ``dims`` are ArviZ's. Raises a
     ``ValueError`` if the draws are not a mapping by site name, or ``inner`` does not have their
     shape.
+
+    Examples:
+        >>> idata = bilo.to_arviz(run)
+        >>> list(idata.groups())
+        ['posterior', 'sample_stats', 'observed_data']
+        >>> idata["posterior"]["r"].shape, idata["observed_data"]["y"].shape
+        ((2, 200), (10,))
     """
     draws = Draws.of(mcmc)
     samples, model = draws.samples, draws.model
@@ -203,6 +210,11 @@ def save(idata: Any, path: str | os.PathLike) -> pathlib.Path:
     """Write a netCDF file (HDF5), whole or not at all; an existing file is replaced.
 
     Flags are stored as 8-bit integers, marked so that `load` gives them back as flags.
+
+    Examples:
+        >>> from bilo_ppl.diagnostics import save
+        >>> save(idata, folder / "posterior.nc").name
+        'posterior.nc'
     """
     with replacing(path) as temporary:
         idata.to_netcdf(str(temporary), engine="h5netcdf")
@@ -217,6 +229,12 @@ def load(path: str | os.PathLike, *, lazy: bool = False) -> Any:
 
     Nothing of the file is run, and no other file is read. Raises a ``FileNotFoundError`` if there is
     none, a ``ValueError`` if it is not netCDF, points to other files, or would not fit into memory.
+
+    Examples:
+        >>> from bilo_ppl.diagnostics import load
+        >>> idata = load(folder / "posterior.nc")
+        >>> idata["posterior"]["r"].shape
+        (2, 200)
     """
     path = pathlib.Path(path)
     if not path.is_file():

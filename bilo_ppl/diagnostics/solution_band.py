@@ -31,6 +31,13 @@ def plot_solution_band(
     for each value, observation or component. ``truth`` is ``(x, u)``. Draws with a value that is not
     finite (unconverged solves) are left out and counted in the legend. Raises a ``ValueError`` for
     points of more than one dimension, and for values of other shapes.
+
+    Examples:
+        >>> from bilo_ppl.diagnostics.plots import plot_solution_band
+        >>> u_draws = bilo.solution_draws(model, draws, x, exact, x, y)
+        >>> figure = plot_solution_band(x, u_draws, data=(x, y, 0.02))
+        >>> figure.axes[0].get_ylabel()
+        'u'
     """
     x, u = _line(x, "x"), np.asarray(u_draws)
     system = u.ndim == 3

@@ -83,6 +83,12 @@ def check_estimate(
     of solves in them, that Laplace's approximation is made of, which serves elsewhere. For more than
     ``max_dimension`` unknowns, or without either, only the change of U is known. Raises a ``ValueError``
     if an operator cannot be tightened.
+
+    Examples:
+        >>> from bilo_ppl.estimate import check_estimate
+        >>> accuracy = check_estimate(estimate)
+        >>> accuracy.good, accuracy.largest_shift < 0.1  # in posterior standard deviations
+        (True, True)
     """
     objective = estimate.objective
     try:

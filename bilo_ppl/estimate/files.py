@@ -20,6 +20,14 @@ def save_estimate(path: str | Path, estimate: Estimate) -> None:
     """Write the state and the history of an estimate: ``find_map(..., resume=path)`` goes on.
 
     The file appears whole or not at all.
+
+    Examples:
+        >>> bilo.save_estimate(folder / "estimate.bin", estimate)
+        >>> again = bilo.find_map(
+        ...     model, key, operator, x, y, resume=folder / "estimate.bin", progress=False
+        ... )
+        >>> abs(float(again.values["r"] - estimate.values["r"])) < 0.01
+        True
     """
     history = estimate.history
     header = {

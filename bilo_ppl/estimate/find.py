@@ -89,6 +89,12 @@ def find_map(
     change. Raises a ``ValueError`` before anything expensive for bad arguments, a first guess
     outside the support, unknown names, negative noise, a model without solution site, or an operator
     whose gradient is wrong there (`PartialDerivative` without adaptation).
+
+    Examples:
+        >>> operator = bilo.OutputLayer(features, start, tolerance=1e-5)
+        >>> estimate = bilo.find_map(model, key, operator, x, y, progress=False)
+        >>> round(float(estimate.values["r"]), 2), estimate.converged
+        (8.96, True)
     """
     _check(method, steps, inner_steps, gradient_tolerance, step_tolerance, patience, improvement)
     if patience is None and method == "nested":

@@ -35,7 +35,14 @@ second the mode does not count as found. The noise of the solves may forbid to r
 
 @dataclasses.dataclass(frozen=True)
 class Laplace:
-    """``N(mean, covariance)`` for the flattened unconstrained position (sites in sorted order)."""
+    """``N(mean, covariance)`` for the flattened unconstrained position (sites in sorted order).
+
+    Examples:
+        >>> gaussian.sample(key, 1000, chains=2).samples["r"].shape
+        (2, 1000)
+        >>> gaussian.decrement < 0.01, round(gaussian.log_evidence)
+        (True, 27)
+    """
 
     mean: Float[np.ndarray, " n"]
     covariance: Float[np.ndarray, "n n"]
@@ -92,6 +99,12 @@ def laplace(estimate: Estimate, *, max_dimension: int = 500) -> Laplace:
     neither prior nor data determine, or an estimate that has not converged), if a value is not finite,
     if a solve that the differences need missed its tolerance, if the mode is not found within 0.1
     standard deviations, or if there are more than ``max_dimension`` unknowns.
+
+    Examples:
+        >>> gaussian = bilo.laplace(estimate)
+        >>> mean, sd = gaussian.mean[0], gaussian.covariance[0, 0] ** 0.5  # of log r
+        >>> round(float(mean), 1), round(float(sd), 2)
+        (2.2, 0.05)
     """
     objective = eqx.tree_at(lambda o: o.jacobian, estimate.objective, True)
     flat, unravel = ravel_pytree(estimate.z)

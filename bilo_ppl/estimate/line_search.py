@@ -60,6 +60,13 @@ def backtracking_lbfgs(
 
     No entry moves by more than ``max_step`` at once, or by ``first_step`` along steepest descent,
     whose length means nothing: a leap is dear where a network has to follow.
+
+    Examples:
+        >>> from bilo_ppl.estimate import backtracking_lbfgs
+        >>> lbfgs = backtracking_lbfgs(memory=5)
+        >>> found = bilo.find_map(model, key, exact, x, y, optimizer=lbfgs, progress=False)
+        >>> round(float(found.values["r"]), 2), found.converged
+        (8.96, True)
     """
     preconditioner = optax.scale_by_lbfgs(memory_size=memory)
 
@@ -81,6 +88,13 @@ def gauss_newton(
     units of the largest eigenvalue of the curvature, and falls with accepted steps. No entry moves by
     more than ``max_step`` at once. The descent ends where a step promises less than ``tolerance``
     nats. It needs few evaluations, each with a linear solve for every datum.
+
+    Examples:
+        >>> from bilo_ppl.estimate import gauss_newton
+        >>> careful = gauss_newton(damping=0.1, max_step=0.2)
+        >>> found = bilo.find_map(model, key, exact, x, y, optimizer=careful, progress=False)
+        >>> round(float(found.values["r"]), 2), found.converged
+        (8.96, True)
     """
 
     def init(params):

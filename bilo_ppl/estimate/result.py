@@ -50,7 +50,16 @@ class History(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """The result of `find_map`."""
+    """The result of `find_map`.
+
+    Examples:
+        >>> estimate.status, sorted(estimate.terms)
+        ('converged', ['r', 'y'])
+        >>> estimate.solution(x).shape
+        (10,)
+        >>> len(estimate.history.energy) == estimate.history.steps
+        True
+    """
 
     values: dict[str, Any]
     """The estimate: values of the latent sites, in the space of the model."""

@@ -28,7 +28,14 @@ def fit_field(
 
     ``guess`` is a function of a point, ``points`` are ``(n, d)``. The solver is by default
     Levenberg-Marquardt to a mean square of 1e-8. Warns, with the error that is left, where the
-    tolerance is not reached; a guess with a kink cannot be met exactly.
+    tolerance is not reached; a guess with a kink cannot be met exactly. Raises a ``ValueError`` for
+    a guess that is not a finite scalar at every point.
+
+    Examples:
+        >>> f = bilo.NetworkField(problem.domain, key=key, width=8)
+        >>> f = bilo.fit_field(f, lambda x: 1 + x[0] ** 2, problem.points)
+        >>> round(float(f(jnp.array([0.5]))), 2)
+        1.25
     """
     solver = LevenbergMarquardt(tolerance=1e-8, max_steps=200) if solver is None else solver
     free, fixed = eqx.partition(field, trainable(field))

@@ -17,7 +17,19 @@ class KarhunenLoeve(eqx.Module):
     ``(-Laplace + tau^2)^-alpha``, so that independent a_i ~ N(0, 1) make a Gaussian random field. Its
     ``ends`` are free, with ``phi_i = sqrt(2) cos(i pi x)`` ("neumann"; without the constant), or zero,
     with ``sqrt(2) sin(i pi x)`` ("dirichlet"). ``transform`` maps it to what the PDE needs, such as
-    ``jnp.exp`` for a positive coefficient.
+    ``jnp.exp`` for a positive coefficient. ``coefficients`` are a_1 ... a_K, ``(K,)``. Raises a
+    ``ValueError`` for other ``ends``.
+
+    Examples:
+        >>> log_a = bilo.KarhunenLoeve(jnp.array([1.0, 0.0]), tau=3.0, transform=lambda value: value)
+        >>> a = bilo.KarhunenLoeve(jnp.array([1.0, 0.0]), tau=3.0)  # its exponential
+        >>> point = jnp.array([0.25])
+        >>> round(float(log_a(point)), 4)
+        0.2302
+        >>> round(float(np.sqrt(2) * np.cos(np.pi / 4) / np.sqrt(np.pi**2 + 9)), 4)
+        0.2302
+        >>> round(float(jnp.log(a(point))), 4)
+        0.2302
     """
 
     coefficients: Float[Any, " K"]

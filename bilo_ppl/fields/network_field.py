@@ -26,6 +26,15 @@ class NetworkField(eqx.Module):
     coordinates of a point, mapped to [-1, 1]: an initial value over x can be evaluated at points
     (x, t). Hidden biases start uniform in [-1, 1]. Fourier frequencies are frozen; all layers are
     trainable.
+
+    Examples:
+        >>> def lift(x, raw):
+        ...     return 1 + x[0] * (1 - x[0]) * raw
+        >>> f = bilo.NetworkField(problem.domain, key=key, lift=lift, width=8)
+        >>> float(f(jnp.array([0.0]))), float(f(jnp.array([1.0])))
+        (1.0, 1.0)
+        >>> bilo.field_weights(f).shape
+        (97,)
     """
 
     network: MLP

@@ -16,7 +16,12 @@ def gradients(field: Field, points: Points) -> Float[Array, "n d"]:
 
 
 def mean_squared_gradient(field: Field, points: Points) -> Scalar:
-    """Mean of ``|grad f|^2`` over points ``(n, d)``: for a uniform grid, its mean over the domain."""
+    """Mean of ``|grad f|^2`` over points ``(n, d)``: for a uniform grid, its mean over the domain.
+
+    Examples:
+        >>> round(float(bilo.mean_squared_gradient(lambda x: 3 * x[0], problem.points)), 3)
+        9.0
+    """
     return jnp.mean(_squared_gradient(field, points))
 
 
@@ -24,6 +29,10 @@ def total_variation(field: Field, points: Points, smoothing: float = 1e-6) -> Sc
     """Mean of ``sqrt(|grad f|^2 + smoothing^2) - smoothing`` over points ``(n, d)``.
 
     ``smoothing``, in units of the gradient, makes it differentiable where the gradient vanishes.
+
+    Examples:
+        >>> round(float(bilo.total_variation(lambda x: 3 * x[0], problem.points)), 3)
+        3.0
     """
     squares = _squared_gradient(field, points)
     return jnp.mean(jnp.sqrt(squares + smoothing**2) - smoothing)

@@ -30,7 +30,13 @@ def field_weights(field: Any) -> Float[Array, " n"]:
     """The trainable numbers of a field, as one vector in default precision.
 
     For a site of `unknown_function` they are the value that stands for ``field``:
-    ``init_to_value(values={"f": field_weights(field)})``.
+    ``init_to_value(values={"f": field_weights(field)})``. Raises a ``ValueError`` for a field
+    without trainable arrays.
+
+    Examples:
+        >>> field = bilo.KarhunenLoeve(jnp.array([1.0, -0.5, 0.25]))
+        >>> bilo.field_weights(field).tolist()
+        [1.0, -0.5, 0.25]
     """
     field = _in_default_precision(field)
     flat, _ = ravel_pytree(eqx.filter(field, trainable(field)))

@@ -28,6 +28,14 @@ class AbstractSensitivity(eqx.Module):
     `bilo_ppl.inner.linearised.linearise` for their Jacobian. Where the lower level must drive more
     than the residual to zero, add blocks by `rows` and `row_weights`. Theta comes checked and in the
     precision of the operator. `ImplicitDifferentiation` shows the one, `ResidualGradient` the other.
+
+    Examples:
+        >>> class AtFixedWeights(bilo.AbstractSensitivity):
+        ...     def attach(self, lower_level, weights, theta):
+        ...         return weights
+        >>> level = bilo.LowerLevel(network, AtFixedWeights())
+        >>> level.at(start).rows(network.weights).shape
+        (21,)
     """
 
     @abc.abstractmethod
@@ -60,6 +68,12 @@ class LowerLevel(eqx.Module):
 
     ``row_weights`` are the loss weights by block: "residual", and the names that the problem's
     `conditions` return (1 where not given).
+
+    Examples:
+        >>> level = bilo.LowerLevel(network, bilo.PartialDerivative()).at(start)
+        >>> rows = level.rows(network.weights)  # one for each collocation point
+        >>> rows.shape, bool(level.loss(network.weights) < 1e-6)
+        ((21,), True)
     """
 
     operator: LocalOperator

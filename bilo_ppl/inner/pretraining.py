@@ -80,7 +80,18 @@ def pretrain(
     training begins anew with twice the points, added by the residual, up to four times the problem's, and
     where the problem has a time, with its beginning first: the report and the operator's `points` tell.
     Ctrl-C keeps what has been reached so far. Warns
-    where the tolerance is out of reach because the lift leaves no freedom at some points.
+    where the tolerance is out of reach because the lift leaves no freedom at some points. Raises a
+    ``ValueError`` for a problem or an architecture that cannot be trained, saying what to mend.
+
+    Examples:
+        >>> network, report = bilo.pretrain(
+        ...     problem, start, key=key, sensitivity=bilo.PartialDerivative(), width=8, progress=False
+        ... )
+        >>> report.converged, report.loss < 1e-6
+        (True, True)
+        >>> point = jnp.array([0.5])
+        >>> round(float(network.field(start)(point)), 3), round(float(formula(point, start)), 3)
+        (0.295, 0.295)
     """
     check_problem(problem, theta)
     problem = completed(problem, theta)

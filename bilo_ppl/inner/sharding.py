@@ -38,6 +38,12 @@ def device_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of one axis over ``devices``, over which the rows of large fits can be spread.
 
     By default these are all that JAX has: of all processes too, after `jax.distributed.initialize`.
+    Raises a ``ValueError`` for no devices.
+
+    Examples:
+        >>> mesh = bilo.device_mesh(jax.devices()[:1])
+        >>> dict(mesh.shape)
+        {'rows': 1}
     """
     devices = jax.devices() if devices is None else list(devices)
     if not devices:

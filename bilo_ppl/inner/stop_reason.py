@@ -11,6 +11,12 @@ class StopReason(enum.IntEnum):
 
     Compiled code carries the members as integer arrays: ``StopReason(int(reason))`` gives the name
     back, and ``str`` of it a phrase for a person.
+
+    Examples:
+        >>> str(bilo.StopReason(2))
+        'all steps used up'
+        >>> bilo.StopReason.count(np.array([1, 1, 3]))
+        {'converged': 2, 'no step lowers the loss': 1}
     """
 
     RUNNING = 0

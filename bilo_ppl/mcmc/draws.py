@@ -13,7 +13,16 @@ __all__ = ["Draws"]
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """Draws and statistics by name, arrays ``(chains, draws, ...)``, of a model with its arguments."""
+    """Draws and statistics by name, arrays ``(chains, draws, ...)``, of a model with its arguments.
+
+    Examples:
+        >>> {name: values.shape for name, values in draws.items()}
+        {'r': (2, 200)}
+        >>> "diverging" in run.statistics, run.get_samples()["r"].shape
+        (True, (400,))
+        >>> bilo.Draws.of(run) is run
+        True
+    """
 
     model: Callable | None
     """The NumPyro model; None if it is not known."""

@@ -52,6 +52,13 @@ def init_near(values: Mapping[str, Any], site: Any = None) -> Any:
     stands for its weights, and a value is repeated for a site with more axes, such as one number for each
     experiment. Where the operator was trained, the first solves are cheap; the jitter gives
     every chain a start of its own. Raises a ``ValueError`` for a value of another shape.
+
+    Examples:
+        >>> from numpyro.infer.util import initialize_model
+        >>> near = bilo.init_near({"r": 9.0})
+        >>> info = initialize_model(key, model, model_args=(exact, x, y), init_strategy=near)
+        >>> abs(float(jnp.exp(info.param_info.z["r"])) - 9.0) < 2  # z is log r
+        True
     """
     if site is None:
         return partial(init_near, values)

@@ -28,7 +28,17 @@ class BiLOHMC(ChainKernel):
     a trajectory ends, rejected, at the first point where the potential is not finite, and has at most
     1023 steps if ``trajectory_length`` is given (longer steps if need be); the search of
     ``find_heuristic_step_size`` runs at initialisation and, for chains that are not vectorised, at
-    the ends of warm-up windows, and its inner steps are not counted.
+    the ends of warm-up windows, and its inner steps are not counted. Raises a ``ValueError`` if
+    neither ``num_steps`` nor ``trajectory_length`` is given.
+
+    Examples:
+        >>> kernel = bilo.BiLOHMC(model, step_size=0.1, trajectory_length=0.3)
+        >>> mcmc = MCMC(kernel, num_warmup=10, num_samples=20, progress_bar=False)
+        >>> mcmc.run(key, exact, x, y, extra_fields=("inner_steps", "inner_converged"))
+        >>> mcmc.get_samples()["r"].shape
+        (20,)
+        >>> bool(mcmc.get_extra_fields()["inner_converged"].all())
+        True
     """
 
     def __init__(
@@ -88,6 +98,13 @@ class BiLONUTS(ChainKernel):
 
     Arguments are those of `numpyro.infer.NUTS`, and ``accept_unconverged``; ``max_tree_depth`` may
     be a pair, for warm-up and sampling. The differences to NumPyro are those of `BiLOHMC`.
+
+    Examples:
+        >>> kernel = bilo.BiLONUTS(model, init_strategy=bilo.init_near(start), max_tree_depth=3)
+        >>> mcmc = MCMC(kernel, num_warmup=10, num_samples=20, progress_bar=False)
+        >>> mcmc.run(key, exact, x, y, extra_fields=("inner_steps",))
+        >>> mcmc.get_samples()["r"].shape, int(mcmc.get_extra_fields()["inner_steps"].sum())
+        ((20,), 0)
     """
 
     def __init__(

@@ -50,6 +50,14 @@ def sample_in_blocks(
     Ctrl-C keeps the draws there are; in warm-up it raises KeyboardInterrupt, since there are none. Raises
     a ``ValueError`` for a chain whose potential energy is not finite where it starts, for bad arguments,
     and for a file that belongs to another run or, without ``resume``, is there already.
+
+    Examples:
+        >>> path = folder / "draws.bin"
+        >>> run = bilo.sample_in_blocks(
+        ...     NUTS(model), key, exact, x, y, num_warmup=20, num_samples=20, save=path, progress=False
+        ... )
+        >>> run.samples["r"].shape, path.exists()
+        ((1, 20), True)
     """
     if num_samples < 1:
         raise ValueError(f"sample_in_blocks: num_samples={num_samples}; the least is 1.")

@@ -64,7 +64,16 @@ class LocalOperator(eqx.Module):
     ``scales`` gives typical magnitudes of the entries of theta (default: that of the first guess
     ``theta``; of a field, its root mean square over the collocation points), so that parameters of
     1e-3 and 1e5 are seen alike. ``embedded`` names the entries that the network sees (default: all).
-    ``dtype`` is the precision of the network.
+    ``dtype`` is the precision of the network. Raises a ``ValueError`` for another ``dtype``,
+    unknown names, sizes that are no counts, and a network that cannot be used.
+
+    Examples:
+        >>> untrained = bilo.LocalOperator(problem, start, key=key, width=8, depth=2)
+        >>> u = untrained.field({"r": 4.0})
+        >>> float(u(jnp.array([0.0]))), float(u(jnp.array([1.0])))  # by the lift
+        (1.0, 0.0)
+        >>> untrained.dtype
+        dtype('float32')
     """
 
     problem: Problem

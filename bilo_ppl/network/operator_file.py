@@ -33,6 +33,12 @@ def save_operator(
 
     ``metadata`` (JSON values, such as the arguments of a run) is kept in the header. The file appears
     whole or not at all. Raises a ``TypeError`` for anything but a local operator.
+
+    Examples:
+        >>> path = folder / "decay.eqx"
+        >>> bilo.save_operator(path, network, metadata={"seed": 0})
+        >>> path.exists()
+        True
     """
     if not isinstance(operator, LocalOperator):
         raise TypeError(
@@ -53,6 +59,12 @@ def load_operator(
     matter. No code of the file is run. Raises a ``ValueError`` when the file is not an operator, is
     damaged, has weights that are not finite, or was made for another problem (other class name,
     parameters, dimension, number of components or network inputs) or network.
+
+    Examples:
+        >>> loaded = bilo.load_operator(folder / "decay.eqx", problem)
+        >>> point = jnp.array([0.5])
+        >>> bool(loaded.field(start)(point) == network.field(start)(point))
+        True
     """
     with Path(path).open("rb") as file:
         header = read_header(file, FORMAT, EARLIER)

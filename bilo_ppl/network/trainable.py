@@ -11,7 +11,18 @@ M = TypeVar("M")
 
 
 class Frozen(eqx.Module):
-    """What is no weight: random Fourier frequencies, the matrix below a low-rank increment, a module."""
+    """What is no weight: random Fourier frequencies, the matrix below a low-rank increment, a module.
+
+    Examples:
+        >>> class Wave(eqx.Module):
+        ...     amplitude: jax.Array
+        ...     frequency: bilo.Frozen
+        ...     def __call__(self, x):
+        ...         return self.amplitude * jnp.sin(self.frequency.value * x[0])
+        >>> wave = Wave(jnp.array(2.0), bilo.Frozen(jnp.array(3.0)))
+        >>> bilo.field_weights(wave).tolist()
+        [2.0]
+    """
 
     value: Any
 

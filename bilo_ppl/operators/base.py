@@ -25,7 +25,13 @@ __all__ = ["AbstractSolutionOperator", "SolveInfo"]
 
 
 class SolveInfo(NamedTuple):
-    """What a solve reports: arrays only, so that samplers can carry and record them."""
+    """What a solve reports: arrays only, so that samplers can carry and record them.
+
+    Examples:
+        >>> info = bilo.SolveInfo.of(steps=3, loss=1e-8, converged=True)
+        >>> int(info.steps), bool(info.converged)
+        (3, True)
+    """
 
     steps: Any
     """Inner steps taken, int."""
@@ -61,6 +67,20 @@ class AbstractSolutionOperator(eqx.Module):
     reverse mode). All other methods have the answer "cannot" until you override them: a
     model with your operator can be sampled, estimated and compared without them. `ClosedForm` is an
     example.
+
+    Examples:
+        >>> from bilo_ppl.pde.theta import admit
+        >>> class Exact(bilo.AbstractSolutionOperator):
+        ...     problem: bilo.Problem
+        ...     def init_state(self):
+        ...         return ()
+        ...     def solve(self, theta, state):
+        ...         theta = admit(self.problem, theta, jnp.float64)
+        ...         info = bilo.SolveInfo.of(0, 0.0, converged=True)
+        ...         return lambda x: formula(x, theta), state, info
+        >>> u = bilo.solution("u", Exact(problem), {"r": 4.0})
+        >>> round(float(u(jnp.array([0.5]))), 4)
+        0.324
     """
 
     problem: AbstractVar[Problem]

@@ -21,6 +21,15 @@ class ClosedForm(AbstractSolutionOperator):
 
     With it the same model has its exact posterior, at no cost. Derivatives in theta are those of the
     formula.
+
+    Examples:
+        >>> operator = bilo.ClosedForm(problem, formula)
+        >>> field, _, info = operator.solve({"r": 4.0}, operator.init_state())
+        >>> round(float(field(jnp.array([0.5]))), 4), int(info.steps)
+        (0.324, 0)
+        >>> slope = jax.grad(lambda r: bilo.solution("u", operator, {"r": r})(jnp.array([0.5])))
+        >>> round(float(slope(4.0)), 4)
+        -0.0308
     """
 
     problem: Problem

@@ -57,6 +57,15 @@ class FineTuned(AbstractSolutionOperator):
     ``operator`` says which weights may change (all, or LoRA increments: `LocalOperator.with_lora`),
     ``solver`` how they are found and to what tolerance, ``sensitivity`` how the solution is
     differentiated with respect to theta. ``row_weights`` are the loss weights of the lower level.
+
+    Examples:
+        >>> tuned = bilo.FineTuned(network.with_lora(2, key=key), solver, bilo.ImplicitDifferentiation())
+        >>> field, state, info = eqx.filter_jit(tuned.solve)({"r": 6.0}, tuned.init_state())
+        >>> bool(info.converged), bool(info.loss <= 1e-6)
+        (True, True)
+        >>> point = jnp.array([0.5])
+        >>> round(float(field(point)), 3), round(float(formula(point, {"r": 6.0})), 3)
+        (0.27, 0.27)
     """
 
     operator: LocalOperator

@@ -62,6 +62,12 @@ class OutputLayer(AbstractSolutionOperator):
     converged where its loss, without the ridge, is at most ``tolerance``; ``max_steps`` limits the
     Gauss-Newton steps for a problem that is not linear. Raises a ``ValueError`` if the network's inputs
     depend on theta, or the residual has derivatives of more than fourth order.
+
+    Examples:
+        >>> operator = bilo.OutputLayer(features, start, tolerance=1e-6)
+        >>> field, _, info = eqx.filter_jit(operator.solve)({"r": 9.0}, operator.init_state())
+        >>> round(float(field(jnp.array([0.5]))), 3), int(info.steps)
+        (0.213, 1)
     """
 
     level: OutputLevel

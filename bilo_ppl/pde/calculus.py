@@ -32,7 +32,18 @@ def _along(u: Field, axis: int) -> Field:
 
 
 def grad(u: Field) -> Callable[[Point], Float[Array, "*components d"]]:
-    """Gradient of a field: shape ``(d,)`` for a scalar field, ``(components, d)`` for a system."""
+    """Gradient of a field: shape ``(d,)`` for a scalar field, ``(components, d)`` for a system.
+
+    Examples:
+        >>> def u(x):
+        ...     return x[0] ** 2 * x[1]
+        >>> bilo.grad(u)(jnp.array([1.0, 2.0])).tolist()
+        [4.0, 1.0]
+        >>> def system(x):
+        ...     return jnp.stack([x[0], x[0] * x[1]])
+        >>> bilo.grad(system)(jnp.array([1.0, 2.0])).shape
+        (2, 2)
+    """
     return jax.jacfwd(u)
 
 
@@ -42,6 +53,13 @@ def partial(u: Field, *axes: int | None) -> Field:
     ``partial(u, 0)`` is u_x, ``partial(u, 0, 0)`` is u_xx, and ``partial(u, domain.time)`` is u_t:
     ``partial(u, 1)`` with points (x, t). The value has the shape of ``u(x)``. Raises a ``ValueError``
     for no axis, the time of a domain without time, or an axis that the points do not have.
+
+    Examples:
+        >>> def u(x):
+        ...     return x[0] ** 2 * x[1]
+        >>> point = jnp.array([1.0, 2.0])
+        >>> [float(bilo.partial(u, *axes)(point)) for axes in [(0,), (0, 0), (0, 1)]]
+        [4.0, 4.0, 2.0]
     """
     if not axes:
         raise ValueError(
@@ -61,6 +79,13 @@ def laplacian(u: Field, axes: Sequence[int] | None = None) -> Field:
 
     For an evolution problem ``laplacian(u, axes=domain.space)`` leaves time out. The value has the
     shape of ``u(x)``.
+
+    Examples:
+        >>> def u(x):
+        ...     return x[0] ** 2 * x[1]
+        >>> point = jnp.array([1.0, 2.0])
+        >>> float(bilo.laplacian(u)(point)), float(bilo.laplacian(u, axes=(1,))(point))
+        (4.0, 0.0)
     """
 
     def value(x: Point):
@@ -76,6 +101,14 @@ def divergence(flux: Field, axes: Sequence[int] | None = None) -> Field:
     ``divergence(lambda x: D(x) * grad(u)(x))`` is div(D grad u). With ``axes`` (by default all
     coordinates; for an evolution problem give ``domain.space``), component ``i`` of the flux is
     differentiated along ``axes[i]``.
+
+    Examples:
+        >>> def u(x):
+        ...     return x[0] ** 2 + x[1]
+        >>> def flux(x):
+        ...     return (1 + x[1]) * bilo.grad(u)(x)
+        >>> float(bilo.divergence(flux)(jnp.array([1.0, 2.0])))
+        7.0
     """
 
     def value(x: Point):

@@ -23,6 +23,15 @@ class Box:
 
     One of the coordinates may be time; `space_time` and `time_interval` make such boxes. Raises a
     ``ValueError`` for limits that are no box, or a ``time`` that is none of its coordinates.
+
+    Examples:
+        >>> box = bilo.Box((0.0, 0.0), (2.0, 1.0))
+        >>> box.dimension, str(box)
+        (2, '[0, 2] x [0, 1]')
+        >>> box.grid(3, 2).tolist()
+        [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [2.0, 0.0], [2.0, 1.0]]
+        >>> box.contains(np.array([[1.0, 0.5], [1.0, 1.5]])).tolist()
+        [True, False]
     """
 
     lower: tuple[float | int, ...]
@@ -144,12 +153,28 @@ def _axis(i: int, axis: Any, lower: float, upper: float) -> np.ndarray:
 
 
 def interval(lower: float | int, upper: float | int) -> Box:
-    """The interval [lower, upper] in space."""
+    """The interval [lower, upper] in space.
+
+    Examples:
+        >>> domain = bilo.interval(0.0, 2.0)
+        >>> domain.grid(5)[:, 0].tolist()
+        [0.0, 0.5, 1.0, 1.5, 2.0]
+        >>> domain.interior_grid(5)[:, 0].tolist()
+        [0.5, 1.0, 1.5]
+    """
     return Box((float(lower),), (float(upper),))
 
 
 def time_interval(start: float | int, end: float | int) -> Box:
-    """The interval [start, end] of time: the domain of an ordinary differential equation."""
+    """The interval [start, end] of time: the domain of an ordinary differential equation.
+
+    Examples:
+        >>> domain = bilo.time_interval(0.0, 10.0)
+        >>> domain.space, domain.time
+        ((), 0)
+        >>> domain.coordinates
+        ('t',)
+    """
     return Box((float(start),), (float(end),), time=0)
 
 
@@ -157,6 +182,13 @@ def space_time(space: Domain, end: float | int, start: float | int = 0.0) -> Dom
     """The cylinder ``space x [start, end]``, time being the last coordinate; a mask is kept.
 
     Raises a ``ValueError`` if ``space`` has a time of its own.
+
+    Examples:
+        >>> domain = bilo.space_time(bilo.interval(0.0, 1.0), end=0.5)
+        >>> domain.space, domain.time
+        ((0,), 1)
+        >>> domain.lower, domain.upper
+        ((0.0, 0.0), (1.0, 0.5))
     """
     if space.time is not None:
         raise ValueError(

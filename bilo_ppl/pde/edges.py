@@ -16,6 +16,13 @@ def bubble(domain: Box, x: Any) -> Any:
 
     It is zero on the boundary only: ``lift = bubble(domain, x) * raw`` keeps a solution at zero there, at
     all times.
+
+    Examples:
+        >>> square = bilo.Box((0.0, 0.0), (1.0, 1.0))
+        >>> float(bilo.bubble(square, jnp.array([0.5, 0.5])))
+        0.0625
+        >>> float(bilo.bubble(square, jnp.array([0.5, 1.0])))
+        0.0
     """
     sides = [(x[i] - domain.lower[i]) * (domain.upper[i] - x[i]) for i in domain.space]
     return math.prod(sides[1:], start=sides[0])
@@ -25,7 +32,12 @@ def without_corners(domain: Box, points: Points) -> np.ndarray:
     """The points ``(n, d)`` that lie on at most one face of the box.
 
     Where faces meet, a solution that vanishes on them has no second derivatives of its own: no network
-    meets an equation with a source there.
+    meets an equation with a source there. Raises a ``ValueError`` if no point is left.
+
+    Examples:
+        >>> square = bilo.Box((0.0, 0.0), (1.0, 1.0))
+        >>> bilo.without_corners(square, square.grid(3, 3)).tolist()
+        [[0.0, 0.5], [0.5, 0.0], [0.5, 0.5], [0.5, 1.0], [1.0, 0.5]]
     """
     points = np.asarray(points, float)
     lower, upper = np.array(domain.lower), np.array(domain.upper)
@@ -36,7 +48,13 @@ def without_corners(domain: Box, points: Points) -> np.ndarray:
 
 
 def edge_points(domain: Box, count: int = 5) -> np.ndarray:
-    """Points of a grid of ``count`` along each axis that lie on the boundary in space, corners too."""
+    """Points of a grid of ``count`` along each axis that lie on the boundary in space, corners too.
+
+    Examples:
+        >>> square = bilo.Box((0.0, 0.0), (1.0, 1.0))
+        >>> bilo.edge_points(square, count=3)[:4].tolist()
+        [[0.0, 0.0], [0.0, 0.5], [0.0, 1.0], [0.5, 0.0]]
+    """
     grid = domain.grid(*[count] * domain.dimension)
     lower, upper = np.array(domain.lower), np.array(domain.upper)
     on_faces = ((grid == lower) | (grid == upper))[:, list(domain.space)].any(axis=1)

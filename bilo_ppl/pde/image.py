@@ -28,6 +28,13 @@ class ImageDomain(Box):
     As a `Box`, its limits are those of the image; `contains`, `grid`, `sample` and `scatter` keep to
     the mask, and so do points that are added by the residual. Two domains are equal if their limits
     and masks are.
+
+    Examples:
+        >>> image = bilo.image_domain(np.array([[0, 1, 1], [1, 1, 1]]))
+        >>> image.contains(np.array([[0.0, 0.0], [0.0, 1.0]])).tolist()
+        [False, True]
+        >>> image.grid(2, 3).shape
+        (5, 2)
     """
 
     mask: np.ndarray = dataclasses.field(kw_only=True, repr=False)
@@ -183,6 +190,14 @@ def image_domain(
 
     ``space_time(image_domain(...), end)`` adds time. Raises a ``ValueError`` for a mask that is empty,
     no mask, or of another dimension.
+
+    Examples:
+        >>> mask = np.array([[0, 1, 1], [1, 1, 1]])
+        >>> image = bilo.image_domain(mask, spacing=0.5)
+        >>> str(image)
+        '[-0.25, 0.75] x [-0.25, 1.25]'
+        >>> bilo.space_time(image, end=2.0).coordinates
+        ('x', 'y', 't')
     """
     mask = as_mask(mask)
     edges = per_axis("spacing", spacing, mask.ndim)

@@ -25,7 +25,14 @@ def graded(
     The density of the points at x is proportional to
     ``1 + density * sum_s 1 / (1 + ((x - s) / width)^2)``, s in ``near``. So near a single s it is up to
     ``1 + density`` times that far away, and half of the excess is left at the distance ``width``. For
-    shocks and layers.
+    shocks and layers. Raises a ``ValueError`` for a box that is no interval, for ``near`` outside
+    of it, and for fewer than 2 points, a ``width`` that is not positive or a negative ``density``.
+
+    Examples:
+        >>> space = bilo.interval(0.0, 1.0)
+        >>> points = bilo.graded(space, 5, near=0.0, width=0.1, density=10.0)
+        >>> points.round(2).tolist()
+        [0.0, 0.06, 0.18, 0.49, 1.0]
     """
     if space.dimension != 1:
         raise ValueError(
@@ -63,7 +70,13 @@ def hammersley(*axes: Sequence[float] | np.ndarray) -> Points:
     to the point whose van der Corput number (base 2, 3, 5, ...) is the r-th smallest. With equidistant
     axes these are Hammersley's points (1960) but for shifts of a few 1/n: they are more even than a
     grid, and, since no two share a coordinate, have no rows between which a solution can hide a jump. The
-    first point has the smallest coordinate on every axis.
+    first point has the smallest coordinate on every axis. Raises a ``ValueError`` for axes of
+    different lengths, or coordinates that repeat or are not finite.
+
+    Examples:
+        >>> points = bilo.hammersley(np.linspace(0, 1, 4), np.linspace(0, 2, 4))
+        >>> points.round(2).tolist()
+        [[0.0, 0.0], [0.67, 0.67], [0.33, 1.33], [1.0, 2.0]]
     """
     from scipy.stats import qmc  # takes a second to import
 
@@ -88,7 +101,15 @@ def hammersley(*axes: Sequence[float] | np.ndarray) -> Points:
 def masked(
     points: Points, inside: Callable[[np.ndarray], Any] | Sequence[bool] | np.ndarray
 ) -> np.ndarray:
-    """The points ``(n, d)`` for which ``inside`` (a mask, or a predicate of one point) holds."""
+    """The points ``(n, d)`` for which ``inside`` (a mask, or a predicate of one point) holds.
+
+    Raises a ``ValueError`` for a mask of another length, and if no point is left.
+
+    Examples:
+        >>> points = bilo.Box((0.0, 0.0), (1.0, 1.0)).grid(3, 3)
+        >>> bilo.masked(points, lambda point: point.sum() <= 0.5).tolist()
+        [[0.0, 0.0], [0.0, 0.5], [0.5, 0.0]]
+    """
     keep = np.array([inside(p) for p in points]) if callable(inside) else np.asarray(inside)
     if keep.shape != (len(points),):
         raise ValueError(f"masked: the mask has shape {keep.shape}, the points need {len(points)}.")
@@ -132,6 +153,12 @@ def refined(points: Points, box: Box, times: int = 4) -> np.ndarray:
     corner, no centre and none of the points). They keep to the mask of an `ImageDomain`. A mask that only
     the points have is not known here: candidates that lie farther from the points than these lie apart
     are left out, and if few remain, so there are fewer.
+
+    Examples:
+        >>> points = problem.domain.grid(5)
+        >>> checks = bilo.refined(points, problem.domain, times=2)
+        >>> checks.shape, bool((checks[:5] == points).all())
+        ((15, 1), True)
     """
     from scipy.spatial import KDTree
     from scipy.stats import qmc  # takes a second to import

@@ -19,6 +19,20 @@ class Problem(eqx.Module):
     In the methods,
     ``u`` is a function of a point of shape ``(d,)``; its value is a scalar, or ``(components,)``
     for a system. An entry ``theta[name]`` is a scalar, an array, or a field (a function of x).
+
+    Examples:
+        >>> class Cooling(bilo.Problem):  # u' = -k (u - 20), u(0) = 90
+        ...     parameters, components = ("k",), 1
+        ...     domain = bilo.time_interval(0.0, 5.0)
+        ...     def residual(self, u, x, theta):
+        ...         return bilo.partial(u, 0)(x) + theta["k"] * (u(x) - 20)
+        ...     def lift(self, x, raw, theta):
+        ...         return 90 + x[0] * raw
+        >>> def temperature(t):
+        ...     return 20 + 70 * jnp.exp(-0.3 * t[0])
+        >>> residual = Cooling().residual(temperature, jnp.array([2.0]), {"k": 0.3})
+        >>> abs(float(residual)) < 1e-12
+        True
     """
 
     parameters: ClassVar[tuple[str, ...]]

@@ -30,6 +30,16 @@ def observed(name: str, distribution: Distribution, y: Any = None) -> Any:
 
     Raises a ``ValueError`` for a distribution of vectors (``to_event``, ``MultivariateNormal``), of which
     no part can be left out.
+
+    Examples:
+        >>> from numpyro.infer.util import log_density
+        >>> def noisy(y):
+        ...     bilo.observed("y", dist.Normal(jnp.zeros(2), 1.0), y)
+        >>> gap = jnp.array([1.0, jnp.nan])
+        >>> round(float(log_density(noisy, (gap,), {}, {})[0]), 3)
+        -1.419
+        >>> round(float(dist.Normal(0.0, 1.0).log_prob(1.0)), 3)
+        -1.419
     """
     if y is None:
         return numpyro.sample(name, distribution)

@@ -54,6 +54,11 @@ def solution(name: str, operator: AbstractSolutionOperator, theta: Theta) -> Fie
     proposal, unless a handler accepts it. Raises a ``ValueError`` if the names in theta are not the
     parameters of the operator's problem, a concrete value is not finite, or an entry has another shape
     than in the theta of pretraining. For several thetas at once there is `solutions`.
+
+    Examples:
+        >>> u = bilo.solution("u", exact, {"r": 4.0})
+        >>> round(float(u(jnp.array([0.5]))), 4), jax.vmap(u)(x).shape
+        (0.324, (10,))
     """
     _check(name, operator, theta, "solution")
     check_entries(name, theta, None, operator.home)
@@ -78,6 +83,11 @@ def solutions(name: str, operator: AbstractSolutionOperator, thetas: Theta) -> S
     site counts as solved only where all are; what a solve reports are the sum of the steps and the
     largest loss. States and thetas that handlers see have the axis n. Raises a ``ValueError`` as
     `solution` does, and where the lengths of the axes disagree.
+
+    Examples:
+        >>> us = bilo.solutions("u", exact, {"r": jnp.array([4.0, 9.0])})
+        >>> us(x).shape, len(us), round(float(us[0](jnp.array([0.5]))), 4)
+        ((2, 10), 2, 0.324)
     """
     _check(name, operator, thetas, "solutions")
     thetas, count = batched_theta(name, operator, thetas)

@@ -24,6 +24,15 @@ class warm_start(Messenger):  # noqa: N801
     ``states`` maps solution names to operator states; ``accept_unconverged`` lets a solve that did
     not reach its tolerance stand. After the model has run, ``handler.states`` and ``handler.infos``
     hold the new states and the `SolveInfo` of every solution site.
+
+    Examples:
+        >>> handler = bilo.warm_start(states={"u": tuned.init_state()})
+        >>> with handler:
+        ...     u = bilo.solution("u", tuned, {"r": 7.0})
+        >>> info = handler.infos["u"]
+        >>> bool(info.converged), int(info.steps) > 0
+        (True, True)
+        >>> next_start = handler.states  # where a solve nearby needs fewer steps
     """
 
     def __init__(
@@ -55,6 +64,15 @@ class replace_operator(Messenger):  # noqa: N801
     """Solve with other operators than those that the model names: ``{"u": reference}``.
 
     The same model, another solver: every comparison of operators is made this way.
+
+    Examples:
+        >>> from numpyro.infer.util import log_density
+        >>> args = bilo.FiniteDifferences(problem, nodes=5, theta=start), x, y
+        >>> round(float(log_density(model, args, {}, {"r": 9.0})[0]), 1)
+        26.1
+        >>> better = bilo.replace_operator(model, {"u": exact})
+        >>> round(float(log_density(better, args, {}, {"r": 9.0})[0]), 1)
+        26.6
     """
 
     def __init__(

@@ -44,6 +44,13 @@ def check_model(model: Callable, *model_args: Any, **model_kwargs: Any) -> None:
     are NaN where they count, or the noise is nothing next to them; for a ``solution`` inside of a
     ``jax.vmap``, with an entry of theta of another shape than the operator's, or asked for outside of the
     domain; and for a discrete unknown.
+
+    Examples:
+        >>> bilo.check_model(model, exact, x, y)  # says nothing: all is well
+        >>> bilo.check_model(model, exact, x, y[:-1])
+        Traceback (most recent call last):
+            ...
+        ValueError: the likelihood of 'y' has shape (10,) and its data have shape (9,): ...
     """
     look = look_at(model, model_args, model_kwargs)
     check_solutions(look)

@@ -31,6 +31,13 @@ class StatefulPotential:
     ``z`` is NumPyro's unconstrained position, ``state`` maps solution sites to operator states, and
     U = -log p(z, data). A solve that misses its tolerance gives U = inf (a rejected, diverging
     proposal) unless ``accept_unconverged``.
+
+    Examples:
+        >>> potential = bilo.StatefulPotential(model, (exact, x, y))
+        >>> z, state = {"r": jnp.log(9.0)}, potential.init_state(key)
+        >>> (energy, (state, info)), slope = jax.value_and_grad(potential, has_aux=True)(z, state)
+        >>> round(float(energy), 1), round(float(slope["r"]), 1), bool(info.converged)
+        (-28.8, 0.7, True)
     """
 
     def __init__(

@@ -54,6 +54,16 @@ def unknown_function(name: str, field: F, prior_sd: float | None = None) -> F:
     The weights of ``field`` itself are the first guess: `find_map` starts from them, and NumPyro's
     kernels do with ``init_to_value(values={name: field_weights(field)})``. Raises a ``ValueError``
     if the field has no trainable arrays or ``prior_sd`` is not positive.
+
+    Examples:
+        >>> field = bilo.KarhunenLoeve(jnp.zeros(4))
+        >>> def unknown(x, y=None):
+        ...     a = bilo.unknown_function("a", field, prior_sd=1.0)
+        ...     numpyro.sample("y", dist.Normal(jax.vmap(a)(x), 0.1), obs=y)
+        >>> with numpyro.handlers.seed(rng_seed=0), numpyro.handlers.trace() as trace:
+        ...     unknown(x)
+        >>> trace["a"]["value"].shape, trace["y"]["value"].shape
+        ((4,), (10,))
     """
     guess = field_weights(field)
     if prior_sd is None:
@@ -72,6 +82,13 @@ def penalty(name: str, weight: Any, value: Any) -> None:
     ``weight`` is in nats, the unit of the negative log likelihood; `weight_in_nats` converts one that
     stands beside a mean squared misfit. Raises a ``ValueError`` for a weight that is negative or not
     finite.
+
+    Examples:
+        >>> from numpyro.infer.util import log_density
+        >>> def smooth(slope):
+        ...     bilo.penalty("smooth", 2.0, slope**2)
+        >>> float(log_density(smooth, (3.0,), {}, {})[0])
+        -18.0
     """
     _check_weight(name, weight)
     numpyro.factor(name, -weight * value)
@@ -97,6 +114,12 @@ def weight_in_nats(weight: Any, sigma: Any, count: int) -> Any:
     - ``count``: n, the number of data.
 
     Raises a ``ValueError`` for a ``sigma`` of another shape.
+
+    Examples:
+        >>> float(bilo.weight_in_nats(1e-3, sigma=0.1, count=20))  # 1e-3 * 20 / (2 * 0.1**2)
+        1.0
+        >>> float(bilo.weight_in_nats(1e-3, sigma=np.full(20, 0.1), count=20))
+        1.0
     """
     if jnp.shape(sigma) not in {(), (count,)}:
         raise ValueError(
@@ -122,7 +145,14 @@ def squared_penalty(
     The mean is over points ``(n, d)``. The same as `penalty` with that mean, but a Gauss-Newton
     method sees its curvature. With ``grad(f)`` of a field f it is the mean squared gradient. Points,
     which are constants, must lie closer than the features of the field: between them a network can bend
-    unpenalised.
+    unpenalised. Raises a ``ValueError`` for a weight that is negative or not finite.
+
+    Examples:
+        >>> from numpyro.infer.util import log_density
+        >>> def smooth(field):
+        ...     bilo.squared_penalty("smooth", 2.0, bilo.grad(field), problem.points)
+        >>> round(float(log_density(smooth, (lambda x: 3 * x[0],), {}, {})[0]), 3)
+        -18.0
     """
     _check_weight(name, weight)
     points = jnp.asarray(points, jnp.result_type(float))

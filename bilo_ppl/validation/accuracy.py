@@ -94,6 +94,13 @@ class PredictionError:
 
     Every solution of the model is taken for the one in question. Nothing is solved but one Gauss-Newton
     step at points between those of the fit.
+
+    Examples:
+        >>> from bilo_ppl.validation.accuracy import PredictionError
+        >>> error = PredictionError(model, (tuned, x, y))
+        >>> accuracy = error(network, start)
+        >>> accuracy.noise < 0.1, accuracy.worst < 1  # noise: in its standard deviations
+        (True, True)
     """
 
     def __init__(

@@ -31,7 +31,16 @@ LEAST_DRAWS = 20
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """Importance-weight statistics of a subset of draws against a better solution."""
+    """Importance-weight statistics of a subset of draws against a better solution.
+
+    Examples:
+        >>> coarse = bilo.FiniteDifferences(problem, nodes=5, theta=start)
+        >>> bad = bilo.certify(model, draws, coarse, x, y, reference=exact, subset=40)
+        >>> bad.trustworthy, bad.verdict[:5]
+        (False, 'ALARM')
+        >>> bad.kl_divergence > certificate.kl_divergence
+        True
+    """
 
     against: str
     """The better solution, in words."""

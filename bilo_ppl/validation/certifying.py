@@ -61,6 +61,12 @@ def certify(
 
     Raises a ``ValueError`` if the model has no solution site or one that cannot be solved more
     tightly, if ``energies`` do not fit the draws, or if no draw has a finite energy both ways.
+
+    Examples:
+        >>> numerical = bilo.FiniteDifferences(problem, nodes=51, theta=start)
+        >>> certificate = bilo.certify(model, draws, numerical, x, y, reference=exact, subset=40)
+        >>> certificate.trustworthy, certificate.energy_error_sd < 0.05
+        (True, True)
     """
     flat = {name: np.asarray(v).reshape(-1, *np.shape(v)[2:]) for name, v in samples.items()}
     if not flat or not len(next(iter(flat.values()))):

@@ -56,7 +56,14 @@ def distances(
       1942) rounded, between 10 and 50, for n draws in all.
 
     Standard errors take the spread and the kurtosis of the exact posterior. Bands of the total
-    variation come from 1000 simulations with a fixed seed.
+    variation come from 1000 simulations with a fixed seed. Raises a ``ValueError`` for draws that
+    are not finite or fewer than 4 a chain, and for a posterior at one point of its grid.
+
+    Examples:
+        >>> independent = posterior.sample("r", seed=0, n=1000)
+        >>> found = bilo.distances(independent, posterior, "r", ess=1000)
+        >>> abs(found.mean_error) < 3, found.total_variation < found.total_variation_ess95
+        (True, True)
     """
     draws = np.atleast_2d(np.asarray(draws, dtype=float))
     if draws.ndim != 2 or draws.shape[1] < 4 or not np.isfinite(draws).all():

@@ -97,6 +97,13 @@ def grid_posterior(
     PDE solution there, or outside the prior) have no mass. Raises a ``ValueError`` if the sites do
     not fit, nothing is finite, or the density at an edge of the grid is above 1e-6 of its maximum,
     unless the support of the prior ends there.
+
+    Examples:
+        >>> posterior = bilo.grid_posterior(model, {"r": np.linspace(5.0, 14.0, 181)}, exact, x, y)
+        >>> round(posterior.mean("r"), 2), round(posterior.sd("r"), 2)
+        (8.99, 0.46)
+        >>> posterior.quantile("r", [0.05, 0.95]).round(1).tolist()
+        [8.3, 9.8]
     """
     grid = {name: np.asarray(values, dtype=float) for name, values in grid.items()}
     _check_grid(grid)

@@ -18,6 +18,15 @@ class ImplicitDifferentiation(AbstractSensitivity):
     ``damping``, in units of the mean eigenvalue of J J^T, keeps the least-squares solve away from
     directions that the precision of the network cannot resolve (default: ten times the machine
     precision). It holds for scalars, arrays, and fields (their coefficients or network weights) alike.
+
+    Examples:
+        >>> def at_half(r):
+        ...     field, _, _ = tuned.solve({"r": r}, tuned.init_state())
+        ...     return field(jnp.array([0.5]))
+        >>> round(float(jax.jit(jax.grad(at_half))(6.0)), 3)
+        -0.023
+        >>> round(float(jax.grad(lambda r: formula(jnp.array([0.5]), {"r": r}))(6.0)), 3)
+        -0.023
     """
 
     damping: float | None = None

@@ -15,6 +15,14 @@ class PartialDerivative(AbstractSensitivity):
     region of thetas with the same weights has it right inside the region, and that is what adaptation
     provides. A sampler with a Metropolis correction needs U to be exact and the gradient to be near;
     point estimates and variational inference need `ImplicitDifferentiation` or `ResidualGradient`.
+
+    Examples:
+        >>> def at_half(r):
+        ...     return network.field({"r": r})(jnp.array([0.5]))  # the weights stay
+        >>> round(float(jax.grad(at_half)(5.0)), 3)
+        -0.027
+        >>> round(float(jax.grad(lambda r: formula(jnp.array([0.5]), {"r": r}))(5.0)), 3)
+        -0.027
     """
 
     def attach(self, lower_level: LowerLevel, weights: Weights, theta: Theta) -> Weights:

@@ -29,7 +29,13 @@ class ResidualGradient(AbstractSensitivity):
 
     Adds, for a block of rows r, the block d r / d theta_j for every scalar component j of theta, in
     units of the operator's scale of theta_j, with loss weight ``weight`` times that of r (0.1 in the
-    papers). A field in theta is moved by a constant (BiLO's auxiliary variable z = f(x)).
+    papers). A field in theta is moved by a constant (BiLO's auxiliary variable z = f(x)). Raises a
+    ``ValueError`` for an entry of theta that the network does not see.
+
+    Examples:
+        >>> level = bilo.LowerLevel(network, bilo.ResidualGradient(weight=0.1)).at(start)
+        >>> level.rows(network.weights).shape  # at 21 points: the residual, and its derivative in r
+        (42,)
     """
 
     weight: float = 0.1

@@ -75,6 +75,26 @@ class AbstractInnerSolver(eqx.Module):
     the loop is a ``jax.lax.while_loop``. A `LeastSquares` problem offers ``rows``, ``loss`` and
     ``jacobian`` at any weights. `stuck` and `follow` have defaults that are right for a solver without
     memory. `OptaxSolver` is an example of 20 lines.
+
+    Examples:
+        >>> from typing import NamedTuple
+        >>> class State(NamedTuple):
+        ...     weights: object
+        ...     loss: jax.Array
+        ...     steps: jax.Array
+        >>> class Descent(bilo.AbstractInnerSolver):
+        ...     tolerance: float
+        ...     max_steps: int
+        ...     def init(self, problem, weights):
+        ...         return State(weights, problem.loss(weights), jnp.array(0))
+        ...     def step(self, problem, state):
+        ...         slope = jax.grad(problem.loss)(state.weights)
+        ...         weights = jax.tree.map(lambda w, g: w - 1e-3 * g, state.weights, slope)
+        ...         return State(weights, problem.loss(weights), state.steps + 1)
+        >>> operator = bilo.FineTuned(network, Descent(1e-6, 5), bilo.PartialDerivative())
+        >>> _, _, info = eqx.filter_jit(operator.solve)({"r": 6.0}, operator.init_state())
+        >>> str(bilo.StopReason(int(info.reason)))
+        'all steps used up'
     """
 
     tolerance: AbstractVar[float]

@@ -26,7 +26,16 @@ class OptaxSolver(AbstractInnerSolver):
 
     A step evaluates loss and gradient at the candidate that the previous one proposed, and proposes
     the next: n steps cost n + 1 passes, and the weights returned are always those whose loss is
-    reported. The first step only evaluates.
+    reported. The first step only evaluates. ``tolerance`` is in the units of the loss, a mean of
+    squared residuals. Raises a ``ValueError`` if it is not positive, or ``max_steps`` is negative.
+
+    Examples:
+        >>> import optax
+        >>> solver = bilo.OptaxSolver(optax.adam(1e-3), tolerance=1e-8, max_steps=5)
+        >>> operator = bilo.FineTuned(network, solver, bilo.PartialDerivative())
+        >>> _, _, info = eqx.filter_jit(operator.solve)({"r": 6.0}, operator.init_state())
+        >>> int(info.steps), str(bilo.StopReason(int(info.reason)))
+        (5, 'all steps used up')
     """
 
     optimiser: optax.GradientTransformation

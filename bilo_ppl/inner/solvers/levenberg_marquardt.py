@@ -74,7 +74,16 @@ class LevenbergMarquardt(AbstractInnerSolver):
     loss ends the solve (not converged, unless the tolerance was reached before). ``momentum`` is the
     part of the last step that is taken again, for steps of which each sees other rows (`for_parts`).
     ``sketched`` takes steps on 600 rows or more, of as many weights, by conjugate gradients with a sketch
-    of the normal matrix (`bilo_ppl.inner.sketched`): cheaper, but not exact.
+    of the normal matrix (`bilo_ppl.inner.sketched`): cheaper, but not exact. ``tolerance`` is in
+    the units of the loss, a mean of squared residuals. Raises a ``ValueError`` if it is not
+    positive, ``max_steps`` is negative, or ``momentum`` is not in [0, 1).
+
+    Examples:
+        >>> solver = bilo.LevenbergMarquardt(tolerance=1e-7, max_steps=20)
+        >>> operator = bilo.FineTuned(network, solver, bilo.PartialDerivative())
+        >>> _, _, info = eqx.filter_jit(operator.solve)({"r": 6.0}, operator.init_state())
+        >>> bool(info.loss <= 1e-7), bool(info.steps < 20)
+        (True, True)
     """
 
     tolerance: float

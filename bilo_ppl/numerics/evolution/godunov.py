@@ -44,6 +44,20 @@ class Godunov(AbstractSolutionOperator):
     0.9. The L1 error is O(h) for smooth solutions and at most O(h^(1/2)) with shocks. The derivative
     in theta is that of the discrete solution, which exists except where a Riemann solution changes
     its kind.
+
+    Examples:
+        >>> class Burgers(bilo.Problem):  # u_t + (u^2 / 2)_x = 0 from a x: u = a x / (1 + a t)
+        ...     parameters, components = ("a",), 1
+        ...     domain = bilo.space_time(bilo.interval(0.0, 1.0), 1.0)
+        ...     def residual(self, u, x, theta):
+        ...         return bilo.partial(u, 1)(x) + u(x) * bilo.partial(u, 0)(x)
+        ...     def lift(self, x, raw, theta):
+        ...         u = theta["a"] * x[0] / (1 + theta["a"] * x[1])
+        ...         return u + x[1] * x[0] * (1 - x[0]) * raw
+        >>> operator = bilo.Godunov(Burgers(), lambda u: u**2 / 2, 41, theta={"a": 1.0}, max_speed=1.0)
+        >>> field, _, _ = eqx.filter_jit(operator.solve)({"a": 1.0}, operator.init_state())
+        >>> round(float(field(jnp.array([0.5, 1.0]))), 2)
+        0.25
     """
 
     problem: Problem

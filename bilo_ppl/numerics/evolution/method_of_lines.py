@@ -106,6 +106,19 @@ class MethodOfLines(AbstractSolutionOperator):
 
     The residual may use u, u_t, u_x and u_xx at its point only. There is no upwinding: advection
     must be resolved by diffusion (for conservation laws see `Godunov`).
+
+    Examples:
+        >>> class Heat(bilo.Problem):  # u_t = D u_xx from sin(pi x): u = exp(-D pi^2 t) sin(pi x)
+        ...     parameters, components = ("D",), 1
+        ...     domain = bilo.space_time(bilo.interval(0.0, 1.0), 1.0)
+        ...     def residual(self, u, x, theta):
+        ...         return bilo.partial(u, 1)(x) - theta["D"] * bilo.partial(u, 0, 0)(x)
+        ...     def lift(self, x, raw, theta):
+        ...         return jnp.sin(jnp.pi * x[0]) + x[1] * x[0] * (1 - x[0]) * raw
+        >>> operator = bilo.MethodOfLines(Heat(), nodes=21, times=21, theta={"D": 0.1})
+        >>> field, _, _ = eqx.filter_jit(operator.solve)({"D": 0.1}, operator.init_state())
+        >>> round(float(field(jnp.array([0.5, 1.0]))), 2), round(float(np.exp(-0.1 * np.pi**2)), 2)
+        (0.37, 0.37)
     """
 
     problem: Problem

@@ -17,6 +17,11 @@ def logistic_flow(rate: Callable[[Theta], Any]) -> Flow:
     """The exact flow of logistic growth, u_t = rate u (1 - u), which stays in [0, 1].
 
     ``rate(theta)`` is a number, or an image.
+
+    Examples:
+        >>> flow = bilo.logistic_flow(lambda theta: theta["rho"])
+        >>> round(float(flow(jnp.array(0.5), 1.0, {"rho": 1.0})), 4)  # 1 / (1 + exp(-1))
+        0.7311
     """
 
     def flow(u: Any, time: Any, theta: Theta) -> Any:
@@ -28,7 +33,13 @@ def logistic_flow(rate: Callable[[Theta], Any]) -> Flow:
 
 
 def runge_kutta(reaction: Callable[[Any, Theta], Any]) -> Flow:
-    """One step of the classical method of order 4 for u_t = reaction(u, theta)."""
+    """One step of the classical method of order 4 for u_t = reaction(u, theta).
+
+    Examples:
+        >>> flow = bilo.runge_kutta(lambda u, theta: -theta["k"] * u)
+        >>> round(float(flow(jnp.array(1.0), 0.1, {"k": 2.0})), 5), round(float(np.exp(-0.2)), 5)
+        (0.81873, 0.81873)
+    """
 
     def flow(u: Any, time: Any, theta: Theta) -> Any:
         first = reaction(u, theta)

@@ -55,6 +55,25 @@ class ReactionDiffusion(AbstractSolutionOperator):
     changes by the reaction only. Values stay nonnegative if a step is at most 2 / max of the
     diffusion matrix's diagonal (over phi); for smooth values much longer steps do. The solution can be
     called at points (x, t).
+
+    Examples:
+        >>> class Growth(bilo.Problem):  # u_t = D Laplace u + u (1 - u)
+        ...     parameters, components = ("D",), 1
+        ...     domain = bilo.space_time(bilo.image_domain(np.ones((4, 5))), 1.0)
+        ...     def residual(self, u, x, theta):
+        ...         spread = theta["D"] * bilo.laplacian(u, axes=self.domain.space)(x)
+        ...         return bilo.partial(u, 2)(x) - spread - u(x) * (1 - u(x))
+        >>> operator = bilo.ReactionDiffusion(
+        ...     Growth(),
+        ...     theta={"D": 0.1},
+        ...     diffusivity=lambda theta: theta["D"],
+        ...     initial=lambda theta: np.full((4, 5), 0.5),
+        ...     flow=bilo.logistic_flow(lambda theta: 1.0),
+        ...     steps=4,
+        ... )
+        >>> field, _, _ = eqx.filter_jit(operator.solve)({"D": 0.1}, operator.init_state())
+        >>> round(float(field(jnp.array([1.0, 2.0, 1.0]))), 4)  # 1 / (1 + exp(-1))
+        0.7311
     """
 
     problem: Problem

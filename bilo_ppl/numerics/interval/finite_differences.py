@@ -41,6 +41,15 @@ class FiniteDifferences(AbstractSolutionOperator):
 
     The residual may use u, u' and u'' at its point x only, and theta must hold its numbers as
     leaves (scalars, arrays, Equinox fields), not in the closure of a function.
+
+    Examples:
+        >>> operator = bilo.FiniteDifferences(problem, nodes=101, theta=start)
+        >>> field, _, info = eqx.filter_jit(operator.solve)({"r": 9.0}, operator.init_state())
+        >>> point = jnp.array([0.5])
+        >>> round(float(field(point)), 3), round(float(formula(point, {"r": 9.0})), 3)
+        (0.213, 0.213)
+        >>> bool(info.converged)
+        True
     """
 
     problem: Problem

@@ -52,6 +52,20 @@ class FiniteVolumes(AbstractSolutionOperator):
     block-tridiagonal Cholesky factorisation. The preconditioner is ``s inv(-Laplace) s`` with
     s = 1 / sqrt(A) (Concus and Golub, *SIAM J. Numer. Anal.* 10, 1973), whose number of iterations
     hardly grows with the contrast of a smooth A. Up to a contrast of 4.5, s is 1: better where A jumps.
+
+    Examples:
+        >>> class Darcy(bilo.Problem):  # -div(A grad u) = 1, u = 0 on the boundary
+        ...     parameters, components = ("A",), 1
+        ...     domain = bilo.Box((0.0, 0.0), (1.0, 1.0))
+        ...     def residual(self, u, x, theta):
+        ...         return theta["A"] * bilo.laplacian(u)(x) + 1
+        ...     def lift(self, x, raw, theta):
+        ...         return bilo.bubble(self.domain, x) * raw
+        >>> parts = {"coefficient": lambda theta: theta["A"], "source": lambda theta: 1.0}
+        >>> operator = bilo.FiniteVolumes(Darcy(), (16, 16), theta={"A": 1.0}, **parts)
+        >>> field, _, _ = eqx.filter_jit(operator.solve)({"A": 2.0}, operator.init_state())
+        >>> round(float(field(jnp.array([0.5, 0.5]))), 3)  # 0.0737 / A
+        0.037
     """
 
     problem: Problem

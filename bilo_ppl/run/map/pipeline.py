@@ -44,6 +44,15 @@ def estimate_model(settings: MapSettings) -> int:
 
     Raises `BadInputError` before anything is computed or written, and `RunFailedError` if a stage
     cannot reach what the next one needs; run.json then says so.
+
+    Examples:
+        >>> from bilo_ppl.run import MapSettings, estimate_model
+        >>> estimate_model(MapSettings("poisson", steps=0, out=folder / "map"))
+        Traceback (most recent call last):
+            ...
+        bilo_ppl.run.errors.BadInputError: steps is 0; the least is 1.
+        >>> (folder / "map").exists()
+        False
     """
     started = Clock()
     with refusing():

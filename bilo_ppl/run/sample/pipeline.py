@@ -43,6 +43,15 @@ def sample_model(settings: SampleSettings) -> int:
 
     Raises `BadInputError` before anything is computed or written, and `RunFailedError` if a stage
     cannot reach what the next one needs; run.json then says so.
+
+    Examples:
+        >>> from bilo_ppl.run import SampleSettings, sample_model
+        >>> sample_model(SampleSettings("poisson", chains=0, out=folder / "run"))
+        Traceback (most recent call last):
+            ...
+        bilo_ppl.run.errors.BadInputError: chains is 0; the least is 1.
+        >>> (folder / "run").exists()
+        False
     """
     started = Clock()
     with refusing():
