@@ -53,10 +53,10 @@ def sample_in_blocks(
 
     Examples:
         >>> path = folder / "draws.bin"
-        >>> run = bilo.sample_in_blocks(
+        >>> short = bilo.sample_in_blocks(
         ...     NUTS(model), key, exact, x, y, num_warmup=20, num_samples=20, save=path, progress=False
         ... )
-        >>> run.samples["r"].shape, path.exists()
+        >>> short.samples["r"].shape, path.exists()
         ((1, 20), True)
     """
     if num_samples < 1:
