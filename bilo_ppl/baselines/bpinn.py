@@ -36,6 +36,13 @@ def bpinn(model: Callable, *, residual_sd: float | int, weight_sd: float | int =
     one site "u_network" with priors ``Normal(0, weight_sd)``, and the residual at every collocation point
     is a datum of zero with standard deviation ``residual_sd``, as is each of the problem's conditions.
     Raises a ``ValueError`` unless both are positive.
+
+    >>> from bilo_ppl.baselines import FreeNetwork, bpinn
+    >>> free = FreeNetwork(problem, start, key=key, width=4)
+    >>> joint = bpinn(model, residual_sd=0.01)
+    >>> seeded = numpyro.handlers.seed(joint, key)
+    >>> sorted(numpyro.handlers.trace(seeded).get_trace(free, x, y))
+    ['r', 'u', 'u_equation', 'u_network', 'y']
     """
     for name, value in (("residual_sd", residual_sd), ("weight_sd", weight_sd)):
         if not value > 0:
@@ -71,6 +78,11 @@ def solutions_at_draws(
     """Values ``(k, n, ...)`` of u at points ``(n, d)`` for k draws of a B-PINN, by solution site.
 
     ``model`` is that of the PDE, not of `bpinn`; ``draws`` are values by site, ``(k, ...)``.
+
+    >>> from bilo_ppl.baselines import solutions_at_draws
+    >>> drawn = {"r": jnp.full(3, 9.0), "u_network": jnp.tile(z["u_network"], (3, 1))}
+    >>> solutions_at_draws(model, drawn, x, free, x, y)["u"].shape == (3, len(x))
+    True
     """
     points = jnp.asarray(points)
 

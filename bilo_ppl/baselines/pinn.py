@@ -79,6 +79,11 @@ def fit_pinn(
     - ``init``: first values of latent sites; the others start as in `find_map`.
 
     Raises a ``ValueError`` as `find_map` does for a model or a start that cannot be used.
+
+    >>> from bilo_ppl.baselines import fit_pinn
+    >>> pinn = fit_pinn(model, key, free, x, y, data_weight=10, steps=20, progress=False)
+    >>> sorted(pinn.values), sorted(pinn.solutions)
+    (['r'], ['u'])
     """
     if not data_weight > 0:
         raise ValueError(f"fit_pinn: data_weight is {data_weight}; it must be positive.")

@@ -39,6 +39,10 @@ def mode(
     ``model`` is that of the PDE and ``joint`` what `bpinn` made of it. At random weights, from which a
     sampler would start, the residual is so far from its pseudo-data that warm-up is spent on getting
     there. The density is that of the unconstrained position, in which samplers move.
+
+    >>> z = mode(model, joint, key, free, x, y, steps=20, progress=False)
+    >>> sorted(z)
+    ['r', 'u_network']
     """
     start = find_start(model, key, args, kwargs, {})
     z = dict(start.z)
@@ -69,6 +73,12 @@ def mean_field(
 
     Its means by site, and its variances ``(unknowns,)`` in the order of NumPyro's kernels: a first
     ``inverse_mass_matrix``. Variational inference by `numpyro.infer.SVI`, with Adam of the given step.
+
+    >>> from bilo_ppl.baselines import mean_field, mode
+    >>> z = mode(model, joint, key, free, x, y, steps=20, progress=False)
+    >>> means, variances = mean_field(joint, key, z, free, x, y, steps=20)
+    >>> variances.shape == (1 + z["u_network"].size,)
+    True
     """
     values = values_of(joint, z, *args, **kwargs)
     guide = AutoNormal(joint, init_loc_fn=init_to_value(values=values), init_scale=FIRST_SD)
@@ -80,5 +90,11 @@ def mean_field(
 
 
 def values_of(joint: Callable, z: Mapping[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Values by site, in the space of the model, at unconstrained ones: a start of NumPyro's kernels."""
+    """Values by site, in the space of the model, at unconstrained ones: a start of NumPyro's kernels.
+
+    >>> from bilo_ppl.baselines import values_of
+    >>> start_of_chains = values_of(joint, z, free, x, y)
+    >>> bool(start_of_chains["r"] > 0)
+    True
+    """
     return constrain_fn(joint, args, kwargs, dict(z))

@@ -24,6 +24,11 @@ def plot_pairs(draws: Mapping[str, Any], truth: Mapping[str, Any] | None = None)
     Below the diagonal are points, on it histograms; the first 6 scalars are drawn. ``truth`` has numbers
     by name, drawn as lines. The correlation of two stands in their panel. Raises a ``ValueError`` for
     fewer than two scalars.
+
+    >>> from bilo_ppl.diagnostics.plots import plot_pairs
+    >>> figure = plot_pairs({"r": draws["r"], "s": 2 * draws["r"]}, {"r": 9.0})
+    >>> [label for ax in figure.axes if (label := ax.get_ylabel())]
+    ['s']
     """
     scalars = {name: np.asarray(values).ravel() for name, values in scalar_draws(draws).items()}
     if len(scalars) < 2:

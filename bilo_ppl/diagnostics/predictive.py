@@ -32,6 +32,11 @@ def add_groups(idata: Any, mcmc: Any, groups: Sequence[str], *, key: Key, **more
     """Add groups of ArviZ to the result of `to_arviz`, from the run that it was made of: see `predicted`.
 
     Groups of these names that are there already are replaced.
+
+    >>> from bilo_ppl.diagnostics.predictive import add_groups
+    >>> add_groups(idata, run, ["prior", "log_likelihood"], key=key, prior_draws=50)
+    >>> idata["log_likelihood"]["y"].shape == (2, 200, len(x)), idata["prior"]["r"].shape
+    (True, (1, 50))
     """
     for name, values in predicted(mcmc, groups, key=key, **more).items():
         add_group(idata, name, values, axes=() if name == "constant_data" else ("chain", "draw"))

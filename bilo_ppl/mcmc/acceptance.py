@@ -58,6 +58,10 @@ def stage_acceptance(statistics: Mapping[str, Any]) -> StageAcceptance:
     """Sum up the statistics ``(chains, draws)`` of a run of `TwoStage`, such as `Draws.statistics`.
 
     Raises a ``ValueError`` if they are of another kernel.
+
+    >>> stages = bilo.stage_acceptance(two.statistics)
+    >>> bool(stages.second > 0.5)
+    True
     """
     needed = ("potential_energy", "first_energy", "accept_prob", "second_accept_prob")
     if missing := [n for n in (*needed, "walked", "second_solves") if n not in statistics]:

@@ -226,6 +226,12 @@ class RandomWalk(_Metropolis):
     1997), and L L^T to the covariance of the draws of windows in the first half of warm-up, each twice as
     long as the one before. ``covariance`` ``(d, d)`` or ``(d,)``, in the order of NumPyro's mass
     matrices, is where L starts; by default the identity.
+
+    >>> from bilo_ppl.mcmc import RandomWalk
+    >>> sampler = MCMC(RandomWalk(model), num_warmup=20, num_samples=30, progress_bar=False)
+    >>> sampler.run(key, exact, x, y)
+    >>> sampler.get_samples()["r"].shape
+    (30,)
     """
 
     def __init__(
@@ -290,6 +296,12 @@ class PCN(_Metropolis):
     normal and log-normal priors; any other Gaussian may be given, as ``mean`` and ``covariance``, the
     Laplace approximation, say: the rule corrects for it (Rudolf, Sprungk, 2018). The step b, at most 1,
     adapts to the target acceptance.
+
+    >>> from bilo_ppl.mcmc import PCN
+    >>> sampler = MCMC(PCN(model), num_warmup=20, num_samples=30, progress_bar=False)
+    >>> sampler.run(key, exact, x, y)
+    >>> sampler.get_samples()["r"].shape
+    (30,)
     """
 
     def __init__(

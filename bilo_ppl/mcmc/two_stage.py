@@ -43,6 +43,14 @@ class TwoStage(MCMCKernel):
     ``second_accept_prob`` the acceptance of the second stage, ``second_solves`` how many solves it took.
     `acceptance` sums them up. Raises a ``ValueError`` for a kernel or a share that will not do, and, when
     a chain starts, for a site that the model has not.
+
+    >>> from numpyro.infer import HMC, init_to_value
+    >>> first = HMC(model, init_strategy=init_to_value(values={"r": 9.0}))
+    >>> coarse = bilo.FiniteDifferences(problem, nodes=7, theta=start)
+    >>> kernel = bilo.TwoStage(first, operators={"u": exact})
+    >>> two = bilo.sample_in_blocks(kernel, key, coarse, x, y, **sizes, progress=False)
+    >>> two.samples["r"].shape
+    (2, 200)
     """
 
     def __init__(

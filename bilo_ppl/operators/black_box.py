@@ -30,6 +30,13 @@ class BlackBox(AbstractSolutionOperator):
     A theta at which the function gives values that are not finite counts as one that was not solved: say
     so by NaN. An exception ends the run. Values must depend on theta alone, since JAX may call it
     more often than the model seems to say, or not at all.
+
+    >>> def program(theta):  # in the place of a solver that JAX cannot look into
+    ...     root = np.sqrt(theta["r"])
+    ...     return np.sinh(root * (1 - x[:, 0])) / np.sinh(root)
+    >>> u, _, info = bilo.BlackBox(problem, program, x).solve({"r": jnp.array(9.0)}, ())
+    >>> bool(abs(u(x[0]) - y[0]) < 1e-6)
+    True
     """
 
     problem: Problem

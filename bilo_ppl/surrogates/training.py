@@ -52,6 +52,11 @@ def train_deeponet(
     """A `DeepONet` trained on solutions; a random part of them is kept for the test.
 
     ``sizes`` are arguments of `DeepONet`: width, depth, terms.
+
+    >>> from bilo_ppl.surrogates import train_deeponet
+    >>> options = {"steps": 10, "width": 8, "terms": 4, "progress": False}
+    >>> train_deeponet(problem, training, key=key, **options).errors.shape  # a tenth is kept for the test
+    (2,)
     """
     domain = problem.domain
     sensors = (
@@ -80,6 +85,11 @@ def train_fno(
 
     A single entry of theta that is a function is a channel with its values on the grid; otherwise every
     number is a constant channel. ``sizes`` are arguments of `FNO`: channels, modes, depth.
+
+    >>> from bilo_ppl.surrogates import train_fno
+    >>> options = {"steps": 10, "channels": 4, "modes": 4, "depth": 1, "progress": False}
+    >>> train_fno(problem, training, shape=(21,), key=key, **options).errors.shape
+    (2,)
     """
     lower, upper = problem.domain.lower, problem.domain.upper
     names = problem.parameters
@@ -148,7 +158,12 @@ def train(
 
 
 def relative_errors(surrogate: Surrogate, data: TrainingSet) -> Float[np.ndarray, " n"]:
-    """|u_net - u| / |u| of every solution."""
+    """|u_net - u| / |u| of every solution.
+
+    >>> from bilo_ppl.surrogates import relative_errors
+    >>> relative_errors(trained.surrogate, training).shape
+    (20,)
+    """
     arrays, fixed = eqx.partition(data.thetas, eqx.is_array)
     points = jnp.asarray(data.points)
 

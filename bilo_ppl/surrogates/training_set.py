@@ -54,6 +54,10 @@ def prior_thetas(
     """Thetas of a solution site at ``count`` draws from a model's prior, as `TrainingSet` has them.
 
     ``site`` is by default the first one; of several experiments each draw gives the first.
+
+    >>> from bilo_ppl.surrogates import prior_thetas
+    >>> prior_thetas(model, key, 20, exact, x, y)["r"].shape
+    (20,)
     """
 
     def one(key):
@@ -70,6 +74,10 @@ def solve_all(operator: AbstractSolutionOperator, thetas: Any, points: Points) -
     """Solve at every theta; those at which that fails are left out and counted.
 
     Raises a ``ValueError`` where none is solved.
+
+    >>> few = solve_all(exact, {"r": np.array([2.0, 5.0])}, problem.domain.grid(5))
+    >>> few.values.shape
+    (2, 5, 1)
     """
     points = np.asarray(points, float)
     arrays, static = eqx.partition(thetas, eqx.is_array)

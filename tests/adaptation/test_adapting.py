@@ -271,6 +271,7 @@ def test_a_start_far_away_is_left_and_the_report_says_where_the_posterior_is(fin
     assert np.ptp(starts) > 0.5 * sd
 
 
+@pytest.mark.slow
 def test_sites_of_one_operator_are_adapted_together(fine):
     """Two experiments with rates of their own."""
 

@@ -162,6 +162,7 @@ def decaying():
     return Decaying(Decaying.domain.smoothed_mask(0.2), tissue)
 
 
+@pytest.mark.slow
 def test_pretraining_and_its_points_keep_to_the_mask():
     problem, theta = decaying(), {"D": jnp.array([0.1])}
     operator, report = bilo.pretrain(

@@ -28,6 +28,12 @@ def compare_methods(settings: CompareSettings) -> int:
     Ctrl-C, which keeps what there is.
 
     Raises `BadInputError` before anything is computed or written.
+
+    >>> from bilo_ppl.run import CompareSettings, compare_methods
+    >>> compare_methods(CompareSettings("poisson", methods="numerical", limit=-1.0))
+    Traceback (most recent call last):
+        ...
+    bilo_ppl.run.errors.BadInputError: limit is -1; it must be positive.
     """
     with refusing():
         folder, tasks = _checked(settings)
