@@ -271,7 +271,9 @@ def reference():
 """
 
 
-@pytest.mark.parametrize("operator", ["numerical", "fine-tuned"])
+@pytest.mark.parametrize(
+    "operator", ["numerical", pytest.param("fine-tuned", marks=pytest.mark.slow)]
+)
 def test_the_command_line_runs_with_operator_and_network_of_its_own(
     operator, tmp_path, monkeypatch
 ):
