@@ -1,4 +1,4 @@
-"""Unknowns against each other, and the prior beside the posterior."""
+"""Unknowns against each other, the prior beside the posterior, and data beside their replicas."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import bilo_ppl as bilo
-from bilo_ppl.diagnostics.plots import plot_pairs, plot_posterior
+from bilo_ppl.diagnostics.plots import plot_pairs, plot_posterior, plot_replicas
 from bilo_ppl.ppl.prior_density import prior_density
 from models import poisson
 
@@ -81,3 +81,18 @@ def test_prior_and_interval_stand_beside_the_draws():
     assert drawn == [low, high]
     (ax,) = plot_posterior(draws, "a", prior=lambda x: None).axes
     assert "prior" not in {line.get_label() for line in ax.lines}
+
+
+def test_data_outside_of_what_is_predicted_are_counted_and_marked():
+    replicas = RANDOM.normal(size=(2, 4000, 100, 2))
+    data = RANDOM.normal(size=(100, 2))
+    data[3, 1] = np.nan
+    low, high = np.quantile(replicas, [0.05, 0.95], axis=(0, 1))
+    outside = int(((data < low) | (data > high)).sum())
+    (ax,) = plot_replicas(data, replicas).axes
+    assert ax.get_title(loc="left").startswith(f"{outside} of 199 data")
+    assert 5 < outside < 40
+    shown = sum(len(found.get_offsets()) for found in ax.collections[2:])
+    assert shown == 60
+    with pytest.raises(ValueError, match=r"must be \(chains, draws, \*data.shape\)"):
+        plot_replicas(data, replicas[..., 0])

@@ -12,6 +12,7 @@ __all__ = ["run_page"]
 CAPTIONS = {
     "posterior": "Draws of every unknown, with the exact posterior where there is one.",
     "solution": "The solution at the draws or the estimate, and the data.",
+    "predictive": "Data, over the intervals that the model predicts for them, noise included.",
     "pair": "Unknowns against each other.",
     "trace": "The chains, draw by draw: they should look alike and have no trend.",
     "descent": "U and the gradient along the descents.",

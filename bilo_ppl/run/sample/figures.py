@@ -15,6 +15,7 @@ from bilo_ppl.diagnostics.plots import (
     plot_inner_steps,
     plot_pairs,
     plot_posterior,
+    plot_replicas,
     plot_solution_band,
     plot_trace,
 )
@@ -51,6 +52,7 @@ def draw_posterior_figures(
         yield from _bands(plan, model, samples)
     yield from draw_maps(plan, model, samples)
     yield from of_draws(plan, model, samples)
+    yield from _replicas(idata)
     stats = idata["sample_stats"]
     if tolerance is not None and "inner_steps" in stats:
         yield (
@@ -92,6 +94,16 @@ def _vectors(plan: Plan, samples) -> Iterator[tuple[str, Figure]]:
             true = truth.get(name)
             known = true is not None and np.shape(true) == np.shape(draws)[2:]
             yield f"posterior_{name}", plot_intervals(draws, name, true if known else None)
+
+
+def _replicas(idata: Any) -> Iterator[tuple[str, Figure]]:
+    """Where data were replicated at the draws."""
+    if "posterior_predictive" not in list(idata):
+        return
+    replicas = idata["posterior_predictive"].data_vars
+    for name, values in replicas.items():
+        label = "predictive" if len(replicas) == 1 else f"predictive_{name}"
+        yield label, plot_replicas(idata["observed_data"][name].values, values.values, str(name))
 
 
 def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Figure]]:
