@@ -35,8 +35,8 @@ compile_quickly(level=0)
 def _memory_ends_with_its_file():
     """Compiled functions go, and their memory goes back to the system.
 
-    Every one holds maps of memory, of which Linux allows a process some 65 000; and the C library keeps what
-    was freed, gigabytes after a few hundred compilations.
+    Every one holds maps of memory, of which Linux allows a process some 65 000; and the C library keeps
+    what was freed, gigabytes after a few hundred compilations.
     """
     yield
     jax.clear_caches()
