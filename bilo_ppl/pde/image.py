@@ -195,7 +195,7 @@ def image_domain(
         >>> mask = np.array([[0, 1, 1], [1, 1, 1]])
         >>> image = bilo.image_domain(mask, spacing=0.5)
         >>> str(image)
-        '[-0.25, 0.75] x [-0.25, 1.25]'
+        '[-0.25, 0.75] x [-0.25, 1.25], of which 5 of 6 voxels are inside'
         >>> bilo.space_time(image, end=2.0).coordinates
         ('x', 'y', 't')
     """

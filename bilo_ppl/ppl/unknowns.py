@@ -116,9 +116,9 @@ def weight_in_nats(weight: Any, sigma: Any, count: int) -> Any:
     Raises a ``ValueError`` for a ``sigma`` of another shape.
 
     Examples:
-        >>> float(bilo.weight_in_nats(1e-3, sigma=0.1, count=20))  # 1e-3 * 20 / (2 * 0.1**2)
+        >>> round(float(bilo.weight_in_nats(1e-3, sigma=0.1, count=20)), 6)  # 1e-3 * 20 / (2 * 0.1**2)
         1.0
-        >>> float(bilo.weight_in_nats(1e-3, sigma=np.full(20, 0.1), count=20))
+        >>> round(float(bilo.weight_in_nats(1e-3, sigma=np.full(20, 0.1), count=20)), 6)
         1.0
     """
     if jnp.shape(sigma) not in {(), (count,)}:
