@@ -5,8 +5,8 @@
     dJ/dtheta = J_theta - z^T L_wtheta,   L_ww z = J_w
 
 The network does not see theta: only its weights follow it. Every outer step takes a fixed number of steps
-of Adam on L, from the weights of the one before, and solves for z by a fixed number of Broyden's, each with
-one product of the Hessian L_ww and a vector. Inner steps are what its authors count.
+of Adam on L, from the weights of the one before, and solves for z by a fixed number of Broyden's, each
+with one product of the Hessian L_ww and a vector. Inner steps are what its authors count.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,9 @@ class BPN(NamedTuple):
 
 
 def broyden_solve(
-    product: Callable[[Float[Array, " n"]], Float[Array, " n"]], right: Float[Array, " n"], steps: int
+    product: Callable[[Float[Array, " n"]], Float[Array, " n"]],
+    right: Float[Array, " n"],
+    steps: int,
 ) -> Float[Array, " n"]:
     """z with ``product(z) = right`` for a linear map, by Broyden's good method; the best z met.
 
@@ -62,7 +64,9 @@ def broyden_solve(
     term of rank one for every step (Sherman and Morrison).
     """
     first = product(right)
-    scale = jnp.vdot(first, right) / jnp.maximum(jnp.vdot(first, first), jnp.finfo(right.dtype).tiny)
+    scale = jnp.vdot(first, right) / jnp.maximum(
+        jnp.vdot(first, first), jnp.finfo(right.dtype).tiny
+    )
     zeros = jnp.zeros((steps, right.size), right.dtype)
 
     def step(i, state):
