@@ -3,8 +3,8 @@
     python benchmarks/bpn.py [--seeds N]
 
 Four hidden layers of 50, 64 points, 1000 steps of pretraining; for one step of Adam (0.05) on theta 64 of
-Adam (1e-3) on the weights and 32 of Broyden's method. The boundary values, which alone depend on theta, are
-soft here: with exact ones the weights would not depend on theta, and there were no hypergradient to find.
+Adam (1e-3) on the weights and 32 of Broyden's method. The boundary values, which alone depend on theta,
+are soft: with exact ones the weights would not depend on theta, and there were no hypergradient to find.
 Published: 27 outer, that is 1728 inner iterations, where BiLO takes fewer than 80.
 """
 
