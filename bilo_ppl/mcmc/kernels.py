@@ -23,7 +23,10 @@ class BiLOHMC(ChainKernel):
     """Hamiltonian Monte Carlo that carries the solver state along the trajectory.
 
     Arguments are those of `numpyro.infer.HMC`, and ``accept_unconverged``: let points whose solve
-    missed its tolerance stand, instead of rejecting them as divergences. Differences:
+    missed its tolerance stand, instead of rejecting them as divergences, and ``learn_in_warmup``:
+    rejected trajectories of warm-up pass the solver state of their end on, so that an operator with
+    theta as an input learns the region; U of the point that stays is then that of the earlier
+    weights, to the tolerance. In sampling a rejection restores everything. Differences:
     ``potential_fn`` is refused; a start is found without solving and must have a finite potential;
     a trajectory ends, rejected, at the first point where the potential is not finite, and has at most
     1023 steps if ``trajectory_length`` is given (longer steps if need be); the search of
@@ -59,6 +62,7 @@ class BiLOHMC(ChainKernel):
         forward_mode_differentiation: bool = False,
         regularize_mass_matrix: bool = True,
         accept_unconverged: bool = False,
+        learn_in_warmup: bool = False,
     ):
         settings = Settings(
             adaptation=Adaptation(
@@ -86,7 +90,7 @@ class BiLOHMC(ChainKernel):
         super().__init__(
             model,
             potential_fn,
-            FixedLength(num_steps),
+            FixedLength(num_steps, learn_in_warmup),
             settings,
             init_strategy=init_strategy,
             accept_unconverged=accept_unconverged,

@@ -59,9 +59,13 @@ class FixedLength(AbstractTransition):
 
     A trajectory ends early, and is rejected, where the potential is not finite: the gradient there
     means nothing, and a path that came back to finite values would not be reversible.
+
+    With ``learning`` the solver state goes on from the trajectory's end in warm-up, also where the end
+    is rejected: what was learnt on the way is not forgotten.
     """
 
     num_steps: int | None
+    learning: bool = False
 
     def __call__(
         self, step, kinetic_fn, start, adapt_state, trajectory_length, warming_up, rng_key
@@ -94,6 +98,13 @@ class FixedLength(AbstractTransition):
             lambda a, b: jnp.where(accepted, a, b), (end, new), (start, old)
         )
         carry = end.z[1]
+        if self.learning:
+            keeps = warming_up & jnp.isfinite(end.potential_energy) & carry.converged
+            position, kept = point.z
+            learnt = jax.tree.map(
+                lambda a, b: jnp.where(keeps, a, b), carry.solver_state, kept.solver_state
+            )
+            point = point._replace(z=(position, kept._replace(solver_state=learnt)))
         return Transition(
             point=point,
             energy=energy,

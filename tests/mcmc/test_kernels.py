@@ -245,6 +245,29 @@ def test_rejection_rolls_the_state_back(kernel):
         np.testing.assert_allclose(new["last"], np.exp(after.z["D"]), rtol=1e-12)
 
 
+def test_learning_keeps_the_state_of_rejected_trajectories_in_warmup_only():
+    kernel = BiLOHMC(
+        model,
+        num_steps=1,
+        trajectory_length=None,
+        step_size=0.2,
+        adapt_step_size=False,
+        learn_in_warmup=True,
+    )
+    states = transitions(kernel, ClosedForm(drift=0.1), 200, warmup=100)
+    rejected = {True: 0, False: 0}
+    for number, (before, after) in enumerate(itertools.pairwise(states)):
+        if before.z["D"] != after.z["D"]:
+            continue
+        learning = number < 100
+        rejected[learning] += 1
+        assert before.potential_energy == after.potential_energy
+        old, new = before.solver_state["u"], after.solver_state["u"]
+        assert (new["solves"] > old["solves"]) == learning
+        assert (new["last"] != old["last"]) == learning
+    assert min(rejected.values()) > 5
+
+
 def recorded(states_of):
     VISITS.clear()
     states = states_of()

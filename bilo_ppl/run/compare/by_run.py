@@ -103,6 +103,9 @@ def papers(task: Task) -> Outcome:
         adapt_step_size=False,
         adapt_mass_matrix=False,
         init_strategy=init_near(task.first_values(operator)),
+        # The papers never restore weights. Were they restored after every rejection, a chain that sets
+        # out far from the mode would forget what it has learnt: 500 inner steps for a draw, not 40.
+        learn_in_warmup=True,
     )
     with task.spent.stage("sampling"):
         draws = sample_in_blocks(
