@@ -34,7 +34,7 @@ from models import fisher_kpp, nonlinear_poisson
 jax.config.update("jax_enable_x64", True)
 
 TRAJECTORY, FIRST_STEP = 1.5, 0.1
-CHAINS, WARMUP, SAMPLES = 2, 200, 1000
+CHAINS, WARMUP, SAMPLES = 2, 100, 400
 TIME_LIMIT = 900
 
 

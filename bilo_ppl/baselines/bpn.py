@@ -62,6 +62,11 @@ def broyden_solve(
 
     The inverse is approximated by a multiple of the identity, that which is best along ``right``, and a
     term of rank one for every step (Sherman and Morrison).
+
+    >>> from bilo_ppl.baselines import broyden_solve
+    >>> matrix, right = jnp.diag(jnp.array([1.0, 2.0, 4.0])), jnp.ones(3)
+    >>> np.round(broyden_solve(lambda z: matrix @ z, right, steps=20), 4).tolist()
+    [1.0, 0.5, 0.25]
     """
     first = product(right)
     scale = jnp.vdot(first, right) / jnp.maximum(
@@ -92,7 +97,12 @@ def broyden_solve(
 
 
 def hypergradient(lower: Loss, upper: Loss, weights: Weights, theta: Theta, steps: int) -> Any:
-    """dJ/dtheta at the weights, by ``steps`` of Broyden's method; as theta is, a tree."""
+    """dJ/dtheta at the weights, by ``steps`` of Broyden's method; as theta is, a tree.
+
+    >>> from bilo_ppl.baselines import hypergradient
+    >>> round(float(hypergradient(lower, upper, jnp.array(3.0), at, steps=5)["a"]), 4)
+    -18.0
+    """
     flat, unravel = ravel_pytree(weights)
     gradient = jax.grad(lambda w: lower(unravel(w), theta))
 
@@ -124,6 +134,14 @@ def fit_bpn(
     Adam (``inner_rate``) on the lower loss at the first theta; then ``outer`` steps of Adam (``rate``) on
     theta, with ``inner`` steps on the weights before each. Raises a ``ValueError`` for numbers of steps
     that are not positive, and a ``RuntimeError`` where a loss is not finite.
+
+    >>> from bilo_ppl.baselines import fit_bpn
+    >>> lower = lambda w, theta: jnp.sum((w - 3 * theta["a"]) ** 2)  # least at w = 3 a
+    >>> upper = lambda w, theta: jnp.sum((w - 6.0) ** 2)  # least at a = 2
+    >>> at = {"a": jnp.array(1.0)}
+    >>> found = fit_bpn(lower, upper, jnp.array(3.0), at, outer=5, inner=5, pretraining=10)
+    >>> bool(found.thetas["a"][-1] > found.thetas["a"][0])
+    True
     """
     counts = {"outer": outer, "inner": inner, "broyden": broyden}
     for name, count in counts.items():
