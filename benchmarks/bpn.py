@@ -66,7 +66,7 @@ def run(seed: int, outer: int = OUTER) -> BPN:
 
 def main() -> None:
     """Print one line for each seed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=5)
     for seed in range(parser.parse_args().seeds):
         began = time.process_time()

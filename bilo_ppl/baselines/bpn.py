@@ -168,7 +168,8 @@ def fit_bpn(
 
     theta = {name: jnp.asarray(value, float) for name, value in theta.items()}
     state = (weights, descent.init(weights), theta, upper_descent.init(theta))
-    path, losses = [theta], []
+    path: list[Any] = [theta]
+    losses: list[Any] = []
     for number in range(outer):
         # The first steps at the first theta are pretraining's too: one compiled function does both.
         state, found = outer_step(*state, inner + (0 if number else pretraining))
