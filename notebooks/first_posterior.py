@@ -18,7 +18,7 @@
 #
 # $$u'' = r\,u \quad \text{on } [0, 1], \qquad u(0) = 1, \quad u(1) = 0.$$
 #
-# We have twelve noisy values of u and want to know r, with its uncertainty. The way is: state the
+# We have ten noisy values of u and want to know r, with its uncertainty. The way is: state the
 # equation, train a network that solves it near a first guess, write a NumPyro model, adapt the
 # network to the posterior, sample, check.
 
@@ -103,7 +103,9 @@ def model(operator, x, y=None, sigma=sigma):
 
 # %%
 keys = jax.random.split(jax.random.key(0), 4)
-network, report = bilo.pretrain(problem, start, key=keys[0], width=32, progress=False)
+network, report = bilo.pretrain(
+    problem, start, key=keys[0], width=32, dtype=np.float64, progress=False
+)
 print(report)
 
 # %% [markdown]
@@ -171,7 +173,7 @@ plots.plot_posterior(draws["r"], "r", exact_posterior.marginal("r"), truth=truth
 
 # %% [markdown]
 # Histogram and curve agree up to what so many draws scatter. The truth lies within the posterior,
-# not at its peak: twelve noisy values do not know better.
+# not at its peak: ten noisy values do not know better.
 #
 # **Without an exact posterior**, which is the usual case, `certify` solves the equation again at
 # some draws, much better, and says by how much that would move the result.
