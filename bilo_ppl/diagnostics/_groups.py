@@ -10,6 +10,7 @@ from numpyro.infer.util import log_likelihood
 from bilo_ppl.operators.base import SolveInfo
 from bilo_ppl.ppl.data_sites import data_mask
 from bilo_ppl.ppl.look import look_at
+from bilo_ppl.validation.certificate import PROBABILITIES
 
 __all__ = [
     "certificates",
@@ -19,9 +20,6 @@ __all__ = [
     "sample_stats",
     "weights",
 ]
-
-PROBABILITIES = (0.05, 0.5, 0.95)
-"""Of the quantiles of a `Certificate`."""
 
 _ARVIZ_NAMES = {
     "potential_energy": "lp",

@@ -39,7 +39,7 @@ def add_groups(idata: Any, mcmc: Any, groups: Sequence[str], *, key: Key, **more
     (True, (1, 50))
     """
     for name, values in predicted(mcmc, groups, key=key, **more).items():
-        add_group(idata, name, values, axes=() if name == "constant_data" else ("chain", "draw"))
+        add_group(idata, name, values)
 
 
 def predicted(

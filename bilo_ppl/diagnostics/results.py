@@ -142,16 +142,17 @@ def add_certificates(idata: Any, certificates: Mapping[str, Any]) -> None:
         idata.add_groups(certificate=dataset)
 
 
-def add_group(
-    idata: Any, name: str, values: Mapping[str, Any], axes: tuple[str, ...] = ("chain", "draw")
-) -> None:
-    """Add a group of arrays, each with these axes in front; one of that name that is there is replaced.
+def add_group(idata: Any, name: str, values: Mapping[str, Any]) -> None:
+    """Add a group of arrays ``(chain, draw, ...)``, of ``constant_data`` without these axes.
+
+    One of that name that is there already is replaced.
 
     Further axes are named after the array, as ArviZ does, ``y_dim_0``; where the group ``observed_data``
     has an array of that name and shape, they are the same.
     """
     import xarray
 
+    axes = () if name == "constant_data" else ("chain", "draw")
     variables = {}
     for label, value in values.items():
         array = np.asarray(value)

@@ -4,9 +4,9 @@ from bilo_ppl.mcmc.acceptance import StageAcceptance, predicted_acceptance, stag
 from bilo_ppl.mcmc.blocks import BlockSampler
 from bilo_ppl.mcmc.chain import BiLOState
 from bilo_ppl.mcmc.draws import Draws
+from bilo_ppl.mcmc.gaussian_proposals import PCN, RandomWalk
 from bilo_ppl.mcmc.initial_position import init_near
 from bilo_ppl.mcmc.kernels import BiLOHMC, BiLONUTS
-from bilo_ppl.mcmc.metropolis import PCN, RandomWalk
 from bilo_ppl.mcmc.sampling import sample_in_blocks
 from bilo_ppl.mcmc.two_stage import TwoStage
 

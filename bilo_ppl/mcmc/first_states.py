@@ -12,7 +12,8 @@ from bilo_ppl._compile import jit_once
 from bilo_ppl.mcmc._numpyro import searches_for_step_size
 from bilo_ppl.mcmc.chain_kernel import ChainKernel
 from bilo_ppl.mcmc.initial_position import finite_chains, priors_only
-from bilo_ppl.mcmc.two_stage import TwoStage, split_keys
+from bilo_ppl.mcmc.model_kernel import split_keys
+from bilo_ppl.mcmc.two_stage import TwoStage
 
 __all__ = ["make_first_states"]
 

@@ -10,7 +10,8 @@ from jax.core import Tracer
 from numpyro.infer import HMC, NUTS
 
 from bilo_ppl._compile import jit_once
-from bilo_ppl.mcmc._numpyro import MCMCKernel, fresh_kernel, is_forward_mode, is_prng_key
+from bilo_ppl.mcmc._numpyro import fresh_kernel, is_forward_mode
+from bilo_ppl.mcmc.model_kernel import ModelKernel, split_keys
 from bilo_ppl.mcmc.second_stage import STATISTICS, Stages, TwoStageState, energy_of
 from bilo_ppl.mcmc.transitions import MAX_LEAPFROGS
 from bilo_ppl.operators.base import AbstractSolutionOperator
@@ -20,7 +21,7 @@ from bilo_ppl.ppl.look import look_at
 __all__ = ["TwoStage"]
 
 
-class TwoStage(MCMCKernel):
+class TwoStage(ModelKernel):
     """The exact posterior of one operator, by proposals of a chain on another one that is cheaper.
 
     ``TwoStage(HMC(model), operators={"u": numerical})`` is a kernel for `numpyro.infer.MCMC` and
@@ -70,7 +71,6 @@ class TwoStage(MCMCKernel):
             )
         self.kernel, self.operators = fresh_kernel(kernel), operators
         self.transitions, self.walk_share = transitions, walk_share
-        self._num_warmup: int | None = None
 
     def fresh(self) -> "TwoStage":
         """A copy that has not been initialised."""
@@ -83,19 +83,9 @@ class TwoStage(MCMCKernel):
         return self.kernel.model
 
     @property
-    def sample_field(self) -> str:
-        """Where `MCMC` finds the draw."""
-        return "z"
-
-    @property
     def default_fields(self) -> tuple[str, ...]:
         """Fields collected unasked."""
         return ("z", "diverging", "potential_energy", "accept_prob", *STATISTICS)
-
-    @property
-    def _sample_fn(self) -> Callable | None:
-        """NumPyro's `MCMC` calls `init` anew, even for a chain that it resumes, if this is None."""
-        return None if self._num_warmup is None else self.sample
 
     def get_diagnostics_str(self, state: TwoStageState) -> str:
         """The text next to the progress bar."""
@@ -167,15 +157,14 @@ class TwoStage(MCMCKernel):
         return self._stages(model_args, dict(model_kwargs or {})).next(state)
 
     def _stages(self, args: tuple, kwargs: Mapping[str, Any]) -> Stages:
-        if self._num_warmup is None:
-            raise RuntimeError("TwoStage: call init before sample.")
+        num_warmup = self._warmup()
         cheap = energy_of(self.model, args, kwargs)
         forward = is_forward_mode(self.kernel)
         return Stages(
             first=lambda inner: _not_too_short(self.kernel.sample(inner, args, kwargs)),
             cheap=_forward(cheap) if forward else jax.value_and_grad(cheap),
             dear=energy_of(self._replaced(self.model, args, kwargs), args, kwargs),
-            num_warmup=self._num_warmup,
+            num_warmup=num_warmup,
             transitions=self.transitions,
             walk_share=self.walk_share,
         )
@@ -198,12 +187,6 @@ class TwoStage(MCMCKernel):
                 f"TwoStage: operators are given for the sites {unknown or 'of all solutions'}; the "
                 f"solution sites of the model are {sites}."
             )
-
-
-def split_keys(rng_key: Any) -> Any:
-    """Keys of the second stage and of the first, one of each or a batch of each."""
-    split = jax.random.split if is_prng_key(rng_key) else jax.vmap(jax.random.split, out_axes=1)
-    return split(rng_key)
 
 
 def _not_too_short(state: Any) -> Any:

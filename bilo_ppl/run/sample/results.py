@@ -91,8 +91,7 @@ class Results:
         idata = diagnostics.to_arviz(self.draws, inner=self.inner)
         diagnostics.add_certificates(idata, self.certificates)
         for name, values in self.groups.items():
-            axes = () if name == "constant_data" else ("chain", "draw")
-            diagnostics.add_group(idata, name, values, axes)
+            diagnostics.add_group(idata, name, values)
         return idata
 
     def write(self) -> None:
