@@ -113,6 +113,8 @@ def spread_out(thetas: Theta, count: int) -> np.ndarray:
 
 @jit_once
 def _losses(operator: AbstractSolutionOperator, thetas: Theta) -> Any:
+    if operator.checks_by_solving:
+        return jax.lax.map(operator.loss_of_home_state, thetas)
     return jax.vmap(operator.loss_of_home_state)(thetas)
 
 

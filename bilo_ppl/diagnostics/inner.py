@@ -16,6 +16,7 @@ from bilo_ppl.operators.base import SolveInfo
 from bilo_ppl.ppl.effect import TYPE
 from bilo_ppl.ppl.experiments import values_at
 from bilo_ppl.ppl.handlers import warm_start
+from bilo_ppl.ppl.look import look_at
 
 __all__ = ["Replay", "inner_statistics", "map_draws", "map_spaced", "solution_draws"]
 
@@ -61,7 +62,7 @@ def solution_draws(
     max_draws: int = 200,
     accept_unconverged: bool = False,
     batch_ndims: int = 2,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     **model_kwargs: Any,
 ) -> np.ndarray:
     """The solution at ``points (n, d)`` for evenly spaced draws.
@@ -70,7 +71,8 @@ def solution_draws(
     experiments after that of draws.
     ``samples`` as for `inner_statistics`; all leading axes are joined, and at most ``max_draws``
     draws are kept. ``site`` names the solution if the model has several. A draw whose pure solve
-    misses its tolerance gives NaN, unless ``accept_unconverged``. Raises a ``ValueError`` for
+    misses its tolerance gives NaN, unless ``accept_unconverged``. ``batch_size`` draws are solved side by
+    side: by default 16, or one where an operator is better off so. Raises a ``ValueError`` for
     points that are not ``(n, d)`` or lie outside the domain, and where `inner_statistics` does.
 
     Examples:
@@ -82,6 +84,9 @@ def solution_draws(
     if max_draws < 1:
         raise ValueError(f"solution_draws: max_draws must be at least 1, got {max_draws}.")
     points = np.asarray(points)
+    if batch_size is None:
+        used = look_at(model, model_args, model_kwargs).operators.values()
+        batch_size = 1 if any(operator.is_dear for operator in used) else 16
 
     def values(sample):
         handler = Replay(samples, accept_unconverged)

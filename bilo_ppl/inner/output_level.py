@@ -49,12 +49,14 @@ class OutputLevel(AbstractOutputRows):
         """With all derivatives."""
         each = jnp.eye(len(jets.axes), dtype=operator.dtype)
         basis = jnp.broadcast_to(each, (len(jets.points), *each.shape))
-        return cls(operator, jets.points, jets.axes, basis, jets.table)
+        shares = jnp.full(len(jets.points), 1 / len(jets.points), operator.dtype)
+        return cls(operator, jets.points, jets.axes, basis, shares, jets.table)
 
     def keeping(self, basis: Float[np.ndarray, "n jets kept"]) -> "OutputLevel":
         """With a basis in the place of all derivatives."""
         table = jnp.einsum("njk,jfn->kfn", basis, self.table)
-        return OutputLevel(self.operator, self.points, self.axes, jnp.asarray(basis), table)
+        given = self.operator, self.points, self.axes, jnp.asarray(basis), self.shares
+        return OutputLevel(*given, table)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,6 +78,10 @@ class OutputLevel(AbstractOutputRows):
         parts = zip(asked, self.table, strict=True)
         blocks: Any = sum(one[:, None] * table[None, :, None] for one, table in parts)
         return blocks.reshape(-1, *blocks.shape[2:])
+
+    def _summed_back(self, asked: Float[Array, "kept components rows n"]) -> Float[Array, "p rows"]:
+        found = jnp.einsum("kcqn,kfn->cfq", asked, self.table)
+        return found.reshape(-1, found.shape[-1])
 
     def is_linear(self, theta: Theta) -> bool:
         """Whether the rows are affine in the weights, by their values at random ones."""
@@ -144,8 +150,8 @@ def _suffices(level: OutputLevel, theta: Theta) -> Any:
     flat, problem = _random(level, jax.random.key(0)), level.operator.problem
     u, points = level.solution(theta, flat), level.points
     exact = jax.vmap(lambda x: jnp.atleast_1d(problem.residual(u, x, theta)))(points)
-    near = level.rows(theta, flat)[: exact.size] / level._scale
-    return is_rounding(near - exact.T.ravel(), exact)
+    near = level.residuals(theta, flat) * len(points) ** 0.5
+    return is_rounding(near - exact.T, exact)
 
 
 @jit_once

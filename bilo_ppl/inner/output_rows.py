@@ -11,7 +11,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from bilo_ppl._types import Points, Rows, Theta
@@ -68,6 +67,8 @@ class AbstractOutputRows(eqx.Module):
     """What the derivatives at a point are taken along, see `Jets`."""
     basis: Float[Array, "n jets kept"]
     """Orthonormal combinations of them that the residual asks for, at each point."""
+    shares: Float[Array, " n"]
+    """What a point counts for in the mean over all."""
 
     @abc.abstractmethod
     def weights(self, flat: Float[Array, " p"]) -> OutputWeights:
@@ -83,31 +84,64 @@ class AbstractOutputRows(eqx.Module):
     ) -> Float[Array, "p rows n"]:
         """From derivatives with respect to these to those with respect to the parameters."""
 
+    @abc.abstractmethod
+    def _summed_back(self, asked: Float[Array, "kept components rows n"]) -> Float[Array, "p rows"]:
+        """The same, summed over the points."""
+
     def solution(self, theta: Theta, flat: Float[Array, " p"]) -> OutputSolution:
         """u for some parameters."""
         return OutputSolution(self.operator, self.weights(flat), theta)
 
     def rows(self, theta: Theta, flat: Float[Array, " p"]) -> Rows:
-        """Residuals, scaled so that their squares add up to the mean square, and conditions.
+        """Residuals, scaled so that their squares add up to the mean over all points, and conditions.
 
         Those of all points of a residual's first component come first.
         """
-        residuals = jax.vmap(lambda x, jet: self._residual(x, theta, jet))(
-            self.points, self._jets(flat)
-        )
-        return jnp.concatenate([self._scale * residuals.T.ravel(), self._conditions(theta, flat)])
+        return jnp.concatenate([self.residuals(theta, flat).ravel(), self._conditions(theta, flat)])
 
     def jacobian(self, theta: Theta, flat: Float[Array, " p"]) -> Float[Array, "rows p"]:
-        """Of `rows`: a residual knows the features at its point only."""
-        asked = jnp.einsum("nqcj,njk->kcqn", self._asked(theta, flat), self.basis)
-        blocks = self._pulled_back(asked).reshape(flat.size, -1)
+        """Of `rows`."""
+        blocks = self.derivatives(theta, flat).reshape(flat.size, -1)
         conditions = jax.jacrev(partial(self._conditions, theta))(flat)
-        return jnp.concatenate([self._scale * blocks, conditions.T], 1).T
+        return jnp.concatenate([blocks, conditions.T], 1).T
+
+    def residuals(self, theta: Theta, flat: Float[Array, " p"]) -> Float[Array, "rows n"]:
+        """Rows of the points."""
+        at_point = jax.vmap(lambda x, jet: self._residual(x, theta, jet))
+        return _each(self._scale, at_point(self.points, self._jets(flat)).T)
+
+    def derivatives(self, theta: Theta, flat: Float[Array, " p"]) -> Float[Array, "p rows n"]:
+        """Of `residuals`, which know the features at their own point only."""
+        asked = jnp.einsum("nqcj,njk->kcqn", self._asked(theta, flat), self.basis)
+        return _each(self._scale, self._pulled_back(asked))
 
     def gradient(self, theta: Theta, flat: Float[Array, " p"]) -> Float[Array, " p"]:
         """Half of the gradient of the sum of squares."""
         rows, pull = jax.vjp(partial(self.rows, theta), flat)
         return pull(rows)[0]
+
+    def bend(self, theta: Theta, flat: Float[Array, " p"]) -> Float[Array, "p p"]:
+        """Sum of the rows, each times its second derivatives: what ``J^T J`` lacks of half the Hessian.
+
+        A residual bends with the derivatives at its own point only, of which there are few.
+        """
+        jets, basis = self._jets(flat), self.basis
+
+        def bends(x, jet):
+            fixed = jax.lax.stop_gradient(self._residual(x, theta, jet))
+            return jax.hessian(lambda moved: fixed @ self._residual(x, theta, moved))(jet)
+
+        second = jax.vmap(bends)(self.points, jets)
+        second = _each(self.shares, jnp.einsum("ncjdi,njk,nil->kcldn", second, basis, basis))
+        kept, components = second.shape[:2]
+        pulled = self._pulled_back(second.reshape(kept, components, -1, len(self.points)))
+        pulled = jnp.moveaxis(pulled.reshape(flat.size, kept, components, -1), 0, 2)
+        found = self._summed_back(pulled)
+        rows = self._conditions(theta, flat)
+        if not rows.size:
+            return found
+        fixed = jax.lax.stop_gradient(rows)
+        return found + jax.hessian(lambda moved: fixed @ self._conditions(theta, moved))(flat)
 
     def knows(self, theta: Theta, flat: Float[Array, " p"]) -> Any:
         """Whether the residual asks at ``theta`` for nothing but what is kept."""
@@ -127,8 +161,8 @@ class AbstractOutputRows(eqx.Module):
         return at_point(self.points, self._jets(flat))
 
     @property
-    def _scale(self) -> float:
-        return 1 / np.sqrt(len(self.points))
+    def _scale(self) -> Float[Array, " n"]:
+        return jnp.sqrt(self.shares)
 
     def _residual(self, x: Any, theta: Theta, jet: Any) -> Rows:
         u = _NearPoint(self.operator.problem, x, jet, self.axes, theta)
@@ -138,6 +172,13 @@ class AbstractOutputRows(eqx.Module):
         found = self.operator.problem.conditions(self.solution(theta, flat), theta)
         rows = [jnp.atleast_1d(found[name]).ravel() for name in sorted(found)]
         return jnp.concatenate([jnp.zeros(0, self.operator.dtype), *rows])
+
+
+def _each(
+    factors: Float[Array, " n"], blocks: Float[Array, "*shape n"]
+) -> Float[Array, "*shape n"]:
+    """What belongs to a point times the factor of the point."""
+    return factors.reshape(*[1] * (blocks.ndim - 1), -1) * blocks
 
 
 def is_rounding(difference: Any, size: Any) -> Any:

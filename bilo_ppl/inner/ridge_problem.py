@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jax.lax.linalg import cholesky
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Float
 
-from bilo_ppl._types import Scalar, Theta
+from bilo_ppl._types import Rows, Scalar, Theta
 from bilo_ppl.inner.output_rows import AbstractOutputRows
 
 __all__ = ["Minimum", "RidgeProblem", "smallest_ridge"]
@@ -28,8 +29,11 @@ RIDGE = 4.0
 ENOUGH = 1e-6
 """Part of the objective below which a predicted decrease is nothing."""
 
-HALVINGS = 4
-"""How often a step that does not lower the objective is halved."""
+FEW = 16
+"""Numbers in theta up to which derivatives along each of them are cheap."""
+
+SHORTEST = 1 / 64
+"""Part of a step that does not lower the objective, halved again and again, that is tried last."""
 
 
 def smallest_ridge(trace: Any, dtype: Any) -> Scalar:
@@ -44,6 +48,22 @@ class Minimum(NamedTuple):
     factor: Float[Array, "p p"]
     """Lower Cholesky factor of half the Hessian there."""
     steps: Any
+
+
+class _Iterate(NamedTuple):
+    flat: Float[Array, " p"]
+    rows: Rows
+    value: Scalar
+    count: Any
+    done: Any
+
+
+class _Trial(NamedTuple):
+    length: Scalar
+    """Of the next trial, in units of the full step."""
+    flat: Float[Array, " p"]
+    rows: Rows
+    value: Scalar
 
 
 class RidgeProblem(eqx.Module):
@@ -67,6 +87,24 @@ class RidgeProblem(eqx.Module):
         """The minimiser as a function of theta: a Newton step that hardly moves, for its derivative."""
         return found.flat - cho_solve((found.factor, True), self._gradient(theta, found.flat))
 
+    def attached_rarely(self, theta: Theta, found: Minimum) -> Float[Array, " p"]:
+        """The same by the matrix of derivatives, where theta is a few numbers.
+
+        Of a branch that is not taken, what its derivative needs is filled with zeros all the same: of a
+        matrix of few columns that is nothing, of the rows far more than the other branch costs.
+        """
+        arrays, static = eqx.partition(theta, eqx.is_inexact_array)
+        flat, unravel = ravel_pytree(arrays)
+        if flat.size > FEW:
+            return self.attached(theta, found)
+
+        def gradient(moved: Any) -> Any:
+            return self._gradient(eqx.combine(unravel(moved), static), found.flat)
+
+        fixed = jax.lax.stop_gradient(flat)
+        slopes = jax.lax.stop_gradient(jax.jacfwd(gradient)(fixed))
+        return found.flat - cho_solve((found.factor, True), slopes) @ (flat - fixed)
+
     def _in_one_step(self, theta: Theta, flat: Any) -> Minimum:
         rows, J = self.level.rows(theta, flat), self.level.jacobian(theta, flat)
         factor = self._factor(_lower_gram(J))
@@ -75,31 +113,45 @@ class RidgeProblem(eqx.Module):
 
     def _iterated(self, theta: Theta, flat: Any) -> Minimum:
         """Gauss-Newton steps, halved where they are too long."""
-        objective = partial(self._objective, theta)
+        rows_at = partial(self.level.rows, theta)
 
-        def step(carry):
-            flat, value, count, _ = carry
-            J, gradient = self.level.jacobian(theta, flat), self._gradient(theta, flat)
+        def step(carry: _Iterate) -> _Iterate:
+            J = self.level.jacobian(theta, carry.flat)
+            gradient = J.T @ carry.rows + self.ridge * (carry.flat - self.origin)
             full = cho_solve((self._factor(_lower_gram(J)), True), gradient)
-            lengths = 0.5 ** jnp.arange(HALVINGS)
-            tried = jax.vmap(lambda s: objective(flat - s * full))(lengths)
-            best = jnp.nanargmin(jnp.where(jnp.isfinite(tried), tried, jnp.inf))
-            better = tried[best] < value
-            done = ~better | (gradient @ full <= ENOUGH * value)
-            moved = jnp.where(better, flat - lengths[best] * full, flat)
-            return moved, jnp.where(better, tried[best], value), count + 1, done
 
-        def go_on(carry):
-            return ~carry[3] & (carry[2] < self.max_steps)
+            def shorter(trial: _Trial) -> _Trial:
+                moved = carry.flat - trial.length * full
+                rows = rows_at(moved)
+                return _Trial(trial.length / 2, moved, rows, self._value(rows, moved))
 
-        start = (flat, objective(flat), jnp.array(0), jnp.array(False))
-        flat, _, steps, _ = jax.lax.while_loop(go_on, step, start)
-        hessian = jax.jacfwd(partial(self._gradient, theta))(flat)
-        return Minimum(flat, self._factor(hessian - self.ridge * jnp.eye(flat.size)), steps)
+            def too_long(trial: _Trial) -> Any:
+                return ~(trial.value < carry.value) & (trial.length >= SHORTEST)
 
-    def _objective(self, theta: Theta, flat: Any) -> Scalar:
-        away = flat - self.origin
-        return jnp.sum(self.level.rows(theta, flat) ** 2) + self.ridge * jnp.sum(away**2)
+            none = jnp.asarray(jnp.inf, carry.value.dtype)
+            start = _Trial(jnp.ones_like(none), carry.flat, carry.rows, none)
+            found = jax.lax.while_loop(too_long, shorter, start)
+            better = found.value < carry.value
+            done = ~better | (gradient @ full <= ENOUGH * carry.value)
+            flat, rows, value = (
+                jnp.where(better, new, old)
+                for new, old in zip(found[1:], (carry.flat, carry.rows, carry.value), strict=True)
+            )
+            return _Iterate(flat, rows, value, carry.count + 1, done)
+
+        def go_on(carry: _Iterate) -> Any:
+            return ~carry.done & (carry.count < self.max_steps)
+
+        rows = rows_at(flat)
+        value = self._value(rows, flat)
+        start = _Iterate(flat, rows, value, jnp.array(0), jnp.array(False))
+        flat, _, _, steps, _ = jax.lax.while_loop(go_on, step, start)
+        normal = _lower_gram(self.level.jacobian(theta, flat)) + self.level.bend(theta, flat)
+        return Minimum(flat, self._factor(normal), steps)
+
+    def _value(self, rows: Any, flat: Any) -> Scalar:
+        """The objective."""
+        return jnp.sum(rows**2) + self.ridge * jnp.sum((flat - self.origin) ** 2)
 
     def _gradient(self, theta: Theta, flat: Any) -> Any:
         """Half of that of the objective."""

@@ -178,6 +178,11 @@ class AbstractSolutionOperator(eqx.Module):
         """Loss of the state of `init_state` at ``theta``, before any step."""
         self._cannot("tell its loss before a solve, since it has no weights to adapt")
 
+    @property
+    def checks_by_solving(self) -> bool:
+        """Whether `loss_of_home_state` solves, and is better asked for at one theta after the other."""
+        return False
+
     def fitted_to(
         self,
         thetas: Theta,

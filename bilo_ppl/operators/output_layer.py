@@ -1,7 +1,8 @@
 """Fine-tuning of the output layer alone: for a PDE linear in u a linear least-squares problem.
 
 With features phi_k(x) that stay, u = lift(x, sum_k c_k phi_k(x)), and the weights c minimise the
-squares of the lower level's rows, with a ridge that is as good as none (`bilo_ppl.inner.ridge_problem`).
+squares of the lower level's rows, with a ridge that is as good as none (`bilo_ppl.inner.ridge_problem`):
+in one step where the PDE is linear in u, else in a few Gauss-Newton steps.
 Fitted to thetas, the operator first looks among combinations of their solutions
 (`bilo_ppl.inner.reduced_level`).
 """
@@ -12,15 +13,15 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Field, Key, Scalar, Theta, Weights
 from bilo_ppl.inner.fitting import FitReport
 from bilo_ppl.inner.output_level import OutputLevel, output_level
 from bilo_ppl.inner.output_rows import OutputSolution
-from bilo_ppl.inner.reduced_level import ReducedLevel, reduced_level
+from bilo_ppl.inner.reduced_level import ReducedLevel
 from bilo_ppl.inner.ridge_problem import Minimum, RidgeProblem, smallest_ridge
 from bilo_ppl.inner.sensitivity import PartialDerivative
 from bilo_ppl.inner.solvers import LevenbergMarquardt
@@ -35,6 +36,7 @@ from bilo_ppl.network.features import (
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.operators.fine_tuned import FineTuned
+from bilo_ppl.operators.known_solutions import level_between
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.theta import admit, theta_as
 
@@ -53,8 +55,8 @@ LEFT_OUT = 1e-4
 class OutputLayer(AbstractSolutionOperator):
     """BiLO with the output layer as the only weights: the features are those at home, for every theta.
 
-    For problems that are linear in u, with many parameters or unknown functions: nothing is adapted.
-    How right a solution can be is up to the features: let there be a few hundred of them
+    No network is trained, and nothing is adapted: for many parameters or unknown functions, and wherever
+    u is smooth. How right a solution can be is up to the features: let there be a few hundred of them
     (``width``), and at least twice as many collocation points.
 
     ``operator`` is a trained `LocalOperator` whose network is an `MLP`; it is taken in default
@@ -141,7 +143,7 @@ class OutputLayer(AbstractSolutionOperator):
     ) -> tuple[Any, Weights, SolveInfo]:
         nowhere = jnp.zeros(len(level.directions), self.operator.dtype)
         ridge = smallest_ridge(nowhere.size, nowhere.dtype)
-        problem = RidgeProblem(level, nowhere, ridge, True, self.max_steps)
+        problem = RidgeProblem(level, nowhere, ridge, self.linear, self.max_steps)
         found = problem.minimum(theta, nowhere)
         info = self._seen(problem, theta, found)
         arrays, static = eqx.partition(theta, eqx.is_array)
@@ -151,18 +153,21 @@ class OutputLayer(AbstractSolutionOperator):
             return weights, level.weights(found.flat), info
 
         def anywhere(arrays: Any) -> Any:
-            weights, new, other = self._solved(eqx.combine(arrays, static), state)
+            weights, new, other = self._solved(eqx.combine(arrays, static), state, rarely=True)
             return weights, new, other._replace(steps=other.steps + 1)
 
         return jax.lax.cond(info.converged, between, anywhere, arrays)
 
-    def _solved(self, theta: Theta, state: Weights) -> tuple[Any, Weights, SolveInfo]:
+    def _solved(
+        self, theta: Theta, state: Weights, *, rarely: bool = False
+    ) -> tuple[Any, Weights, SolveInfo]:
         level = self.level
         problem = RidgeProblem(
             level, self.init_state().ravel(), self.ridge, self.linear, self.max_steps
         )
         found = problem.minimum(theta, state.ravel())
-        weights = level.weights(problem.attached(theta, found))
+        attached = problem.attached_rarely if rarely else problem.attached
+        weights = level.weights(attached(theta, found))
         return weights, level.weights(found.flat), self._seen(problem, theta, found)
 
     def _seen(self, problem: RidgeProblem, theta: Theta, found: Minimum) -> SolveInfo:
@@ -186,9 +191,23 @@ class OutputLayer(AbstractSolutionOperator):
         local = eqx.tree_at(lambda o: o.home, local, known)
         return eqx.tree_at(lambda o: o.level.operator, self._looking(None), local)
 
-    def with_room_for(self, count: int | None) -> "OutputLayer":
-        """Of the structure of one that looks along ``count`` directions first; None: at once at all."""
-        return self._looking(None if count is None else ReducedLevel.empty(self.level, count))
+    def with_room_for(self, sizes: tuple[int, int] | None) -> "OutputLayer":
+        """Of the structure of one that has a reduced level of these `reduced_sizes`."""
+        return self._looking(None if sizes is None else ReducedLevel.empty(self.level, *sizes))
+
+    @property
+    def reduced_sizes(self) -> tuple[int, int] | None:
+        """Directions that are looked along first, and points that are looked at; None: all."""
+        level = self.reduced
+        return None if level is None else (len(level.directions), len(level.points))
+
+    def checked_at_all(self) -> "OutputLayer":
+        """Looking at all points, also where few of them stand for all: dearer, but it leaves no doubt."""
+        few = self.reduced
+        if few is None or len(few.points) == len(self.level.points):
+            return self
+        whole = ReducedLevel.along_directions(self.level, few.origin, few.directions)
+        return self._looking(whole)
 
     def _looking(self, level: ReducedLevel | None) -> "OutputLayer":
         """The operator that looks in a reduced level first; None: in none."""
@@ -210,30 +229,41 @@ class OutputLayer(AbstractSolutionOperator):
         if state.ndim > 2:
             return jax.vmap(lambda one: self.state_for(tight, one))(state)
         if isinstance(tight, OutputLayer):
-            # One step leads from any weights to the solution.
-            return tight.init_state()
+            # The features that are new come after its own, and before the bias.
+            start = (
+                jnp.zeros_like(tight.init_state()).at[:, : state.shape[1] - 1].set(state[:, :-1])
+            )
+            return start.at[:, -1].set(state[:, -1])
         return with_output_weights(tight.operator, jnp.asarray(state)).weights
 
     def corrected_near(
         self, theta: Theta, factor: float, max_steps: int
     ) -> "OutputLayer | FineTuned | None":
-        """The same, or by corrections that are linear in all weights."""
+        """The same, or by corrections that are linear in all weights; itself if no more is asked for."""
+        if factor <= 1:
+            return self
         richer = self._with_more_features(theta, factor)
         return (
             self._all_weights.corrected_near(theta, factor, max_steps) if richer is None else richer
         )
 
     def _with_more_features(self, theta: Theta, factor: float) -> "OutputLayer | None":
-        """The minimiser again, in one step; None where that is not so, or features have several layers.
+        """The minimiser again; None where features have several layers.
 
         No step leads further than features do. A loss ten times smaller, about a third of the error, is
         enough to see what the error of the fewer features was.
         """
-        if not self.linear or not is_one_layer(self.operator):
+        if not is_one_layer(self.operator):
             return None
         finer = self._all_weights.refined_operator
         local = with_more_features(finer, MORE, key=jax.random.key(0))
-        return OutputLayer(local, theta, tolerance=self.tolerance / min(factor, LESS))
+        tolerance = self.tolerance / min(factor, LESS)
+        return OutputLayer(local, theta, tolerance=tolerance, max_steps=self.max_steps)
+
+    @property
+    def richer(self) -> "OutputLayer | None":
+        """With more features at more points; None where these are of several layers."""
+        return self._with_more_features(self.at, LESS)
 
     @property
     def heeds_tolerance(self) -> bool:
@@ -251,8 +281,19 @@ class OutputLayer(AbstractSolutionOperator):
         return True
 
     def loss_of_home_state(self, theta: Theta) -> Scalar:
-        """Loss at ``theta`` after a solve: that is what a check costs here."""
-        return self.solve(theta, self.init_state())[2].loss
+        """Loss at ``theta`` on all points after a solve: that is what a check costs here."""
+        _, state, _ = self.solve(theta, self.init_state())
+        return self.loss_at(theta, state)
+
+    def loss_at(self, theta: Theta, state: Weights) -> Scalar:
+        """Loss of the weights ``state`` at ``theta`` on all points."""
+        theta = admit(self.problem, theta, self.operator.dtype)
+        return jnp.sum(self.level.rows(theta, state.ravel()) ** 2)
+
+    @property
+    def checks_by_solving(self) -> bool:
+        """A loss is known after a solve only."""
+        return True
 
     def fitted_to(
         self,
@@ -266,28 +307,12 @@ class OutputLayer(AbstractSolutionOperator):
     ) -> tuple["OutputLayer", FitReport]:
         """The operator with solutions at ``thetas`` between which it looks first.
 
-        The report has its mean loss over them. Nothing else is fitted: where the equation is not linear
-        in u, or solutions are too many, the operator is as it was.
+        The report has the mean loss of those that were solved. Nothing else is fitted: where solutions
+        do not lie near a space of few dimensions, the operator is as it was.
         """
-        fitted = self._looking(None)
-        solutions, losses = _solutions(fitted, thetas)
-        loss = float(jnp.mean(losses))
-        found = jnp.isfinite(losses) & (losses <= self.tolerance)
-        if self.linear and found.any():
-            first = theta_as(jax.tree.map(lambda leaf: leaf[0], thetas), self.operator.dtype)
-            level = reduced_level(self.level, first, solutions[found], LEFT_OUT * self.tolerance)
-            fitted = fitted._looking(level)
+        whole = self._looking(None)
+        between, losses = level_between(whole, self.level, thetas, LEFT_OUT * self.tolerance)
+        loss = float(np.mean(losses))
         reached = loss <= self.tolerance
         report = FitReport(loss, {"residual": loss}, 0, reached, self.tolerance, 0.0, [(0, loss)])
-        return fitted, report
-
-
-@jit_once
-def _solutions(operator: OutputLayer, thetas: Theta) -> Any:
-    """Weights and losses at a batch of thetas."""
-
-    def solved(theta: Theta) -> Any:
-        _, weights, info = operator.solve(theta, operator.init_state())
-        return weights, info.loss
-
-    return jax.lax.map(solved, thetas)
+        return whole._looking(between), report

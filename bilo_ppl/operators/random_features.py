@@ -24,7 +24,7 @@ from bilo_ppl.pde.points import refined
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.theta import theta_as
 
-__all__ = ["FeatureTrial", "choose_random_features", "random_features"]
+__all__ = ["SCALES", "FeatureTrial", "choose_random_features", "random_features"]
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 10.0)
 """Standard deviations of the slopes, in half widths of the domain."""
@@ -70,12 +70,18 @@ def random_features(
 
 
 def choose_random_features(
-    problem: Problem, thetas: Sequence[Theta], *, count: int, key: Key
+    problem: Problem,
+    thetas: Sequence[Theta],
+    *,
+    count: int,
+    key: Key,
+    scales: Sequence[float] = SCALES,
 ) -> tuple[LocalOperator, list[FeatureTrial]]:
     """Random features of the scale that leaves the least loss between the points, and all trials.
 
     ``thetas`` are of one structure, and should be spread as those that will be asked for: features may
-    suit one and not another. Raises a ``ValueError`` if no scale solves at all of them.
+    suit one and not another. The ``scales`` are standard deviations of the slopes, in half widths of the
+    domain. Raises a ``ValueError`` if no scale solves at all of them.
 
     Examples:
         >>> thetas = [start, {"r": 9.0}]
@@ -87,7 +93,7 @@ def choose_random_features(
     points = jnp.asarray(refined(np.asarray(problem.points, float), problem.domain))
     made: list[LocalOperator] = []
     trials: list[FeatureTrial] = []
-    for scale in SCALES:
+    for scale in scales:
         local = random_features(problem, thetas[0], count=count, scale=scale, key=key)
         operator = OutputLayer(local, thetas[0], tolerance=np.inf)
         found = [_losses(operator, theta, points) for theta in thetas]
@@ -97,7 +103,7 @@ def choose_random_features(
     best = int(np.argmin([trial.score for trial in trials]))
     if not np.isfinite(trials[best].score):
         raise ValueError(
-            f"choose_random_features: features of no scale of {SCALES} solve the PDE at all of "
+            f"choose_random_features: features of no scale of {tuple(scales)} solve the PDE at all of "
             f"{len(thetas)} thetas: the losses are not finite."
         )
     return made[best], trials

@@ -1,6 +1,6 @@
 """How many random features there are: as many as usual, and more where they are far too few."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,9 +8,10 @@ import numpy as np
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Theta, Weights
+from bilo_ppl.network.features import with_output_weights
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.output_layer import OutputLayer
-from bilo_ppl.operators.random_features import FeatureTrial, choose_random_features
+from bilo_ppl.operators.random_features import SCALES, FeatureTrial, choose_random_features
 from bilo_ppl.pde.sizes import POINTS_PER_FEATURE
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Record
@@ -18,7 +19,7 @@ from bilo_ppl.run.sizes import USUAL
 from bilo_ppl.run.tolerance import FAR_TOO_WRONG
 from bilo_ppl.validation.accuracy import Accuracy, PredictionError
 
-__all__ = ["Features", "accuracy_of", "enough_features"]
+__all__ = ["Features", "accuracies_of", "enough_features"]
 
 
 HELPS = 0.8
@@ -53,30 +54,43 @@ def enough_features(
     record: Record,
     tried: list[tuple[Theta, dict[str, Any]]],
     error: PredictionError | None,
+    limit: float | None = None,
 ) -> Features:
     """Features that suit the thetas ``tried``, each with the values of the latent sites behind it.
 
-    Where nobody has stated their number, and u is far more wrong than the noise allows for, there are
-    twice as many, as long as that helps and the collocation points determine their weights. Raises a
-    ``ValueError`` if features of no scale solve.
+    Where nobody has stated their number, and u is more wrong than ``limit`` times what the noise allows
+    for, by default far more, there are twice as many, as long as that helps and the collocation points
+    determine their weights. Raises a ``ValueError`` if features of no scale solve.
     """
     file, found = plan.file, None
     for count in _counts(plan):
+        scales = SCALES
         if found is not None:
             record.say(f"{found.count} features: {found.worst[0]}. {count} are tried.")
+            # More of them may be a little steeper.
+            at = SCALES.index(found.best.scale)
+            scales = SCALES[at : at + 2]
         key = jax.random.key(plan.settings.seed)
         thetas = [theta for theta, _ in tried]
-        local, trials = choose_random_features(file.problem, thetas, count=count, key=key)
+        local, trials = choose_random_features(
+            file.problem, thetas, count=count, key=key, scales=scales
+        )
         accuracies = [] if error is None else _measured(plan, local, tried, error)
         more = Features(local, count, trials, accuracies)
-        if found is not None and not more.worst[0].worst < HELPS * found.worst[0].worst:
+        if found is not None and not _error(more, limit) < HELPS * _error(found, limit):
             record.say(f"{count} features are no better: {more.worst[0]}.")
             break
         found = more
-        if not accuracies or found.worst[0].worst <= FAR_TOO_WRONG:
+        if not accuracies or _error(found, limit) <= (limit or FAR_TOO_WRONG):
             break
     assert found is not None
     return found
+
+
+def _error(found: Features, limit: float | None) -> float:
+    """In units of what is allowed: the largest; with a limit, at the first guess and at most others."""
+    errors = [accuracy.worst for accuracy in found.accuracies]
+    return found.worst[0].worst if limit is None else max(errors[0], float(np.median(errors)))
 
 
 def _counts(plan: Plan) -> Iterator[int]:
@@ -95,24 +109,35 @@ def _measured(
     error: PredictionError,
 ) -> list[Accuracy]:
     operator = OutputLayer(local, plan.file.start, tolerance=plan.tolerance)
-    return [
-        accuracy_of(error, operator, theta, _state(operator, theta), values)
-        for theta, values in tried
+    found = [
+        (theta, _state(operator, theta, operator.init_state()), values) for theta, values in tried
     ]
+    return accuracies_of(error, operator, found)
 
 
-def accuracy_of(
+def accuracies_of(
     error: PredictionError,
     operator: OutputLayer,
-    theta: Theta,
-    state: Weights,
-    values: Mapping[str, Any],
-) -> Accuracy:
-    """How right the solution at ``theta`` with the weights ``state`` is."""
-    settled = operator.settled(theta, state, key=jax.random.key(0))
-    return error(settled.operator, theta, values)
+    found: Sequence[tuple[Theta, Weights, Mapping[str, Any]]],
+) -> list[Accuracy]:
+    """How right solutions are: thetas, weights there, and values of the latent sites.
+
+    By what more features change; a step in the weights of the features themselves would chase what no
+    function of theirs can solve, as at a corner where data do not agree.
+    """
+    richer = operator.richer
+    if richer is None:
+        settled = ((operator.settled(t, w, key=jax.random.key(0)), t, v) for t, w, v in found)
+        return [error(there.operator, theta, values) for there, theta, values in settled]
+    accuracies = []
+    for theta, weights, values in found:
+        start = operator.state_for(richer, weights)
+        better = _state(richer, theta, start)
+        before, after = (with_output_weights(richer.operator, w) for w in (start, better))
+        accuracies.append(error.between(before, after, theta, values))
+    return accuracies
 
 
 @jit_once
-def _state(operator: OutputLayer, theta: Theta) -> Any:
-    return operator.solve(theta, operator.init_state())[1]
+def _state(operator: OutputLayer, theta: Theta, start: Weights) -> Weights:
+    return operator.solve(theta, start)[1]

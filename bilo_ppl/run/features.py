@@ -12,10 +12,9 @@ from bilo_ppl._blocks import Interrupts
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Theta
 from bilo_ppl.operators.output_layer import OutputLayer
-from bilo_ppl.pde.theta import theta_as
 from bilo_ppl.ppl.data_sites import innermost
 from bilo_ppl.ppl.look import look_at
-from bilo_ppl.run.feature_count import Features, enough_features
+from bilo_ppl.run.feature_count import Features, accuracies_of, enough_features
 from bilo_ppl.run.plan import Plan, stand_in
 from bilo_ppl.run.pretraining import save
 from bilo_ppl.run.record import Record
@@ -65,7 +64,7 @@ def featured(
     with record.stage("features", f"Choosing {plan.sizes['width'].value} random features."):
         tried = [(file.start, plan.first_guess), *_others(plan)]
         try:
-            found = enough_features(plan, record, tried, error)
+            found = enough_features(plan, record, tried, error, limit)
         except ValueError as cause:
             raise RunFailedError(str(cause)) from cause
         best = found.best
@@ -180,8 +179,8 @@ def tolerance_at_estimate(
     theta = operator.home
     if len(theta) < len(operator.problem.parameters):
         return operator.loss_tolerance
-    found = error(operator.operator, theta, values)
-    loss = float(jit_once(operator.loss_of_home_state)(theta_as(theta, operator.operator.dtype)))
+    found = accuracies_of(error, operator, [(theta, operator.init_state(), values)])[0]
+    loss = float(jit_once(OutputLayer.loss_at)(operator, theta, operator.init_state()))
     text = f"with random features the point estimate has {found}, at a loss of {loss:.1e}"
     if limit is not None and found.worst > limit:
         raise RunFailedError(text)

@@ -66,7 +66,7 @@ def adapted_once(
         "report": found.report._asdict() | {"fits": [fit._asdict() for fit in found.report.fits]},
         "starts": sorted(starts),
         "matrix": found.inverse_mass_matrix is not None,
-        "directions": _directions(found.operator),
+        "reduced": _reduced(found.operator),
     }
     matrix = [] if found.inverse_mass_matrix is None else [found.inverse_mass_matrix]
     values = [starts[site] for site in sorted(starts)]
@@ -80,8 +80,7 @@ def _region(plan: Plan, record: Record, saved: Saved, before: Any) -> Region:
     if isinstance(before, FineTuned):
         like = _like(plan, record, "operator-adapted.eqx", saved)
     elif isinstance(before, OutputLayer):
-        tolerance, count = notes["tolerance"], notes["directions"]
-        like = before.to_tolerance(tolerance).with_room_for(count)
+        like = before.to_tolerance(notes["tolerance"]).with_room_for(notes["reduced"])
     arrays = saved.arrays()
     extra = len(notes["starts"]) + notes["matrix"]
     operator = saved.first(like, len(arrays) - extra)
@@ -106,10 +105,9 @@ def _like(plan: Plan, record: Record, file: str, saved: Saved) -> FineTuned:
     return plan.with_tolerance(saved.notes["own"]["tolerance"]).fine_tuned(local)
 
 
-def _directions(operator: Any) -> int | None:
-    """Of an output layer that looks between known solutions."""
-    reduced = operator.reduced if isinstance(operator, OutputLayer) else None
-    return None if reduced is None else len(reduced.directions)
+def _reduced(operator: Any) -> tuple[int, int] | None:
+    """Sizes of an output layer that looks between known solutions."""
+    return operator.reduced_sizes if isinstance(operator, OutputLayer) else None
 
 
 def _described(operator: Any) -> dict[str, Any]:

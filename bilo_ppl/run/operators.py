@@ -12,7 +12,6 @@ from bilo_ppl.adaptation.report import Adapted, AdaptReport
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
-from bilo_ppl.pde.linearity import is_linear_in_u
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.run.checkpoint import recall, remember
 from bilo_ppl.run.features import featured, limit_of, tolerance_at_estimate
@@ -74,8 +73,13 @@ def make_operator(
     error = prediction_error(plan) if plan.finds_tolerance else None
     if plan.settings.output_layer:
         return _with_features(plan, record, interrupts, error)
-    if features and error is not None and _is_linear(plan) and recall(record, FAILED) is None:
-        record.say("\nThe equation is linear in u: a layer of random features is tried first.")
+    if (
+        features
+        and error is not None
+        and _may_take_features(plan)
+        and recall(record, FAILED) is None
+    ):
+        record.say("\nA layer of random features is tried first.")
         try:
             layered = plan.with_features()
             return _with_features(layered, record, interrupts, error, limit=limit_of(layered))
@@ -86,10 +90,10 @@ def make_operator(
     return _with_network(plan, record, interrupts, error)
 
 
-def _is_linear(plan: Plan) -> bool:
+def _may_take_features(plan: Plan) -> bool:
     file = plan.file
     own = "network" in file.architecture or type(file.problem).inputs is not Problem.inputs
-    return plan.settings.may_take_features and not own and is_linear_in_u(file.problem, file.start)
+    return plan.settings.may_take_features and not own
 
 
 def _with_network(

@@ -55,7 +55,7 @@ def rounded(loss: float, *, up: bool = False) -> float:
 
 
 class Accuracy(NamedTuple):
-    """Error of a solution, by one Gauss-Newton step at points that no fit has seen."""
+    """Error of a solution, by one step at points that no fit has seen, or by more features."""
 
     noise: float
     """Change of the predictions, in standard deviations of the noise."""
@@ -114,17 +114,21 @@ class PredictionError:
         names, self._latent = seen.solutions, tuple(seen.latent)
 
         @jit_once
-        def error(operator: LocalOperator, theta: Theta, points: Any, values: Any) -> Any:
-            weights = operator.weights
-            step = correction(LowerLevel(operator, PartialDerivative()), weights, theta, points)
+        def corrected(operator: LocalOperator, theta: Theta, points: Any) -> Any:
+            level = LowerLevel(operator, PartialDerivative())
+            return correction(level, operator.weights, theta, points)
 
+        @jit_once
+        def error(
+            operator: LocalOperator, step: Any, theta: Theta, points: Any, values: Any
+        ) -> Any:
             def predicted(weights):
                 field = operator.with_weights(weights).field(theta)
                 with given_solution(fields=dict.fromkeys(names, field)):
                     observed = look(values=values).observed
                 return jax.vmap(field)(points), [_prediction(site) for site in observed.values()]
 
-            (u, sites), (du, changes) = jax.jvp(predicted, (weights,), (step,))
+            (u, sites), (du, changes) = jax.jvp(predicted, (operator.weights,), (step,))
             squares = [
                 jnp.sum(jnp.where(change.mean == 0, 0, change.mean**2 / site.variance))
                 for site, change in zip(sites, changes, strict=True)
@@ -136,7 +140,7 @@ class PredictionError:
             scale = jnp.mean(u**2) + jnp.where(jnp.isfinite(least), least, 0)
             return noise, jnp.sqrt(jnp.mean(du**2) / scale)
 
-        self._error = error
+        self._corrected, self._error = corrected, error
 
     def __call__(
         self, operator: LocalOperator, theta: Theta, values: Mapping[str, Any] | None = None
@@ -149,8 +153,27 @@ class PredictionError:
         # Rounding in the residual would be taken for an error, where derivatives are large.
         operator = operator.astype(jnp.result_type(float))
         points = jnp.asarray(unseen_points(operator), operator.dtype)
+        step = self._corrected(operator, theta_as(theta, operator.dtype), points)
+        return self._of(operator, step, theta, points, values)
+
+    def between(
+        self,
+        operator: LocalOperator,
+        better: LocalOperator,
+        theta: Theta,
+        values: Mapping[str, Any] | None = None,
+    ) -> Accuracy:
+        """What the weights of a better operator of the same structure change; else as a call."""
+        points = jnp.asarray(unseen_points(operator), operator.dtype)
+        step = jax.tree.map(jnp.subtract, better.weights, operator.weights)
+        return self._of(operator, step, theta, points, values)
+
+    def _of(
+        self, operator: LocalOperator, step: Any, theta: Theta, points: Any, values: Any
+    ) -> Accuracy:
         known = {name: jnp.asarray(v) for name, v in (values or {}).items() if name in self._latent}
-        noise, size = self._error(operator, theta_as(theta, operator.dtype), points, known)
+        theta = theta_as(theta, operator.dtype)
+        noise, size = self._error(operator, step, theta, points, known)
         return Accuracy(float(noise), float(size))
 
 

@@ -252,6 +252,34 @@ def test_a_residual_of_several_rows_has_its_jacobian():
     np.testing.assert_allclose(jnp.sum(level.rows(theta, flat) ** 2), jnp.sum(exact**2) / 9)
 
 
+class Pendulum(bilo.Problem):
+    """Two rows and a condition, none of them linear in u."""
+
+    parameters, components, domain = ("g",), 2, bilo.interval(0.0, 1.0)
+    points = domain.grid(9)
+
+    def residual(self, u, x, theta):
+        angle, speed = u(x)
+        change = bilo.partial(u, 0)(x)
+        return jnp.stack([change[0] - speed, change[1] + theta["g"] * jnp.sin(angle) * speed])
+
+    def conditions(self, u, theta):
+        return {"energy": u(jnp.array([0.0])) ** 2 - theta["g"]}
+
+    def lift(self, x, raw, theta):
+        return raw
+
+
+def test_rows_bend_as_their_second_derivatives_say():
+    home = {"g": jnp.asarray(2.0)}
+    local = random_features(Pendulum(), home, count=6, scale=1.5, key=jax.random.key(0))
+    level = bilo.OutputLayer(local, home, tolerance=1.0).level
+    flat = jax.random.normal(jax.random.key(1), (level.shape[0] * level.shape[1],))
+    half = jax.hessian(lambda p: jnp.sum(level.rows(home, p) ** 2) / 2)(flat)
+    J = level.jacobian(home, flat)
+    np.testing.assert_allclose(level.bend(home, flat), half - J.T @ J, atol=1e-9)
+
+
 def test_half_of_the_normal_matrix_is_enough():
     J = np.random.default_rng(0).normal(size=(7, 5))
     np.testing.assert_allclose(np.tril(_lower_gram(jnp.asarray(J))), np.tril(J.T @ J))

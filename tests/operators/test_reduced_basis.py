@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import bilo_ppl as bilo
-from models import nonlinear_poisson
+from bilo_ppl.operators.known_solutions import level_between
+from bilo_ppl.operators.random_features import random_features
 
 
 class Transport(bilo.Problem):
@@ -148,10 +149,96 @@ def test_where_directions_would_be_as_many_as_weights_there_are_none(case):
     )
 
 
-def test_nothing_is_reduced_where_the_equation_is_not_linear():
-    key, home = jax.random.key(0), nonlinear_poisson.start
-    local, _ = bilo.choose_random_features(nonlinear_poisson.problem, [home], count=20, key=key)
-    operator = bilo.OutputLayer(local, home, tolerance=1e-2)
-    thetas = {"k": jnp.linspace(0.5, 0.7, 5)}
-    fitted, _ = operator.fitted_to(thetas, rank=8, steps=1, key=key, progress=False)
-    assert fitted.reduced is None
+class Growth(bilo.Problem):
+    """u_t = a u_xx + b u (1 - u), which is not linear in u, on more points than a reduced level needs."""
+
+    parameters, components = ("a", "b"), 1
+    domain = bilo.space_time(bilo.interval(0.0, 1.0), 1.0)
+    points = domain.grid(25, 24)
+
+    def residual(self, u, x, theta):
+        growth = theta["b"] * u(x) * (1 - u(x))
+        return bilo.partial(u, 1)(x) - theta["a"] * bilo.partial(u, 0, 0)(x) - growth
+
+    def lift(self, x, raw, theta):
+        return jnp.sin(jnp.pi * x[0]) ** 2 / 2 + x[0] * (1 - x[0]) * x[1] * raw
+
+
+@pytest.fixture(scope="module")
+def growth():
+    home, key = {"a": 0.05, "b": 1.5}, jax.random.key(0)
+    local = random_features(Growth(), home, count=80, scale=1.5, key=key)
+    whole = bilo.OutputLayer(local, home, tolerance=1e-2)
+    fitted, report = whole.fitted_to(spread(home, 60), rank=8, steps=1, key=key, progress=False)
+    assert report.converged
+    return whole, fitted, home
+
+
+def values_of(operator):
+    x = Growth().domain.grid(6, 6)
+
+    def found(theta):
+        field, _, info = operator.solve(theta, operator.init_state())
+        return jax.vmap(field)(x), info
+
+    return jax.jit(found)
+
+
+def test_few_points_stand_for_all_where_the_equation_is_not_linear(growth):
+    whole, fitted, home = growth
+    directions, points = fitted.reduced_sizes
+    assert directions < 20
+    assert points < len(Growth().points) / 3
+    few, every, all_weights = map(values_of, (fitted, fitted.checked_at_all(), whole))
+    for seed in range(5):
+        theta = {n: v[0] for n, v in spread(home, 1, 100 + seed).items()}
+        (u, info), (at_all, seen), (wanted, best) = few(theta), every(theta), all_weights(theta)
+        assert info.converged & seen.converged & best.converged
+        # Points with weights see the loss that all of them have, and lead to the same solution.
+        np.testing.assert_allclose(info.loss, seen.loss, rtol=0.05)
+        np.testing.assert_allclose(seen.loss, best.loss, rtol=0.05)
+        np.testing.assert_allclose(u, at_all, atol=2e-4)
+        np.testing.assert_allclose(at_all, wanted, atol=2e-4)
+        loss = fitted.loss_of_home_state(theta)
+        np.testing.assert_allclose(loss, seen.loss, rtol=0.05)
+
+
+def test_the_derivative_is_that_of_the_solution_that_is_returned(growth):
+    whole, fitted, home = growth
+    x = jnp.array([0.4, 0.7])
+
+    def value(operator, theta):
+        return operator.solve(theta, operator.init_state())[0](x)
+
+    near = {n: jnp.asarray(1.1 * v) for n, v in home.items()}
+    far = {n: jnp.asarray(3.0 * v) for n, v in home.items()}
+    for theta, stray in ((near, False), (far, True)):
+        info = fitted.solve(theta, fitted.init_state())[2]
+        # Far away all weights are looked at after the reduced level: a step more than without it.
+        steps = whole.solve(theta, whole.init_state())[2].steps
+        assert bool(info.steps == steps + 1) == stray
+        slope = jax.jit(jax.grad(lambda t: value(fitted, t)))(theta)
+        at = jax.jit(lambda t: value(fitted, t))
+        for name in home:
+            step = 1e-4 * theta[name]
+            up, down = ({**theta, name: theta[name] + s * step} for s in (1, -1))
+            difference = (at(up) - at(down)) / (2 * step)
+            np.testing.assert_allclose(slope[name], difference, rtol=1e-3, atol=1e-7)
+
+
+def test_a_level_of_few_points_has_a_structure_to_be_read_into(growth):
+    whole, fitted, _ = growth
+    empty = whole.with_room_for(fitted.reduced_sizes)
+    assert jax.tree.map(jnp.shape, empty) == jax.tree.map(jnp.shape, fitted)
+    assert whole.with_room_for(None).reduced is None
+    assert whole.reduced_sizes is None
+
+
+def test_no_more_thetas_are_solved_than_directions_need(growth):
+    whole, _, home = growth
+    thetas = spread(home, 200)
+    _, losses = level_between(whole, whole.level, thetas, 1e-4 * whole.tolerance)
+    assert len(losses) < 200
+    # Asked for much, all of them are solved.
+    _, losses = level_between(whole, whole.level, spread(home, 50), 1e-30)
+    assert len(losses) == 50

@@ -124,7 +124,7 @@ def test_an_estimate_is_looked_at_before_features_are_kept(monkeypatch, tmp_path
         raise TrainingError
 
     monkeypatch.setattr(operators, "pretrained", train)
-    monkeypatch.setattr(pipeline, "accuracy_of", lambda *_: Accuracy(worst * NOISE_LIMIT, 0.0))
+    monkeypatch.setattr(pipeline, "accuracies_of", lambda *_: [Accuracy(worst * NOISE_LIMIT, 0.0)])
     settings = MapSettings(MODEL, out=tmp_path / "out", quiet=True, seeds=1)
     if worst > 1:
         with pytest.raises(TrainingError):
@@ -206,7 +206,7 @@ def test_features_double_while_points_determine_their_weights(points, origin, co
 def test_there_are_more_features_where_they_are_far_too_few(monkeypatch, right_from, count):
     """The error of u is 0.1 sigma, twice what is allowed, from so many features on, else one sigma."""
 
-    def choose(problem, thetas, *, count, key):
+    def choose(problem, thetas, *, count, key, scales):
         return count, [FeatureTrial(1.0, [1e-3, 2e-3], [1e-3, 3e-3])]
 
     def measured(plan, local, tried, error):

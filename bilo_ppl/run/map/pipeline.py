@@ -17,7 +17,7 @@ from bilo_ppl.pde.data import Observations
 from bilo_ppl.run.checkpoint import checkpoint_in, find_run
 from bilo_ppl.run.checks import prepare
 from bilo_ppl.run.ending import conclude, to_the_end
-from bilo_ppl.run.feature_count import accuracy_of
+from bilo_ppl.run.feature_count import accuracies_of
 from bilo_ppl.run.features import limit_of
 from bilo_ppl.run.map.figures import draw_estimate_figures
 from bilo_ppl.run.map.scores import (
@@ -129,11 +129,12 @@ class _Job:
             try:
                 found = self._found(operator, self.plan.observations)
                 state = found.operator_states[site]
-                accuracy = accuracy_of(
-                    prediction_error(self.plan), operator, found.theta(site), state, found.values
+                error = prediction_error(self.plan)
+                (accuracy,) = accuracies_of(
+                    error, operator, [(found.theta(site), state, found.values)]
                 )
-            except ValueError as error:
-                record.say(f"They do not do: {error}")
+            except ValueError as cause:
+                record.say(f"They do not do: {cause}")
                 return False
         record.say(f"The estimate has {accuracy}.")
         return accuracy.worst <= limit_of(self.plan)

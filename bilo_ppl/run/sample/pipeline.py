@@ -187,7 +187,7 @@ def _attempt(
     starts = prepared.starts(plan.settings.chains) if _init(plan) == "adapted" else None
     _warm_up(plan, record, sampler, starts)
     interrupted = _sample(plan, record, sampler)
-    results = Results(plan, record, prepared.operator, sampler, operator, second)
+    results = Results(plan, record, _at_all_points(prepared), sampler, operator, second)
     results.write()
     results.add_inner_statistics()
     if not interrupted:
@@ -223,6 +223,12 @@ def _in_sampling(settings: SampleSettings, prepared: Prepared) -> AbstractSoluti
     if not isinstance(operator, FineTuned) or report.fraction_ready < WELL_ADAPTED:
         return operator
     return operator.checked_at_few()
+
+
+def _at_all_points(prepared: Prepared) -> AbstractSolutionOperator:
+    """The operator by which the draws are looked at again."""
+    operator = prepared.operator
+    return operator.checked_at_all() if isinstance(operator, OutputLayer) else operator
 
 
 def _sampler(
