@@ -39,7 +39,7 @@ jax.config.update("jax_enable_x64", True)
 
 TRAJECTORY, FIRST_STEP = 1.5, 0.1
 CHAINS, WARMUP = 2, 200
-SAMPLES = {"poisson": 2000, "fisher-kpp": 1000}
+SAMPLES = {"poisson": 5000, "fisher-kpp": 1000}
 TIME_LIMIT = 900
 
 ADAPTED = np.linspace(0.55, 0.85, 16)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.calibration_uniformity import binned, chi_square, ecdf_band, rank
+from bilo_ppl.validation.uniformity import binned, chi_square, ecdf_band, rank
 
 KEPT, BINS = 127, 16
 
