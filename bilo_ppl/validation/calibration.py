@@ -181,6 +181,8 @@ def _done(
     setting: Setting, folder: pathlib.Path, missing: list[int], executor: Any, per_job: int
 ) -> Iterator[int]:
     """Do what is missing; yield how many are done."""
+    if not missing:
+        return
     if executor is None:
         yield from _job(setting, folder, missing)
         return

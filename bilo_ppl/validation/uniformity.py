@@ -1,7 +1,6 @@
-"""Ranks of true values among posterior draws, and tests of their uniformity."""
+"""Ranks of true values among posterior draws, ``(n,)`` whole numbers, and tests of their uniformity."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,20 +31,20 @@ def even_bins(count: int, kept: int) -> int:
     return max([n for n in divisors if n * PER_BIN <= count], default=divisors[0])
 
 
-def binned(ranks: Sequence[int], kept: int, bins: int) -> np.ndarray:
+def binned(ranks: Any, kept: int, bins: int) -> np.ndarray:
     """Counts of ranks 0, ..., kept in bins; a ``ValueError`` if the bins cannot be of equal width."""
     if (kept + 1) % bins:
         raise ValueError(f"{kept + 1} possible ranks do not fill {bins} bins equally.")
     return np.bincount(np.asarray(ranks) * bins // (kept + 1), minlength=bins)
 
 
-def chi_square(ranks: Sequence[int], kept: int, bins: int | None = None) -> float:
+def chi_square(ranks: Any, kept: int, bins: int | None = None) -> float:
     """p-value of uniform ranks by their counts in bins, by default `even_bins` of them."""
     bins = even_bins(len(ranks), kept) if bins is None else bins
     return float(stats.chisquare(binned(ranks, kept, bins)).pvalue)
 
 
-def ecdf_band(ranks: Sequence[int], kept: int, simulated: int = 5000) -> float:
+def ecdf_band(ranks: Any, kept: int, simulated: int = 5000) -> float:
     """p-value of uniform ranks by the simultaneous band of Säilynoja et al. (2022).
 
     The number of ranks below j is binomial, for every j. The statistic is the smallest of the tail
