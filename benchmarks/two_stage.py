@@ -204,7 +204,7 @@ def measured(case: Case) -> dict[str, Any]:
 
 HEAD = (
     "| way | unknown | total variation (band) | mean off, MC errors | acceptance (predicted) "
-    "| solves, gradients | effective draws | CPU s | effective draws per CPU s |\n"
+    "| solves, gradients | effective draws | CPU s (warm-up) | effective draws per CPU s |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 
@@ -218,7 +218,7 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
             f"| {record['name']} | {name} | {found['total_variation']:.3f} "
             f"({found['total_variation_ess95']:.3f}) | {found['mean_error']:+.1f} | {accepted} | "
             f"{record['solves']}, {record['gradients']} | {record['ess']:.0f} | "
-            f"{record['cpu_seconds']:.1f} | {record['ess_per_cpu_second']:.0f} |"
+            f"{record['cpu_seconds']:.1f} ({record['cpu_seconds_before']['warmup']:.0f}) | {record['ess_per_cpu_second']:.0f} |"
         )
 
 
