@@ -213,12 +213,13 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
     """A row for each unknown."""
     stages = record.get("stages")
     accepted = f"{stages['second']:.2f} ({stages['predicted']:.2f})" if stages else ""
+    seconds = f"{record['cpu_seconds']:.1f} ({record['cpu_seconds_before']['warmup']:.0f})"
     for name, found in record["distances"].items():
         yield (
             f"| {record['name']} | {name} | {found['total_variation']:.3f} "
             f"({found['total_variation_ess95']:.3f}) | {found['mean_error']:+.1f} | {accepted} | "
             f"{record['solves']}, {record['gradients']} | {record['ess']:.0f} | "
-            f"{record['cpu_seconds']:.1f} ({record['cpu_seconds_before']['warmup']:.0f}) | {record['ess_per_cpu_second']:.0f} |"
+            f"{seconds} | {record['ess_per_cpu_second']:.0f} |"
         )
 
 
