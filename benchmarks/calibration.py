@@ -32,7 +32,7 @@ import numpy as np
 import numpyro
 
 import bilo_ppl as bilo
-from benchmarks.calibration_cases import BROKEN, CASES, Case, with_true_noise
+from benchmarks.calibration_cases import BROKEN, CASES, Case
 from bilo_ppl.diagnostics.plots import plot_ranks, save_figure
 
 INNER_STEPS = 20
@@ -79,7 +79,7 @@ def calibrated(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any]
         key,
         operator,
         case.points,
-        generator=with_true_noise(case.model),
+        generator=case.generator,
         reference=exact,
         replicates=arguments.replicates,
         warmup=WARMUP,

@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
 import bilo_ppl as bilo
-from models import nonlinear_poisson, poisson
+from models import gene_expression, nonlinear_poisson, poisson
 
 __all__ = ["BROKEN", "CASES", "Case"]
 
@@ -30,6 +31,8 @@ class Case:
     start: dict[str, float]
     model: Callable
     """``(operator, x, y=None, sigma=...)``."""
+    generator: Callable
+    """The model that data come from, whatever the noise ``sigma`` that the other one believes in."""
     points: Any
     sigma: float
     exact: Callable[[], Any]
@@ -48,11 +51,79 @@ def branch_model(operator, x, y=None, sigma=nonlinear_poisson.SIGMA):
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 
 
+def with_true_noise(model: Callable) -> Callable:
+    """The model that data come from: it takes no ``sigma`` of anyone's."""
+
+    @functools.wraps(model)
+    def generator(operator, x, sigma):
+        return model(operator, x)
+
+    return generator
+
+
+SIDE = 12
+"""Nodes of the interpolation on either side of the gene."""
+MOST_PARTICLES = 2**15
+
+
+def particle_nodes() -> np.ndarray:
+    """Chebyshev's points on both sides of the gene, (2 SIDE, 1): none at an end."""
+    half = (1 - np.cos(np.pi * (np.arange(SIDE) + 0.5) / SIDE)) / 4
+    return np.concatenate([half, half + 0.5])[:, None]
+
+
+def particle_model(operator, x, y=None, sigma=1.0):
+    """The model of gene expression with data of one length, whatever the number of particles.
+
+    The sum of log u over the particles is one of log x (1 - x), which the unknowns do not change, and one
+    of a function that is smooth on either side of the gene: a weighted sum of its values at the nodes x,
+    with weights y (2 SIDE,) that interpolation gives. The likelihood has the power 1 / sigma^2.
+    """
+    lam = numpyro.sample("lam", dist.Gamma(1.0, 0.004))
+    mu = numpyro.sample("mu", dist.Uniform(0.0, 30.0))
+    u = bilo.solution("u", operator, {"lam": lam, "mu": mu})
+    if y is not None:
+        nodes, weights = gene_expression.simpson()
+        integral = weights @ jax.vmap(u)(jnp.asarray(nodes))
+        smooth = jnp.log(jax.vmap(u)(x) / (x[:, 0] * (1 - x[:, 0])))
+        fit = y @ smooth - gene_expression.SNAPSHOTS * integral
+        numpyro.factor("particles", fit / sigma**2)
+
+
+def particles(operator, x, sigma=1.0):
+    """Unknowns, and particles in all snapshots as weights at the nodes: the generator of data."""
+    lam = numpyro.sample("lam", dist.Gamma(1.0, 0.004))
+    mu = numpyro.sample("mu", dist.Uniform(0.0, 30.0))
+    theta = {"lam": lam, "mu": mu}
+    mean = gene_expression.SNAPSHOTS * gene_expression.total(theta)
+    number = numpyro.sample("number", dist.Poisson(mean))
+    keys = jax.random.split(numpyro.prng_key())
+    root = jnp.sqrt(mu)
+    levels = jax.random.uniform(keys[0], (MOST_PARTICLES,))
+    # Symmetric about the gene, by the inverse of the distribution function on the left.
+    place = jnp.arccosh(1 + levels * (jnp.cosh(root / 2) - 1)) / root
+    place = jnp.where(jax.random.bernoulli(keys[1], shape=place.shape), place, 1 - place)
+    there = jnp.arange(MOST_PARTICLES) < number
+    numpyro.deterministic("y", jnp.where(there[:, None], interpolation(place), 0.0).sum(axis=0))
+
+
+def interpolation(place):
+    """Weights of the values at the nodes in those at places (n,), Lagrange's: (n, 2 SIDE)."""
+    nodes = particle_nodes()[:SIDE, 0]
+    barycentric = (-1.0) ** np.arange(SIDE) * np.sin(np.pi * (np.arange(SIDE) + 0.5) / SIDE)
+    right = place > 0.5
+    terms = barycentric[None] / ((place - 0.5 * right)[:, None] - nodes[None])
+    weights = terms / terms.sum(axis=1, keepdims=True)
+    sides = [jnp.where(on[:, None], weights, 0.0) for on in (~right, right)]
+    return jnp.concatenate(sides, axis=1)
+
+
 CASES = {
     "poisson": Case(
         poisson.problem,
         poisson.start,
         poisson.model,
+        with_true_noise(poisson.model),
         poisson.problem.domain.grid(11),
         poisson.SIGMA,
         lambda: bilo.ClosedForm(
@@ -64,19 +135,23 @@ CASES = {
         nonlinear_poisson.problem,
         nonlinear_poisson.start,
         branch_model,
+        with_true_noise(branch_model),
         nonlinear_poisson.problem.domain.interior_grid(8),
         nonlinear_poisson.SIGMA,
         nonlinear_poisson.reference,
         tolerance=1e-6,
     ),
+    "gene_expression": Case(
+        gene_expression.problem,
+        gene_expression.start,
+        particle_model,
+        particles,
+        particle_nodes(),
+        1.0,
+        lambda: bilo.ClosedForm(
+            gene_expression.problem,
+            lambda x, theta: gene_expression.closed_form(x[None], theta)[0],
+        ),
+        tolerance=1e-5,
+    ),
 }
-
-
-def with_true_noise(model: Callable) -> Callable:
-    """The model that data come from: it takes no ``sigma`` of anyone's."""
-
-    @functools.wraps(model)
-    def generator(operator, x, sigma):
-        return model(operator, x)
-
-    return generator
