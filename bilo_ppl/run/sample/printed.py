@@ -53,7 +53,7 @@ def weights_note(certificate: Certificate) -> str:
         return f"{advice}Do not use the weights in posterior.nc; --sampler hmc --exact draws anew."
     return (
         "The weights of all draws are in the group certificate of posterior.nc; what they make of mean, "
-        "sd and quantiles stands above. All else is of the draws as sampled: summary.csv, figures, groups."
+        "sd and quantiles stands above. summary.csv, figures and groups are of the draws as sampled."
     )
 
 
