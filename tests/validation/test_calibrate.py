@@ -12,6 +12,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.infer import NUTS
+from scipy import stats
 
 import bilo_ppl as bilo
 from bilo_ppl.validation import calibration, replicate
@@ -66,20 +67,26 @@ def test_a_right_model_passes(right):
 
 
 def test_ranks_are_those_of_the_gaussian_posterior(right):
-    """The rank is binomial, with the posterior's distribution function at the truth as its mean."""
-    precision = 1 + float((X**2).sum()) / 0.3**2
-    fractions = []
+    """A rank is binomial: its mean is the posterior's probability of being below the truth."""
+    a = X[:, 0]
+    precision = 1 + a @ a / 0.3**2
+    below: dict[str, list[float]] = {"D": [], "log-likelihood": []}
     for record in right.records:
-        # The data once more, by the keys that stand in the docstring of the folder's origin.
+        # Truth and data once more.
         key = jax.random.fold_in(jax.random.split(jax.random.fold_in(KEY, record["index"]))[0], 0)
         tape = numpyro.handlers.trace(numpyro.handlers.seed(model, key)).get_trace(OPERATOR, X)
-        assert float(tape["D"]["value"]) == pytest.approx(record["truths"]["D"])
-        mean = float(X[:, 0] @ tape["y"]["value"]) / 0.3**2 / precision
-        z = (record["truths"]["D"] - mean) * precision**0.5
-        fractions.append(float(jax.scipy.stats.norm.cdf(z)))
-    away = right.ranks["D"] / right.kept - np.array(fractions)
-    assert np.abs(away).mean() < 0.08
-    assert abs(away.mean()) < 0.03
+        truth, y = float(tape["D"]["value"]), np.asarray(tape["y"]["value"])
+        assert truth == pytest.approx(record["truths"]["D"])
+        posterior = stats.norm(a @ y / 0.3**2 / precision, precision**-0.5)
+        below["D"].append(posterior.cdf(truth))
+        # The likelihood falls with the distance from its maximum.
+        best = a @ y / (a @ a)
+        ends = best - abs(truth - best), best + abs(truth - best)
+        below["log-likelihood"].append(posterior.cdf(ends[0]) + posterior.sf(ends[1]))
+    for name, fractions in below.items():
+        away = right.ranks[name] / right.kept - np.array(fractions)
+        assert np.abs(away).mean() < 0.08
+        assert abs(away.mean()) < 0.03
 
 
 @pytest.mark.parametrize(
