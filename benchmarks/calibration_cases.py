@@ -97,7 +97,8 @@ def particles(operator, x, sigma=1.0):
     theta = {"lam": lam, "mu": mu}
     mean = gene_expression.SNAPSHOTS * gene_expression.total(theta)
     number = numpyro.sample("number", dist.Poisson(mean))
-    keys = jax.random.split(numpyro.prng_key())
+    key: Any = numpyro.prng_key()
+    keys = jax.random.split(key)
     root = jnp.sqrt(mu)
     levels = jax.random.uniform(keys[0], (MOST_PARTICLES,))
     # Symmetric about the gene, by the inverse of the distribution function on the left.

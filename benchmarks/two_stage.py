@@ -69,7 +69,7 @@ def cases(profile: str) -> list[Case]:
     return [Case(problem, way) for problem in ("poisson", "fisher-kpp") for way in ways]
 
 
-def loose_network(args: tuple) -> bilo.FineTuned:
+def loose_network(args: tuple) -> bilo.AbstractSolutionOperator:
     """The network of problem 1 at the tolerance 1e-2, adapted to ADAPTED by FIT_STEPS steps."""
     keys = jax.random.split(jax.random.key(0), 3)
     trained = bilo.pretrain(

@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from bilo_ppl._progress import Progress
@@ -23,7 +22,7 @@ from bilo_ppl._types import Key
 from bilo_ppl.mcmc.blocks import fresh
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.look import look_at
-from bilo_ppl.validation.replicate import Replicates, Setting
+from bilo_ppl.validation.replicate import Replicates, Setting, is_double
 from bilo_ppl.validation.replicate_files import add_record, claim, origin_of_setting, records
 from bilo_ppl.validation.uniformity import chi_square, ecdf_band, even_bins
 
@@ -158,7 +157,7 @@ def calibrate(
         kept=kept,
         thin=thin,
         key=tuple(flat(key)[0].ravel().tolist()),
-        double=bool(jax.config.jax_enable_x64),
+        double=is_double(),
     )
     with tempfile.TemporaryDirectory() as temporary:
         place = pathlib.Path(temporary if folder is None else folder).absolute()

@@ -19,7 +19,7 @@ from bilo_ppl.ppl.handlers import replace_operator, warm_start, without_solving
 from bilo_ppl.ppl.look import look_at
 from bilo_ppl.validation.uniformity import rank
 
-__all__ = ["LIKELIHOOD", "Replicates", "Setting"]
+__all__ = ["LIKELIHOOD", "Replicates", "Setting", "is_double"]
 
 LIKELIHOOD = "log-likelihood"
 """Name of the rank of the log-likelihood, beside those of the unknowns."""
@@ -55,11 +55,16 @@ class Setting:
     """Whether JAX has double precision enabled."""
 
 
+def is_double() -> bool:
+    """Whether JAX has double precision enabled here."""
+    return jnp.result_type(float) == jnp.float64
+
+
 class Replicates:
     """The replicates of a setting, compiled for the shapes of the first one's data."""
 
     def __init__(self, setting: Setting):
-        if setting.double != jax.config.jax_enable_x64:
+        if setting.double != is_double():
             raise ValueError(
                 "calibrate: this process has other precision than the one that began; start workers "
                 f"with JAX_ENABLE_X64={int(setting.double)} in their environment."
