@@ -75,7 +75,7 @@ def calibrated(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any]
     title = f"{name}, {arguments.operator}" + ", broken" * arguments.broken
     begun = time.process_time()
     found = bilo.calibrate(
-        bilo.BiLONUTS(case.model),
+        case.kernel(case.model),
         key,
         operator,
         case.points,

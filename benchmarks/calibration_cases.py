@@ -38,6 +38,8 @@ class Case:
     exact: Callable[[], Any]
     """Makes the operator of data, and of log-likelihoods."""
     tolerance: float
+    kernel: Callable = bilo.BiLONUTS
+    """Makes the kernel of the model."""
     prior_draws: int = 400
     thin: int = 12
 
@@ -154,5 +156,12 @@ CASES = {
             lambda x, theta: gene_expression.closed_form(x[None], theta)[0],
         ),
         tolerance=1e-5,
+        # The unknowns are correlated, and NumPyro would start at a lam of 1.
+        kernel=functools.partial(
+            bilo.BiLONUTS,
+            dense_mass=True,
+            init_strategy=bilo.init_near(gene_expression.start),
+        ),
+        thin=24,
     ),
 }
