@@ -64,7 +64,7 @@ def adapted_operator(case: Case, key: Any) -> tuple[Any, dict[str, Any]]:
     return adapted.operators["u"], found
 
 
-def calibrated(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:
+def calibrated(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], bilo.Calibration]:
     """The record of a problem, and its calibration."""
     case = CASES[name]
     key_operator, key = jax.random.split(jax.random.key(arguments.seed))
@@ -89,6 +89,14 @@ def calibrated(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any]
         sigma=case.sigma * (BROKEN if arguments.broken else 1.0),
     )
     spent = time.process_time() - begun
+    made = {"adaptation": adaptation, "thin": case.thin, "seed": arguments.seed}
+    return record_of(title, found, spent, **made), found
+
+
+def record_of(
+    title: str, found: bilo.Calibration, spent: float, adaptation: Any, thin: int, seed: int
+) -> dict[str, Any]:
+    """What is stored of a calibration; of replicates done before, CPU s are not in ``spent``."""
     seconds = [record["cpu_seconds"] for record in found.records]
     sizes = [record["effective_draws"] for record in found.records]
     counts = ("num_steps", "inner_steps", "unsolved", "diverging", "redrawn")
@@ -96,9 +104,9 @@ def calibrated(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any]
         "name": title,
         "passes": found.passes(),
         "p_values": found.p_values,
-        "replicates": arguments.replicates,
-        "seed": arguments.seed,
-        "sampling": {"warmup": WARMUP, "kept": KEPT, "thin": case.thin},
+        "replicates": len(found.records),
+        "seed": seed,
+        "sampling": {"warmup": WARMUP, "kept": KEPT, "thin": thin},
         "totals": {count: found.total(count) for count in counts},
         "effective_draws": {"median": float(np.median(sizes)), "least": min(sizes)},
         "cpu_seconds": {
@@ -112,7 +120,7 @@ def calibrated(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any]
         | {module.__name__: module.__version__ for module in (bilo, jax, numpyro, eqx)},
         "ranks": {quantity: ranks.tolist() for quantity, ranks in found.ranks.items()},
         "truths": [record["truths"] for record in found.records],
-    }, found
+    }
 
 
 HEAD = (
