@@ -5,9 +5,9 @@
 Problem 1, the nonlinear Poisson equation, with a network of tolerance 1e-2, adapted by one step only: HMC
 on it, the same accepted against finite differences, and HMC on finite differences. No theta of the
 posterior asks this network for an inner step: not because u is good, but because 1e-2 asks for so little.
-Were there steps, the energy would jump where their number changes. Fisher-KPP with a time stepper of SciPy
-that has no derivative as the second stage, and the method of lines on 21 nodes as the first: beside HMC on
-the method of lines on 101 nodes.
+Were there steps, the energy would jump where their number changes. Fisher-KPP with a time stepper of
+SciPy that has no derivative as the second stage, and the method of lines on 21 nodes as the first: beside
+HMC on the method of lines on 101 nodes.
 
 Every way has a process and one thread of its own. Times are CPU seconds of sampling; warm-up, compilation
 and the operator are recorded apart.
