@@ -64,6 +64,7 @@ from bilo_ppl.ppl.handlers import replace_operator, warm_start
 from bilo_ppl.ppl.model_checks import check_model
 from bilo_ppl.ppl.potential import StatefulPotential
 from bilo_ppl.ppl.unknowns import penalty, squared_penalty, unknown_function, weight_in_nats
+from bilo_ppl.validation.calibration import Calibration, calibrate
 from bilo_ppl.validation.certificate import Certificate
 from bilo_ppl.validation.certifying import certify
 from bilo_ppl.validation.distance import distances
@@ -82,6 +83,7 @@ __all__ = [
     "BiLONUTS",
     "BlackBox",
     "Box",
+    "Calibration",
     "Certificate",
     "ClosedForm",
     "Draws",
@@ -112,6 +114,7 @@ __all__ = [
     "TwoStage",
     "adapt",
     "bubble",
+    "calibrate",
     "certify",
     "check_model",
     "choose_random_features",

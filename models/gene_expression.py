@@ -78,7 +78,7 @@ def exact(x):
     return closed_form(jnp.reshape(x, (1, 1)), truth)[0]
 
 
-def _simpson(count=32):
+def simpson(count=32):
     """Points (n, 1) and weights (n,) of Simpson's rule with ``count`` cells on either side of z."""
     pattern = np.ones(count + 1)
     pattern[1:-1:2], pattern[2:-1:2] = 4, 2
@@ -97,7 +97,7 @@ def model(operator, x, y=None, sigma=1.0):
     mu = numpyro.sample("mu", dist.Uniform(0.0, 30.0))
     u = bilo.solution("u", operator, {"lam": lam, "mu": mu})
     if y is not None:
-        nodes, weights = _simpson()
+        nodes, weights = simpson()
         integral = weights @ jax.vmap(u)(jnp.asarray(nodes, jnp.result_type(float)))
         numpyro.factor("particles", jnp.sum(jnp.log(jax.vmap(u)(x))) - SNAPSHOTS * integral)
 

@@ -223,7 +223,7 @@ def test_gene_expression_closed_form_satisfies_the_equation():
     residuals = jax.vmap(lambda x: problem.residual(u, x, theta))(problem.points)
     assert np.abs(residuals).max() < 1e-10
     assert np.abs(problem.conditions(u, theta)["jump"][0]) < 1e-4  # the offset times u''
-    nodes, weights = gene_expression._simpson()
+    nodes, weights = gene_expression.simpson()
     integral = weights @ gene_expression.closed_form(nodes, theta)
     assert float(integral) == pytest.approx(float(gene_expression.total(theta)), rel=1e-6)
 

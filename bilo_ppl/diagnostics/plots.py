@@ -17,6 +17,7 @@ from bilo_ppl._files import replacing
 from bilo_ppl.diagnostics._draws import scalar_draws
 from bilo_ppl.diagnostics._style import COLOURS, INK, legend_above, new_figure
 from bilo_ppl.diagnostics.pairs import plot_pairs
+from bilo_ppl.diagnostics.ranks import plot_ranks
 from bilo_ppl.diagnostics.replicas import plot_replicas
 from bilo_ppl.diagnostics.solution_band import plot_solution_band
 
@@ -26,6 +27,7 @@ __all__ = [
     "plot_inner_steps",
     "plot_pairs",
     "plot_posterior",
+    "plot_ranks",
     "plot_replicas",
     "plot_solution_band",
     "plot_trace",

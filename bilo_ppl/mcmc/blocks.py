@@ -1,5 +1,6 @@
 """Chains in blocks: progress between them, and an interrupt that loses no finished one."""
 
+import copy
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from bilo_ppl.mcmc.first_states import make_first_states
 from bilo_ppl.mcmc.second_stage import STATISTICS
 from bilo_ppl.mcmc.two_stage import TwoStage
 
-__all__ = ["CHAIN_METHODS", "BlockSampler"]
+__all__ = ["CHAIN_METHODS", "BlockSampler", "fresh", "strong"]
 
 CHAIN_METHODS = ("sequential", "vectorized", "parallel")
 
@@ -65,7 +66,7 @@ class BlockSampler:
         ):
             if value < least:
                 raise ValueError(f"BlockSampler: {name}={value}; the least is {least}.")
-        self.kernel = _fresh(kernel)
+        self.kernel = fresh(kernel)
         self.args, self.kwargs = args, dict(kwargs or {})
         self.chains, self.warmup, self.block = chains, warmup, block
         # A single chain is no batch: NumPyro's kernels take it as it is.
@@ -86,7 +87,7 @@ class BlockSampler:
         state = make_first_states(
             self.kernel, self.args, self.kwargs, keys, self.warmup, vectorized, positions
         )
-        self.state = jax.tree.map(_strong, state)
+        self.state = strong(state)
         self._many = self._compiled()
 
     def _compiled(self) -> Callable:
@@ -122,7 +123,7 @@ class BlockSampler:
         shapes = jax.eval_shape(self._kept, state)
         kept = jax.tree.map(lambda leaf: jnp.zeros((self.block, *leaf.shape), leaf.dtype), shapes)
         state, kept = jax.lax.fori_loop(0, length, body, (state, kept))
-        return jax.tree.map(_strong, state), kept
+        return strong(state), kept
 
     def _kept(self, state: Any) -> dict[str, Any]:
         names = [n for n in (*_FIELDS, *_INNER_FIELDS, *STATISTICS) if n in state._fields]
@@ -205,11 +206,11 @@ class BlockSampler:
         return Draws(self.kernel.model, self.args, self.kwargs, samples, statistics)
 
 
-def _fresh(kernel: Any) -> Any:
+def fresh(kernel: Any) -> Any:
     """The kernel, not initialised, so that it has nothing of another run."""
-    if isinstance(kernel, ChainKernel):
-        return kernel
-    return kernel.fresh() if isinstance(kernel, TwoStage) else fresh_kernel(kernel)
+    if isinstance(kernel, HMC):
+        return fresh_kernel(kernel)
+    return kernel.fresh() if isinstance(kernel, TwoStage) else copy.copy(kernel)
 
 
 def _mesh(chains: int) -> jax.sharding.Mesh:
@@ -220,11 +221,15 @@ def _mesh(chains: int) -> jax.sharding.Mesh:
     return jax.make_mesh((number,), ("chain",), auto, devices=devices[:number])
 
 
-def _strong(leaf: Any) -> Any:
-    """The array with a type that does not give way: a state of weak types would be compiled anew."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return leaf
-    return jax.lax.convert_element_type(leaf, leaf.dtype)
+def strong(state: Any) -> Any:
+    """The state with types that do not give way: one of weak types would be compiled anew."""
+
+    def of_leaf(leaf):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
+        return jax.lax.convert_element_type(leaf, leaf.dtype)
+
+    return jax.tree.map(of_leaf, state)
 
 
 def _placed(leaf: Any, like: Any) -> Any:

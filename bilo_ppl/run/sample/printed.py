@@ -8,7 +8,7 @@ from bilo_ppl.validation.certificate import Certificate
 from bilo_ppl.validation.distance import Distances
 from bilo_ppl.validation.posterior_grid import GridPosterior
 
-__all__ = ["print_report"]
+__all__ = ["print_report", "weights_note"]
 
 
 def print_report(results: Results) -> None:
@@ -35,20 +35,26 @@ def print_report(results: Results) -> None:
         say(*(_distance_line(n, d, results.exact) for n, d in results.distances.items()))
     for name, certificate in results.certificates.items():
         say("", f"Certificate ({name}): {certificate}")
-        if name == "numerical" and certificate.advice:
-            say(f"  {certificate.advice} {_how(results, certificate)}")
+        if name != "numerical":
+            continue
+        if results.plan.settings.reweight:
+            say(f"  {weights_note(certificate)}")
+        elif certificate.advice:
+            ways = ["--reweight"] * certificate.can_reweight + ["--sampler hmc --exact"]
+            say(f"  {certificate.advice} Options: {' or '.join(ways)}.")
     say("", results.record.times())
     say(f"Results: {folder}/posterior.nc, summary.csv, run.json and figures/.")
 
 
-def _how(results: Results, certificate: Certificate) -> str:
-    """What to do about draws that the numerical operator would move."""
-    if not results.plan.settings.reweight:
-        ways = ["--reweight"] * certificate.can_reweight + ["--sampler hmc --exact"]
-        return f"Options: {' or '.join(ways)}."
-    if certificate.can_reweight:
-        return "The weights are in the group certificate of posterior.nc."
-    return "Do not use the weights in posterior.nc; --sampler hmc --exact draws anew."
+def weights_note(certificate: Certificate) -> str:
+    """What may be done with the weights of all draws."""
+    if not certificate.can_reweight:
+        advice = f"{certificate.advice} " if certificate.advice else ""
+        return f"{advice}Do not use the weights in posterior.nc; --sampler hmc --exact draws anew."
+    return (
+        "The weights of all draws are in the group certificate of posterior.nc; what they make of mean, "
+        "sd and quantiles stands above. summary.csv, figures and groups are of the draws as sampled."
+    )
 
 
 def _distance_line(name: str, found: Distances, exact: GridPosterior | None) -> str:

@@ -180,6 +180,10 @@ class Results:
             ways["numerical"] = self.plan.file.reference()
         self.ways = tuple(ways)
         title = "Certificates: a subset of the draws, solved again."
+        if self.plan.settings.reweight:
+            title = (
+                "Certificates: a subset of the draws, and all of them numerically, solved again."
+            )
         passes = CORRECTED * CERTIFIED_POINTS * self._passes(self._tighter_draws)
         with self.record.stage("certify", title, passes):
             for name, better in ways.items():

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.calibration_uniformity import binned, chi_square, ecdf_band, rank
+from bilo_ppl.validation.uniformity import (
+    binned,
+    chi_square,
+    ecdf_band,
+    ecdf_limits,
+    even_bins,
+    rank,
+)
 
 KEPT, BINS = 127, 16
 
@@ -49,3 +56,24 @@ def test_band_has_its_level():
     drawn = np.random.default_rng(2).integers(KEPT + 1, size=(200, 100))
     found = np.array([ecdf_band(row, KEPT, simulated=500) for row in drawn])
     assert 0.04 < np.mean(found < 0.1) < 0.17
+
+
+def test_the_band_and_its_p_value_agree():
+    """A set of ranks leaves the band of 95 % just where its p-value is below 5 %."""
+    rng = np.random.default_rng(3)
+    levels, low, high = ecdf_limits(100, 19, probability=0.95, simulated=1000)
+    outside, p_values = [], []
+    for _ in range(60):
+        found = rng.binomial(19, rng.beta(0.8, 1.0, size=100))
+        below = np.cumsum(np.bincount(found, minlength=20))[:-1] / 100
+        outside.append(bool(np.any((below < low) | (below > high))))
+        p_values.append(ecdf_band(found, 19, simulated=1000))
+    assert levels.shape == low.shape == (19,)
+    assert 10 < sum(outside) < 50
+    assert outside == [p < 0.05 for p in p_values]
+
+
+def test_bins_are_as_many_as_ranks_fill():
+    assert [even_bins(count, 127) for count in (10, 40, 300)] == [2, 8, 16]
+    with pytest.raises(ValueError, match="keep 99 or 127"):
+        even_bins(300, 100)
