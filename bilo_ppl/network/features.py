@@ -86,21 +86,30 @@ def is_one_layer(operator: LocalOperator) -> bool:
     return len(network.layers) == 2 and network.frequencies is None
 
 
-def with_more_features(operator: LocalOperator, more: float, *, key: Key) -> LocalOperator:
+def with_more_features(
+    operator: LocalOperator, more: float, shares: Float[Any, " n"], *, key: Key
+) -> LocalOperator:
     """A blinded operator of one hidden layer with ``more`` times as many units beside its own.
 
-    The new ones are as steep as its own in the root mean square, or half as steep again, and lie
-    anywhere; there are at most half as many in all as collocation points. Their weights are zero.
+    Half of the new ones are as steep as its own in the root mean square, or half as steep again, and lie
+    anywhere. The others are four or eight times as steep, and pass through points that are drawn with
+    ``shares`` from the first ``n`` collocation points: where a solution is least right. There are at most
+    half as many in all as collocation points. Their weights are zero.
     """
     network = _plain(operator)
     first, last = network.layers
     own, sides = first.weight.shape
     count = max(0, min(math.ceil(more * own), len(operator.points) // 2 - own))
-    key_slope, key_place = jax.random.split(key)
+    near = count // 2
+    key_slope, key_place, key_point = jax.random.split(key, 3)
     size = jnp.sqrt(jnp.mean(first.weight**2))
-    steeper = 1 + 0.5 * (jnp.arange(count) % 2)[:, None]
+    other = 1 + 0.5 * (jnp.arange(count - near) % 2)
+    steeper = jnp.concatenate([other, 4.0 * (1 + jnp.arange(near) % 2)])[:, None]
     slopes = size * steeper * jax.random.normal(key_slope, (count, sides), first.weight.dtype)
-    places = jax.random.uniform(key_place, slopes.shape, slopes.dtype, -1.0, 1.0)
+    places = jax.random.uniform(key_place, (count - near, sides), slopes.dtype, -1.0, 1.0)
+    drawn = jax.random.choice(key_point, len(shares), (near,), p=jnp.asarray(shares))
+    points = jnp.asarray(operator.points, slopes.dtype)[drawn]
+    places = jnp.concatenate([places, jax.vmap(operator.problem.domain.normalise)(points)])
     nothing = jnp.zeros((last.weight.shape[0], count), last.weight.dtype)
     return eqx.tree_at(
         lambda o: (

@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Field, Key, Scalar, Theta, Weights
 from bilo_ppl.inner.fitting import FitReport
 from bilo_ppl.inner.output_level import OutputLevel, output_level
@@ -251,12 +252,14 @@ class OutputLayer(AbstractSolutionOperator):
         """The minimiser again; None where features have several layers.
 
         No step leads further than features do. A loss ten times smaller, about a third of the error, is
-        enough to see what the error of the fewer features was.
+        enough to see what the error of the fewer features was. Half of the new ones lie where the
+        residual of the solution at home is large.
         """
         if not is_one_layer(self.operator):
             return None
         finer = self._all_weights.refined_operator
-        local = with_more_features(finer, MORE, key=jax.random.key(0))
+        shares = _shares(self._looking(None), {**self.at, **self.home})
+        local = with_more_features(finer, MORE, shares, key=jax.random.key(0))
         tolerance = self.tolerance / min(factor, LESS)
         return OutputLayer(local, theta, tolerance=tolerance, max_steps=self.max_steps)
 
@@ -316,3 +319,13 @@ class OutputLayer(AbstractSolutionOperator):
         reached = loss <= self.tolerance
         report = FitReport(loss, {"residual": loss}, 0, reached, self.tolerance, 0.0, [(0, loss)])
         return whole._looking(between), report
+
+
+@jit_once
+def _shares(operator: OutputLayer, theta: Theta) -> Float[Array, " n"]:
+    """What each collocation point adds to the loss of a solution, as a part of it."""
+    _, state, _ = operator.solve(theta, operator.init_state())
+    theta = admit(operator.problem, theta, operator.operator.dtype)
+    squares = jnp.sum(operator.level.residuals(theta, state.ravel()) ** 2, axis=0)
+    usable = jnp.where(jnp.isfinite(squares), squares, 0.0) + 1e-30
+    return usable / jnp.sum(usable)

@@ -125,7 +125,8 @@ def accuracies_of(
     By what more features change; a step in the weights of the features themselves would chase what no
     function of theirs can solve, as at a corner where data do not agree.
     """
-    richer = operator.richer
+    theta, weights, _ = found[0]
+    richer = operator.settled(theta, weights, key=jax.random.key(0)).richer
     if richer is None:
         settled = ((operator.settled(t, w, key=jax.random.key(0)), t, v) for t, w, v in found)
         return [error(there.operator, theta, values) for there, theta, values in settled]
