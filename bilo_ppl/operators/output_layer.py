@@ -258,10 +258,14 @@ class OutputLayer(AbstractSolutionOperator):
         if not is_one_layer(self.operator):
             return None
         finer = self._all_weights.refined_operator
-        shares = _shares(self._looking(None), {**self.at, **self.home})
+        shares = self.shares_of_loss({**self.at, **self.home})
         local = with_more_features(finer, MORE, shares, key=jax.random.key(0))
         tolerance = self.tolerance / min(factor, LESS)
         return OutputLayer(local, theta, tolerance=tolerance, max_steps=self.max_steps)
+
+    def shares_of_loss(self, theta: Theta) -> Float[Array, " n"]:
+        """What each collocation point adds to the loss of the solution at ``theta``, as a part of it."""
+        return _shares(self._looking(None), theta)
 
     @property
     def richer(self) -> "OutputLayer | None":
@@ -323,7 +327,6 @@ class OutputLayer(AbstractSolutionOperator):
 
 @jit_once
 def _shares(operator: OutputLayer, theta: Theta) -> Float[Array, " n"]:
-    """What each collocation point adds to the loss of a solution, as a part of it."""
     _, state, _ = operator.solve(theta, operator.init_state())
     theta = admit(operator.problem, theta, operator.operator.dtype)
     squares = jnp.sum(operator.level.residuals(theta, state.ravel()) ** 2, axis=0)

@@ -17,14 +17,14 @@ from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Scalar, Theta
 from bilo_ppl.inner.lower_level import LowerLevel
 from bilo_ppl.inner.sensitivity import PartialDerivative
-from bilo_ppl.network.features import with_output_weights
+from bilo_ppl.network.features import with_more_features, with_output_weights
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.pde.points import refined
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.theta import theta_as
 
-__all__ = ["SCALES", "FeatureTrial", "choose_random_features", "random_features"]
+__all__ = ["FeatureTrial", "add_features", "choose_random_features", "random_features"]
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 10.0)
 """Standard deviations of the slopes, in half widths of the domain."""
@@ -70,18 +70,12 @@ def random_features(
 
 
 def choose_random_features(
-    problem: Problem,
-    thetas: Sequence[Theta],
-    *,
-    count: int,
-    key: Key,
-    scales: Sequence[float] = SCALES,
+    problem: Problem, thetas: Sequence[Theta], *, count: int, key: Key
 ) -> tuple[LocalOperator, list[FeatureTrial]]:
     """Random features of the scale that leaves the least loss between the points, and all trials.
 
     ``thetas`` are of one structure, and should be spread as those that will be asked for: features may
-    suit one and not another. The ``scales`` are standard deviations of the slopes, in half widths of the
-    domain. Raises a ``ValueError`` if no scale solves at all of them.
+    suit one and not another. Raises a ``ValueError`` if no scale solves at all of them.
 
     Examples:
         >>> thetas = [start, {"r": 9.0}]
@@ -93,20 +87,41 @@ def choose_random_features(
     points = jnp.asarray(refined(np.asarray(problem.points, float), problem.domain))
     made: list[LocalOperator] = []
     trials: list[FeatureTrial] = []
-    for scale in scales:
+    for scale in SCALES:
         local = random_features(problem, thetas[0], count=count, scale=scale, key=key)
-        operator = OutputLayer(local, thetas[0], tolerance=np.inf)
-        found = [_losses(operator, theta, points) for theta in thetas]
-        seen, unseen = ([float(pair[i]) for pair in found] for i in (0, 1))
         made.append(local)
-        trials.append(FeatureTrial(scale, seen, unseen))
+        trials.append(_trial(local, thetas, points, scale))
     best = int(np.argmin([trial.score for trial in trials]))
     if not np.isfinite(trials[best].score):
         raise ValueError(
-            f"choose_random_features: features of no scale of {tuple(scales)} solve the PDE at all of "
+            f"choose_random_features: features of no scale of {SCALES} solve the PDE at all of "
             f"{len(thetas)} thetas: the losses are not finite."
         )
     return made[best], trials
+
+
+def add_features(
+    features: LocalOperator, thetas: Sequence[Theta], *, scale: float, more: float, key: Key
+) -> tuple[LocalOperator, FeatureTrial]:
+    """The features with ``more`` times as many beside them, half of these where residuals are large.
+
+    What they make of ``thetas``, whose residuals are meant, is noted under their ``scale``.
+    """
+    operator = OutputLayer(features, thetas[0], tolerance=np.inf)
+    shares = sum(operator.shares_of_loss(theta) for theta in thetas) / len(thetas)
+    local = with_more_features(operator.operator, more, shares, key=key)
+    problem = features.problem
+    points = jnp.asarray(refined(np.asarray(problem.points, float), problem.domain))
+    return local, _trial(local, thetas, points, scale)
+
+
+def _trial(
+    local: LocalOperator, thetas: Sequence[Theta], points: Any, scale: float
+) -> FeatureTrial:
+    operator = OutputLayer(local, thetas[0], tolerance=np.inf)
+    found = [_losses(operator, theta, points) for theta in thetas]
+    seen, unseen = ([float(pair[i]) for pair in found] for i in (0, 1))
+    return FeatureTrial(scale, seen, unseen)
 
 
 @jit_once

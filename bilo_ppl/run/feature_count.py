@@ -11,7 +11,7 @@ from bilo_ppl._types import Theta, Weights
 from bilo_ppl.network.features import with_output_weights
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.output_layer import OutputLayer
-from bilo_ppl.operators.random_features import SCALES, FeatureTrial, choose_random_features
+from bilo_ppl.operators.random_features import FeatureTrial, add_features, choose_random_features
 from bilo_ppl.pde.sizes import POINTS_PER_FEATURE
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Record
@@ -60,21 +60,19 @@ def enough_features(
 
     Where nobody has stated their number, and u is more wrong than ``limit`` times what the noise allows
     for, by default far more, there are twice as many, as long as that helps and the collocation points
-    determine their weights. Raises a ``ValueError`` if features of no scale solve.
+    determine their weights; half of the new ones lie where residuals are large. Raises a ``ValueError``
+    if features of no scale solve.
     """
-    file, found = plan.file, None
+    problem, key, found = plan.file.problem, jax.random.key(plan.settings.seed), None
+    thetas = [theta for theta, _ in tried]
     for count in _counts(plan):
-        scales = SCALES
-        if found is not None:
+        if found is None:
+            local, trials = choose_random_features(problem, thetas, count=count, key=key)
+        else:
             record.say(f"{found.count} features: {found.worst[0]}. {count} are tried.")
-            # More of them may be a little steeper.
-            at = SCALES.index(found.best.scale)
-            scales = SCALES[at : at + 2]
-        key = jax.random.key(plan.settings.seed)
-        thetas = [theta for theta, _ in tried]
-        local, trials = choose_random_features(
-            file.problem, thetas, count=count, key=key, scales=scales
-        )
+            more, scale = count / found.count - 1, found.best.scale
+            local, trial = add_features(found.local, thetas, scale=scale, more=more, key=key)
+            trials = [trial]
         accuracies = [] if error is None else _measured(plan, local, tried, error)
         more = Features(local, count, trials, accuracies)
         if found is not None and not _error(more, limit) < HELPS * _error(found, limit):

@@ -41,6 +41,8 @@ class Prepared(NamedTuple):
     """From a number of chains to their unconstrained starts by site, where adaptation has ended."""
     report: AdaptReport | None = None
     """How adaptation went; None without."""
+    error: PredictionError | None = None
+    """How right solutions are, where that was asked: compiled by now."""
 
 
 DENSE_UP_TO = 100
@@ -72,7 +74,7 @@ def make_operator(
         return Prepared(plan.numerical, None, _nowhere)
     error = prediction_error(plan) if plan.finds_tolerance else None
     if plan.settings.output_layer:
-        return _with_features(plan, record, interrupts, error)
+        return _with_features(plan, record, interrupts, error)._replace(error=error)
     if (
         features
         and error is not None
@@ -82,7 +84,8 @@ def make_operator(
         record.say("\nA layer of random features is tried first.")
         try:
             layered = plan.with_features()
-            return _with_features(layered, record, interrupts, error, limit=limit_of(layered))
+            found = _with_features(layered, record, interrupts, error, limit=limit_of(layered))
+            return found._replace(error=error)
         except RunFailedError as failed:
             record["features_failed"] = str(failed)
             record.say(f"\nThat does not do ({failed}): a network is trained.")

@@ -207,13 +207,17 @@ def test_features_double_while_points_determine_their_weights(points, origin, co
 def test_there_are_more_features_where_they_are_far_too_few(monkeypatch, right_from, count):
     """The error of u is 0.1 sigma, twice what is allowed, from so many features on, else one sigma."""
 
-    def choose(problem, thetas, *, count, key, scales):
+    def choose(problem, thetas, *, count, key):
         return count, [FeatureTrial(1.0, [1e-3, 2e-3], [1e-3, 3e-3])]
+
+    def add(local, thetas, *, scale, more, key):
+        return round((1 + more) * local), FeatureTrial(scale, [1e-3, 2e-3], [1e-3, 3e-3])
 
     def measured(plan, local, tried, error):
         return [Accuracy(0.02, 0.0), Accuracy(0.1 if local >= right_from else 1.0, 0.0)]
 
     monkeypatch.setattr(feature_count, "choose_random_features", choose)
+    monkeypatch.setattr(feature_count, "add_features", add)
     monkeypatch.setattr(feature_count, "_measured", measured)
     said = []
     record, error = Mock(spec=Record, say=said.append), Mock(spec=PredictionError)

@@ -29,7 +29,7 @@ from bilo_ppl.run.map.scores import (
 )
 from bilo_ppl.run.map.settings import MapSettings
 from bilo_ppl.run.model_file import load_model
-from bilo_ppl.run.operators import make_operator
+from bilo_ppl.run.operators import Prepared, make_operator
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Clock, Record, plain, warn
 from bilo_ppl.run.settings import RunFailedError, refusing
@@ -88,8 +88,9 @@ class _Job:
         plan, say = self.plan, self.record.say
         self.record["problem"] = plan.described()
         say(f"Model {plan.file.path}: unknown {', '.join(plan.file.problem.parameters)}.")
-        operator = make_operator(plan, self.record, interrupts).operator
-        if not self._suffices(operator):
+        prepared = make_operator(plan, self.record, interrupts)
+        operator = prepared.operator
+        if not self._suffices(prepared):
             operator = make_operator(plan, self.record, interrupts, features=False).operator
         self.other_alarms = list(self.record.content.get("alarms", ()))
         self.numerical = plan.numerical
@@ -120,8 +121,9 @@ class _Job:
         self._report()
         return conclude(self.record, verdict, "interrupted in estimate" if interrupted else None)
 
-    def _suffices(self, operator: AbstractSolutionOperator) -> bool:
+    def _suffices(self, prepared: Prepared) -> bool:
         """Whether an operator does at the estimate from the first data, unless it was asked for."""
+        operator = prepared.operator
         if not isinstance(operator, OutputLayer) or self.settings.output_layer:
             return True
         record, site = self.record, self.plan.solutions[0]
@@ -129,7 +131,7 @@ class _Job:
             try:
                 found = self._found(operator, self.plan.observations)
                 state = found.operator_states[site]
-                error = prediction_error(self.plan)
+                error = prepared.error or prediction_error(self.plan)
                 (accuracy,) = accuracies_of(
                     error, operator, [(found.theta(site), state, found.values)]
                 )
