@@ -43,12 +43,22 @@ class Observations:
         return {} if self.experiment is None else {"experiment": self.experiment}
 
     def __str__(self) -> str:
-        y = np.asarray(self.y)
-        sigma = np.unique(np.broadcast_to(self.sigma, y.shape)[~np.isnan(y)])
-        noise = f"{sigma[0]:.4g}" if len(sigma) == 1 else f"{sigma[0]:.4g} to {sigma[-1]:.4g}"
-        each = f" of {y.shape[1]} values each" if y.ndim == 2 else ""
-        missing = f", {np.isnan(y).sum()} of {y.size} missing" if np.isnan(y).any() else ""
-        text = f"{len(y)} observations{each}{missing} in {np.shape(self.x)[1]}-D, noise sd {noise}"
+        return self.described(by_values=True)
+
+    def described(self, *, by_values: bool) -> str:
+        """Them in a line. ``by_values`` says that a likelihood has y as noisy values.
+
+        Without, as of the points of a Poisson process, y and sigma may mean anything, and are left out.
+        """
+        y, dimension = np.asarray(self.y), np.shape(self.x)[1]
+        if by_values:
+            sigma = np.unique(np.broadcast_to(self.sigma, y.shape)[~np.isnan(y)])
+            noise = f"{sigma[0]:.4g}" if len(sigma) == 1 else f"{sigma[0]:.4g} to {sigma[-1]:.4g}"
+            each = f" of {y.shape[1]} values each" if y.ndim == 2 else ""
+            missing = f", {np.isnan(y).sum()} of {y.size} missing" if np.isnan(y).any() else ""
+            text = f"{len(y)} observations{each}{missing} in {dimension}-D, noise sd {noise}"
+        else:
+            text = f"{len(y)} observed points in {dimension}-D, whose likelihood is a factor"
         names = self.experiment_names
         return text + (f", {len(names)} experiments ({', '.join(names)})" if names else "")
 

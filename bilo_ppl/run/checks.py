@@ -43,7 +43,19 @@ def prepare(settings: S, file: ModelFile) -> Plan[S]:
     numerical = None if settings.fine_tuned else _numerical(file)
     tolerance = USUAL_TOLERANCE if settings.tol is None else settings.tol
     plan = Plan(
-        settings, file, sizes, observations, folder, loaded, numerical, (), {}, {}, (), tolerance
+        settings,
+        file,
+        sizes,
+        observations,
+        folder,
+        loaded,
+        numerical,
+        latent=(),
+        first_guess={},
+        chains_near={},
+        solutions=(),
+        by_values=True,
+        tolerance=tolerance,
     )
     return looked_at(plan)
 

@@ -53,6 +53,8 @@ class Plan(Generic[S]):
     """What the model file gives as ``init``: values of latent sites."""
     solutions: tuple[str, ...]
     """Names of the model's solution sites."""
+    by_values: bool
+    """Whether the model has a likelihood of values, and not only factors, as for a point process."""
     tolerance: float
     """On the loss of an inner solve: that of the settings, or, once it is known, from the noise."""
 
@@ -72,7 +74,7 @@ class Plan(Generic[S]):
             "title": title,
             "text": text.strip("\n"),
             "unknowns": self.latent,
-            "data": f"{self.observations} ({source})",
+            "data": f"{self.observations.described(by_values=self.by_values)} ({source})",
         }
 
     @property

@@ -34,6 +34,9 @@ _PACKAGES = (
     "h5py",
 )  # fmt: skip
 
+MOST_STAGES = 4
+"""That the line on the CPU seconds names."""
+
 
 def now() -> str:
     """Date and time of day (UTC), to a second, as in ISO 8601."""
@@ -183,12 +186,13 @@ class Record:
             self.content[key][name] = round(self.content[key].get(name, 0.0) + seconds, 3)
 
     def times(self) -> str:
-        """One line on the CPU seconds of the stages."""
+        """One line on the CPU seconds, and on the stages that took most of them."""
         cpu, wall = self.content["cpu_seconds"], self.content["wall_seconds"]
-        parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in cpu.items())
+        most = sorted(cpu.items(), key=lambda stage: -stage[1])[:MOST_STAGES]
+        parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in most)
         return (
-            f"CPU seconds: {parts}; in all {sum(cpu.values()):.1f} (wall {sum(wall.values()):.1f}, "
-            f"compilation {sum(self.content['compile_seconds'].values()):.1f})."
+            f"CPU seconds: {sum(cpu.values()):.1f} in all (wall {sum(wall.values()):.1f}, compilation "
+            f"{sum(self.content['compile_seconds'].values()):.1f}); {parts}. All in run.json."
         )
 
 

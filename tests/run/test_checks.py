@@ -30,8 +30,8 @@ def planned(folder, monkeypatch):
     for pipeline in (sample_pipeline, map_pipeline):
         monkeypatch.setattr(pipeline, "make_operator", end)
 
-    def plan(command, *arguments):
-        assert main([command, "closed.py", "--quiet", "--overwrite", *arguments]) == 1
+    def plan(command, *arguments, file="closed.py"):
+        assert main([command, file, "--quiet", "--overwrite", *arguments]) == 1
         return plans.pop()
 
     return plan
@@ -165,3 +165,33 @@ def test_an_init_that_says_nothing_of_the_model_is_refused(folder, capsys, init,
     assert main(["run", "closed.py", "--operator", "numerical"]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not pathlib.Path("runs").exists()
+
+
+POINTS = """
+import jax, numpy as np, numpyro, numpyro.distributions as dist
+import jax.numpy as jnp
+import bilo_ppl as bilo
+from closed import problem, reference, start
+
+def model(operator, x, y=None, sigma=1.0):
+    D = numpyro.sample("D", dist.LogNormal(0.0, 1.0))
+    u = bilo.solution("u", operator, {"D": D})
+    if y is not None:
+        numpyro.factor("points", jnp.sum(jnp.log(jax.vmap(u)(x))))
+
+def synthetic_data(seed):
+    return {"x": np.array([[0.3], [0.6], [0.7]]), "y": np.zeros(3), "sigma": 1.0}
+"""
+
+
+@COMMANDS
+def test_points_whose_likelihood_is_a_factor_have_no_noise(planned, command, monkeypatch):
+    monkeypatch.syspath_prepend(".")
+    pathlib.Path("points.py").write_text(POINTS)
+    plan = planned(command, file="points.py")
+    assert not plan.by_values
+    wanted = "3 observed points in 1-D, whose likelihood is a factor (synthetic, seed 0)"
+    assert plan.described()["data"] == wanted
+    plan = planned(command)
+    assert plan.by_values
+    assert "noise sd" in plan.described()["data"]

@@ -84,7 +84,7 @@ class _Comparison:
         file, say = tasks[0].file, self.record.say
         say(
             f"Model {file.path}: unknown {', '.join(file.problem.parameters)}.",
-            f"Data: {tasks[0].observations}.",
+            f"Data: {tasks[0].described()}.",
             f"Methods: {', '.join(self.settings.chosen)}; at most {self.settings.limit:g} s each.",
         )
         interrupted = False

@@ -20,6 +20,7 @@ from bilo_ppl.run.map.scores import is_on_a_line, numerical_solution
 from bilo_ppl.run.map.section import LINE, section
 from bilo_ppl.run.own_figures import of_estimate
 from bilo_ppl.run.plan import Plan
+from bilo_ppl.run.residuals import draw_residual_of_estimate
 
 __all__ = ["draw_estimate_figures"]
 
@@ -42,6 +43,7 @@ def draw_estimate_figures(
             yield f"field_{name}", _field(plan, name, field)
     yield from draw_estimate_maps(plan, estimate, numerical)
     yield "solution", _solution(plan, estimate, numerical, site)
+    yield from draw_residual_of_estimate(plan, estimate)
     yield from of_estimate(plan, estimate)
     scalars = [n for n, v in estimate.history.values.items() if v.ndim == 1]
     if len(scalars) == 2:
@@ -119,7 +121,8 @@ def _solution(plan: Plan, estimate: Estimate, numerical: Any, site: str) -> Figu
     count = problem.components
     several = estimate.experiments(site)
     # Data of another shape are not those of all components: which they are, only the model knows.
-    shown = several is None and y.shape[1:] == ((count,) if count > 1 else ())
+    each = (count,) if count > 1 else ()
+    shown = plan.by_values and several is None and y.shape[1:] == each
     line = x.shape[1] == 1
     figure, axes = _panels(2 if shown and not line else 1)
     ax, names = axes[0], problem.component_names or range(1, count + 1)

@@ -61,7 +61,7 @@ def _solution(plan: Plan, estimate: Estimate, numerical: Any, plane: Plane, site
         off = plane.image(u - exact)
         panels.append(Panel(f"{site} less the numerical solution", off, "difference"))
     # Data of another shape are not values of this solution, or not only.
-    if y.shape == (len(x),):
+    if plan.by_values and y.shape == (len(x),):
         misfit = (y - estimate.solution(x, site)) / np.broadcast_to(sigma, y.shape)
         panels.append(Panel(f"data less {site}, in sigma", None, "difference", x, misfit))
     return plot_maps(plane.x, plane.y, panels, **plane.layout)

@@ -159,7 +159,8 @@ class _Job:
     def _estimate(self, operator: AbstractSolutionOperator, seed: int) -> None:
         settings, file = self.settings, self.plan.file
         data = self.plan.observations if settings.data else file.observations(seed)
-        with self.record.stage(f"estimate {seed}", f"Estimate, data seed {seed}: {data}."):
+        said = data.described(by_values=self.plan.by_values)
+        with self.record.stage(f"estimate {seed}", f"Estimate, data seed {seed}: {said}."):
             try:
                 found = self._found(operator, data)
             except ValueError as error:

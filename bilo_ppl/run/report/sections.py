@@ -12,6 +12,8 @@ __all__ = ["run_page"]
 CAPTIONS = {
     "posterior": "Draws of every unknown, with the exact posterior where there is one.",
     "solution": "The solution at the draws or the estimate, and the data.",
+    "residual": "What is left of the equation over the domain: root mean square over draws, or of the "
+    "estimate, in the units of the residual.",
     "predictive": "Data, over the intervals that the model predicts for them, noise included.",
     "pair": "Unknowns against each other.",
     "trace": "The chains, draw by draw: they should look alike and have no trend.",

@@ -12,6 +12,7 @@ from bilo_ppl.diagnostics import solution_draws, summary
 from bilo_ppl.diagnostics._draws import scalar_draws
 from bilo_ppl.diagnostics.intervals import plot_intervals
 from bilo_ppl.diagnostics.plots import (
+    INK,
     plot_inner_steps,
     plot_pairs,
     plot_posterior,
@@ -22,6 +23,7 @@ from bilo_ppl.diagnostics.plots import (
 from bilo_ppl.ppl.prior_density import prior_density
 from bilo_ppl.run.own_figures import of_draws
 from bilo_ppl.run.plan import Plan
+from bilo_ppl.run.residuals import draw_residuals
 from bilo_ppl.run.sample.maps import draw_maps
 from bilo_ppl.run.sample.settings import SampleSettings
 from bilo_ppl.run.sample.table import least_known
@@ -51,6 +53,7 @@ def draw_posterior_figures(
     if plan.file.problem.domain.dimension == 1:
         yield from _bands(plan, model, samples)
     yield from draw_maps(plan, model, samples)
+    yield from draw_residuals(plan, model, samples, tolerance)
     yield from of_draws(plan, model, samples)
     yield from _replicas(idata)
     stats = idata["sample_stats"]
@@ -113,7 +116,8 @@ def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Fi
     # Data of another shape are not those of all components: which they are, only the model knows.
     of_system = problem.components > 1
     each = (problem.components,) if of_system else ()
-    data = plan.observations if plan.observations.y.shape[1:] == each else None
+    known = plan.by_values and plan.observations.y.shape[1:] == each
+    data = plan.observations if known else None
     truth = None
     if plan.file.exact is not None and plan.settings.data is None:
         truth = (x, np.asarray(jax.vmap(plan.file.exact)(x)))
@@ -137,4 +141,15 @@ def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Fi
         points = data and data.model_args
         names = problem.component_names if of_system else ()
         labels: dict[str, Any] = {"name": site, "coordinate": coordinate, "components": names}
-        yield label, plot_solution_band(x, u, points, truth, **labels)
+        figure = plot_solution_band(x, u, points, truth, **labels)
+        if not plan.by_values:
+            _rug(figure, plan.observations.x)
+        yield label, figure
+
+
+def _rug(figure: Figure, x: np.ndarray) -> None:
+    """Points that are the data themselves, as ticks at the foot of a figure."""
+    ax = figure.axes[0]
+    strength = float(np.clip(100 / len(x), 0.03, 0.8))
+    foot = ax.get_xaxis_transform()
+    ax.vlines(x[:, 0], 0.0, 0.05, color=INK, linewidth=0.6, alpha=strength, transform=foot)

@@ -69,7 +69,7 @@ def _solution(
         Panel(f"{site}, posterior sd", plane.image(on_grid[1]), "spread"),
     ]
     # Data of another shape are not values of this solution, or not only.
-    if y.shape == (len(x),):
+    if plan.by_values and y.shape == (len(x),):
         misfit = (y - u[:, -len(x) :].mean(axis=0)) / np.broadcast_to(data.sigma, y.shape)
         panels.append(Panel("data less mean, in sigma", None, "difference", x, misfit))
     yield label, plot_maps(plane.x, plane.y, panels, **plane.layout)

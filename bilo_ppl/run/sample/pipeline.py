@@ -83,16 +83,16 @@ def _check_second(plan: Plan[SampleSettings]) -> None:
 
 
 def _announce(plan: Plan[SampleSettings], record: Record, found: list[str]) -> None:
-    settings, file, notes = plan.settings, plan.file, [*found, *_notes(plan)]
-    source = settings.data or f"synthetic, seed {settings.data_seed}"
+    file, notes = plan.file, [*found, *_notes(plan)]
+    problem = plan.described()
     record.say(
         f"Model {file.path}: {type(file.problem).__name__}, unknown "
         f"{', '.join(file.problem.parameters)}.",
-        f"Data: {plan.observations} ({source}).",
+        f"Data: {problem['data']}.",
         f"Results go to {plan.folder.path}.",
         *(f"Note: {note}" for note in notes),
     )
-    record["problem"] = plan.described()
+    record["problem"] = problem
     record["notes"] = notes
     record.status("started")
 
@@ -272,8 +272,8 @@ def _warm_up(
     record["warmup"] = {"transitions": total, "diverging": number}
     if number:
         record.say(
-            f"In warm-up {number} of {total} transitions diverged, as first step sizes do: leaps to "
-            "thetas at which the PDE was not solved, or too large an energy error. None was kept."
+            f"In warm-up {number} of {total} transitions diverged, as first step sizes do.",
+            "None was kept: the PDE was not solved there, or the energy error was too large.",
         )
 
 

@@ -61,11 +61,10 @@ def _distance_line(name: str, found: Distances, exact: GridPosterior | None) -> 
     assert exact is not None
     return (
         f"  {name}: exact {exact.mean(name):.5g} +- {exact.sd(name):.3g}, draws "
-        f"{found.mean:.5g} +- {found.sd:.3g}. Mean off by "
-        f"{found.mean_error:+.1f} Monte Carlo standard errors, sd by {100 * found.sd_error:+.1f} % "
-        f"(standard error {100 * found.sd_error_se:.1f} %).\n"
-        f"  {name}: total variation distance {found.total_variation:.3f}; that many independent "
-        f"draws would give {found.total_variation_iid:.3f} (95 % below "
-        f"{found.total_variation_iid95:.3f}), {found.ess:.0f} effective ones 95 % below "
-        f"{found.total_variation_ess95:.3f}."
+        f"{found.mean:.5g} +- {found.sd:.3g}\n"
+        f"    mean off by {found.mean_error:+.1f} Monte Carlo standard errors, sd by "
+        f"{100 * found.sd_error:+.1f} % (standard error {100 * found.sd_error_se:.1f} %)\n"
+        f"    total variation distance {found.total_variation:.3f}; as many independent draws: "
+        f"{found.total_variation_iid:.3f}, in 95 % below {found.total_variation_iid95:.3f}\n"
+        f"    {found.ess:.0f} effective draws: in 95 % below {found.total_variation_ess95:.3f}"
     )
