@@ -59,7 +59,7 @@ def test_a_section_has_time_at_its_end_and_space_at_its_middle(domain, axis, res
     ],
 )
 def test_the_solution_is_drawn_along_the_section(domain, label, title):
-    plan = Mock(spec=Plan, file=SimpleNamespace(problem=on(domain)))
+    plan = Mock(spec=Plan, file=SimpleNamespace(problem=on(domain)), by_values=True)
     x = domain.sample(0, 4)
     estimate = Mock(
         spec=Estimate,
@@ -85,7 +85,7 @@ def test_components_have_their_colours_and_missing_data_are_left_out(domain, who
         points = domain.grid(*[3] * domain.dimension)
 
     Here.domain = domain
-    plan = Mock(spec=Plan, file=SimpleNamespace(problem=Here()))
+    plan = Mock(spec=Plan, file=SimpleNamespace(problem=Here()), by_values=True)
     x = domain.sample(0, 4)
     y = np.array([[1.0, np.nan], [np.nan, 2.0], [3.0, 4.0], [5.0, 6.0]])
     estimate = Mock(
@@ -121,7 +121,7 @@ def test_an_expansion_over_x_is_drawn_and_compared_in_space_time():
     file = ModelFile(
         "here", pathlib.Path(), problem, {}, None, None, truth={"f": lambda x: 2.0 * x[0]}
     )
-    plan = Mock(spec=Plan, file=file, settings=SimpleNamespace(data=None))
+    plan = Mock(spec=Plan, file=file, settings=SimpleNamespace(data=None), by_values=True)
     (ax,) = figures._field(plan, "f", field).axes
     np.testing.assert_array_equal(ax.get_lines()[0].get_ydata(), 1.0)
     np.testing.assert_allclose(ax.get_lines()[1].get_ydata(), 2 * np.linspace(0, 1, 201))
