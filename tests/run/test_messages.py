@@ -1,0 +1,75 @@
+"""What the command line says: an option that a message or a page names is one that there is."""
+
+import argparse
+import ast
+import pathlib
+import re
+
+from bilo_ppl.cli import _parser
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*(?![\w-])")
+COMMAND = re.compile(r"bilo-ppl (run|map|compare|report|list|new)\b([^\n`|;]*)")
+OF_OTHERS = {"--xla"}
+"""Beginnings of flags that are XLA's."""
+
+OF_A_COMMAND = {"sample": {"run"}, "map": {"map"}, "compare": {"compare"}, "report": {"report"}}
+"""Folders of run/ whose messages are those of one command."""
+
+
+def flags():
+    """The flags of every command, by its name."""
+    subparsers = next(
+        action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    return {
+        name: {flag for action in parser._actions for flag in action.option_strings}
+        for name, parser in subparsers.choices.items()
+    }
+
+
+def texts(path):
+    """The strings of a module that are no docstrings: what it may say."""
+    tree = ast.parse(path.read_text())
+    silent = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in silent
+        ):
+            yield node.value
+
+
+def named():
+    """Pairs of a file and a flag that it names in what it says."""
+    for path in sorted((ROOT / "bilo_ppl").rglob("*.py")):
+        if path.name in {"options.py", "cli.py", "html.py"}:
+            continue  # where flags are made; where two dashes begin a variable of a style sheet
+        for text in texts(path):
+            for flag in FLAG.findall(text):
+                if flag not in OF_OTHERS:
+                    yield path.relative_to(ROOT / "bilo_ppl"), flag
+
+
+def test_options_that_messages_name_are_those_of_their_command():
+    known, seen = flags(), list(named())
+    assert len({flag for _, flag in seen}) > 20
+    for path, flag in seen:
+        folder = path.parts[1] if path.parts[0] == "run" and len(path.parts) > 2 else ""
+        commands = OF_A_COMMAND.get(folder, set(known))
+        assert any(flag in known[name] for name in commands), f"{path} names {flag}"
+
+
+def test_commands_in_the_documentation_have_the_options_they_are_given():
+    known, seen = flags(), 0
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for name, rest in COMMAND.findall(page.read_text()):
+            for flag in FLAG.findall(rest):
+                seen += 1
+                assert flag in known[name], f"{page.name}: bilo-ppl {name} has no {flag}"
+    assert seen > 5
