@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import LogNormal, Normal
 
-from bilo_ppl.diagnostics.inner import Replay, map_draws, map_spaced
+from bilo_ppl.diagnostics.inner import SIDE_BY_SIDE, Replay, map_draws, map_spaced
 from bilo_ppl.operators.base import SolveInfo
 from bilo_ppl.ppl.data_sites import data_mask, innermost
 
@@ -59,7 +59,7 @@ def goodness_of_fit(
     *model_args: Any,
     max_draws: int = 100,
     batch_ndims: int = 2,
-    batch_size: int = 16,
+    batch_size: int = SIDE_BY_SIDE,
     **model_kwargs: Any,
 ) -> dict[str, Fit]:
     """Chi-square of the data at evenly spaced draws, by observed site with a normal likelihood.
@@ -91,7 +91,7 @@ def solves_and_fit(
     /,
     *model_args: Any,
     batch_ndims: int = 2,
-    batch_size: int = 16,
+    batch_size: int = SIDE_BY_SIDE,
     **model_kwargs: Any,
 ) -> tuple[dict[str, SolveInfo], dict[str, Fit]]:
     """`inner_statistics` and `goodness_of_fit` at every draw, in one pass and one compilation."""

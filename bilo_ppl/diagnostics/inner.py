@@ -3,7 +3,7 @@
 The solves are pure: each starts from the operator's stored state, whatever the chain carried along.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -12,13 +12,28 @@ import numpy as np
 from numpyro import handlers
 
 from bilo_ppl._compile import jit_for
-from bilo_ppl.operators.base import SolveInfo
+from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.ppl.effect import TYPE
 from bilo_ppl.ppl.experiments import values_at
 from bilo_ppl.ppl.handlers import warm_start
 from bilo_ppl.ppl.look import look_at
 
-__all__ = ["Replay", "inner_statistics", "map_draws", "map_spaced", "solution_draws"]
+__all__ = [
+    "Replay",
+    "inner_statistics",
+    "map_draws",
+    "map_spaced",
+    "side_by_side",
+    "solution_draws",
+]
+
+SIDE_BY_SIDE = 16
+"""Draws that are solved at once, unless an operator is better off one by one."""
+
+
+def side_by_side(operators: Iterable[AbstractSolutionOperator]) -> int:
+    """How many draws are best solved at once: one, where all would take the steps that one needs."""
+    return 1 if any(operator.is_dear for operator in operators) else SIDE_BY_SIDE
 
 
 def inner_statistics(
@@ -27,7 +42,7 @@ def inner_statistics(
     /,
     *model_args: Any,
     batch_ndims: int = 2,
-    batch_size: int = 16,
+    batch_size: int = SIDE_BY_SIDE,
     **model_kwargs: Any,
 ) -> dict[str, SolveInfo]:
     """What the pure solves report at every draw: steps, loss and converged, by solution site.
@@ -85,8 +100,7 @@ def solution_draws(
         raise ValueError(f"solution_draws: max_draws must be at least 1, got {max_draws}.")
     points = np.asarray(points)
     if batch_size is None:
-        used = look_at(model, model_args, model_kwargs).operators.values()
-        batch_size = 1 if any(operator.is_dear for operator in used) else 16
+        batch_size = side_by_side(look_at(model, model_args, model_kwargs).operators.values())
 
     def values(sample):
         handler = Replay(samples, accept_unconverged)

@@ -38,7 +38,7 @@ class Cubature(NamedTuple):
 def choose_cubature(parts: Float[np.ndarray, "sums n"]) -> Cubature | None:
     """Of n points, some that give the sums of ``parts`` over all of them.
 
-    None where so many would be needed that little is saved. Raises nothing: what cannot be had is None.
+    None where so many would be needed that little is saved, or where no weights give the sums.
     """
     parts = parts / np.maximum(np.linalg.norm(parts, axis=1, keepdims=True), np.finfo(float).tiny)
     if len(parts) > MOST_SUMS + SKETCHED:

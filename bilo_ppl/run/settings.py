@@ -120,8 +120,8 @@ class CommonSettings(abc.ABC):
         choices=("auto", "increments", "output-layer"),
         group=OPERATOR,
         help="what a solve may change: low-rank increments of a trained network, or the output layer "
-        "alone, on random features. auto: the output layer where features "
-        "solve as well as the noise asks, else increments, as where an option shapes them",
+        "alone, on random features. auto: the output layer where features solve as well as the "
+        "noise asks, else increments, as where an option shapes them",
     )
     inner: str | None = option(
         "lm",

@@ -15,8 +15,12 @@ import bilo_ppl as bilo
 from bilo_ppl.inner.output_level import OutputLevel
 from bilo_ppl.inner.ridge_problem import _lower_gram
 from bilo_ppl.inner.stop_reason import StopReason
-from bilo_ppl.network.features import Jets, output_weights
-from bilo_ppl.operators.random_features import choose_random_features, random_features
+from bilo_ppl.network.features import Jets, output_weights, with_more_features
+from bilo_ppl.operators.random_features import (
+    add_features,
+    choose_random_features,
+    random_features,
+)
 
 X = np.linspace(0.05, 0.95, 13)[:, None]
 
@@ -347,6 +351,33 @@ def test_features_of_one_layer_are_compared_with_more_of_them():
         assert float(jnp.abs(u - wanted).max()) < 0.1 * off
         states = jnp.stack([operator.init_state()] * 3)
         assert operator.state_for(better, states).shape == (3, 1, 21)
+
+
+def test_half_of_further_features_pass_where_the_residual_is_large():
+    theta = {"a": jnp.array(5.0), "b": jnp.array(3.0)}
+    local = random_features(Layered(), theta, count=8, scale=2.0, key=jax.random.key(0))
+    operator = bilo.OutputLayer(local, theta, tolerance=1.0)
+    shares = operator.shares_of_loss(theta)
+    np.testing.assert_allclose(shares.sum(), 1, rtol=1e-6)
+    x = operator.level.points[:, 0]
+    # The layer is at 0.6.
+    assert shares[np.abs(x - 0.6) < 0.2].sum() > 2 * 0.4
+    one = jnp.zeros_like(shares).at[20].set(1.0)
+    more = with_more_features(operator.operator, 3.0, one, key=jax.random.key(1))
+    first = more.network.layers[0]
+    at_point = first.weight[8:] @ Layered().domain.normalise(x[20:21]) + first.bias[8:]
+    passing = np.abs(at_point) < 1e-9
+    assert passing.sum() == 11
+    np.testing.assert_array_equal(passing[-11:], True)
+    # They are steeper than those that lie anywhere.
+    slopes = np.abs(np.asarray(first.weight[8:, 0]))
+    assert np.median(slopes[passing]) > 2 * np.median(slopes[~passing])
+    thetas = [theta, {"a": jnp.array(3.0), "b": jnp.array(3.0)}]
+    wider, trial = add_features(local, thetas, scale=2.0, more=2.0, key=jax.random.key(1))
+    assert wider.network.layers[0].weight.shape == (24, 1)
+    fewer = [float(values(operator, t["a"], t["b"])[1].loss) for t in thetas]
+    assert all(new < 0.1 * old for new, old in zip(trial.losses, fewer, strict=True))
+    assert all(np.isfinite(trial.unseen))
 
 
 def test_random_features_have_the_scale_that_leaves_the_least_between_the_points():

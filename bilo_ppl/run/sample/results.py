@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from bilo_ppl import diagnostics
+from bilo_ppl.diagnostics.inner import side_by_side
 from bilo_ppl.diagnostics.predictive import WITHOUT_SOLVES, predicted
 from bilo_ppl.inner.arithmetic import CORRECTED, LOOKED_AT
 from bilo_ppl.mcmc import BlockSampler, stage_acceptance
@@ -116,8 +117,7 @@ class Results:
         settings = self.plan.settings
         stateful = settings.stateful
         look: Any = diagnostics.goodness_of_fit if stateful else diagnostics.solves_and_fit
-        # Side by side, all draws would take the steps that one of them needs.
-        batch = 1 if self.operator.is_dear else 16
+        batch = side_by_side([self.operator])
         title = "The draws again: inner solves, and fit to the data."
         passes = LOOKED_AT * self._passes(settings.chains * settings.samples)
         with self.record.stage("draws again", title, passes):
