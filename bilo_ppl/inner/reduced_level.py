@@ -105,7 +105,8 @@ def reduced_level(
     _, sizes, combined = np.linalg.svd(changes.T, full_matrices=False)
     # What is left out with the last ones, from all of them to none.
     left = np.append(np.cumsum(sizes[::-1] ** 2)[::-1], 0.0) / len(solutions)
-    rank = int(np.argmax(left <= loss))
+    # One at least: where the lift has all of theta, the same weights solve everywhere.
+    rank = max(1, int(np.argmax(left <= loss)))
     if rank > WORTH_IT * origin.size:
         return None
     sizes, combined = sizes[:rank, None], combined[:rank]

@@ -149,6 +149,34 @@ def test_where_directions_would_be_as_many_as_weights_there_are_none(case):
     )
 
 
+class Ends(bilo.Problem):
+    """u'' = 2 with u(0) = a and u(1) = b: the lift has all of theta, and the same weights solve."""
+
+    parameters, components, domain = ("a", "b"), 1, bilo.interval(0.0, 1.0)
+    points = domain.grid(33)
+
+    def residual(self, u, x, theta):
+        return bilo.laplacian(u)(x) - 2.0
+
+    def lift(self, x, raw, theta):
+        return theta["a"] * (1 - x[0]) + theta["b"] * x[0] + x[0] * (1 - x[0]) * raw
+
+
+def test_where_the_same_weights_solve_at_all_thetas_a_direction_is_kept():
+    home, key = {"a": 1.0, "b": 2.0}, jax.random.key(0)
+    local = random_features(Ends(), home, count=15, scale=1.5, key=key)
+    whole = bilo.OutputLayer(local, home, tolerance=TOLERANCE)
+    fitted, _ = whole.fitted_to(spread(home, 20), rank=8, steps=1, key=key, progress=False)
+    theta = {"a": jnp.asarray(-1.0), "b": jnp.asarray(0.5)}
+    field, _, info = solve(fitted, theta)
+    assert info.converged
+    assert (len(fitted.reduced.directions), int(info.steps)) == (1, 1)
+    x = jnp.array([0.25])
+    np.testing.assert_allclose(field(x), 0.25**2 - 1 + 0.25 * (0.5 - 1 + 1), atol=1e-4)
+    slope = jax.grad(lambda a: jnp.sum(solve(fitted, {**theta, "a": a})[0](x)))(theta["a"])
+    np.testing.assert_allclose(slope, 0.75, atol=1e-6)
+
+
 class Growth(bilo.Problem):
     """u_t = a u_xx + b u (1 - u), which is not linear in u, on more points than a reduced level needs."""
 
