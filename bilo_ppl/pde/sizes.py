@@ -11,7 +11,7 @@ import numpy as np
 from bilo_ppl._types import Theta
 from bilo_ppl.pde.domain import Box
 
-__all__ = ["Sizes", "unknowns_in", "usual_features", "usual_sizes"]
+__all__ = ["POINTS_FOR_FEATURES", "Sizes", "unknowns_in", "usual_features", "usual_sizes"]
 
 POINTS_OF_TIME = 81
 """Of an ordinary differential equation, whose solution may oscillate."""
@@ -29,8 +29,11 @@ WIDTH, DEPTH, DEEPER = 64, 2, 3
 """A network in three dimensions has one layer more."""
 
 
-FEATURES, POINTS_PER_FEATURE = 256, 2
+FEATURES, FEATURES_OF_A_LINE, POINTS_PER_FEATURE = 256, 128, 2
 """Of an output layer that is fine-tuned alone, and how many points it must have at least."""
+
+POINTS_FOR_FEATURES = 512
+"""Collocation points that features have at least: at so many they cost next to nothing."""
 
 
 class Sizes(NamedTuple):
@@ -58,9 +61,10 @@ def usual_sizes(domain: Box, unknowns: int) -> Sizes:
     )
 
 
-def usual_features(points: int) -> int:
-    """The number of features whose weights so many points determine."""
-    return max(1, min(FEATURES, points // POINTS_PER_FEATURE))
+def usual_features(domain: Box, points: int) -> int:
+    """The number of features on a domain whose weights so many points determine."""
+    usual = FEATURES_OF_A_LINE if domain.dimension == 1 else FEATURES
+    return max(1, min(usual, points // POINTS_PER_FEATURE))
 
 
 def unknowns_in(theta: Theta) -> int:

@@ -91,7 +91,8 @@ class Plan(Generic[S]):
         """The plan with the output layer as all that is fine-tuned, where the options leave it open."""
         settings = dataclasses.replace(self.settings, fine_tune="output-layer")
         file, sizes = sized(self.file, settings)
-        sizes["points"] = self.sizes["points"]
+        if sizes["points"].value == self.sizes["points"].value:
+            sizes["points"] = self.sizes["points"]
         return dataclasses.replace(self, settings=settings, file=file, sizes=sizes)
 
     @property

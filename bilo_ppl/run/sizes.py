@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from bilo_ppl.pde.collocation import completed, resized, scattered, with_points
-from bilo_ppl.pde.sizes import unknowns_in, usual_features, usual_sizes
+from bilo_ppl.pde.sizes import POINTS_FOR_FEATURES, unknowns_in, usual_features, usual_sizes
 from bilo_ppl.run.model_file import ModelFile
 from bilo_ppl.run.settings import CommonSettings
 
@@ -16,6 +16,7 @@ LEAST_ALONG_AXIS = 4
 """Collocation points along an axis, at least: between fewer, anything solves an equation."""
 
 OPTION, FILE, USUAL = "as asked for", "of the model file", "usual"
+ENOUGH = "as many as features should have"
 
 
 class Chosen(NamedTuple):
@@ -47,7 +48,10 @@ def sized(file: ModelFile, settings: CommonSettings) -> tuple[ModelFile, dict[st
     usual = usual_sizes(file.problem.domain, unknowns_in(file.start))
     if settings.output_layer:
         # The model file's shape is one to train; here the features are one hidden layer.
-        usual = usual._replace(width=usual_features(points.value), depth=1)
+        file, points = _enough_for_features(file, points)
+        chosen["points"] = points
+        width = usual_features(file.problem.domain, points.value)
+        usual = usual._replace(width=width, depth=1)
         file = dataclasses.replace(file, architecture={})
     for name in NETWORK:
         ways = (settings.architecture, OPTION), (file.architecture, FILE), (usual._asdict(), USUAL)
@@ -75,6 +79,20 @@ def _at_points(file: ModelFile, count: int | None) -> tuple[ModelFile, Chosen]:
             raise ValueError(f"--points {count}: {error}") from error
         problem, found = with_points(problem, points), Chosen(count, OPTION)
     return dataclasses.replace(file, problem=problem), found
+
+
+def _enough_for_features(file: ModelFile, points: Chosen) -> tuple[ModelFile, Chosen]:
+    """With further points between those of the file, where these are few and nobody has asked for them."""
+    problem = file.problem
+    if points.origin == OPTION or points.value >= POINTS_FOR_FEATURES:
+        return file, points
+    try:
+        more = resized(problem.points, problem.domain, POINTS_FOR_FEATURES)
+    except ValueError:
+        # No room: a mask has left a small part of the domain.
+        return file, points
+    file = dataclasses.replace(file, problem=with_points(problem, more))
+    return file, Chosen(len(more), ENOUGH)
 
 
 def described(sizes: dict[str, Chosen], file: ModelFile) -> str:
