@@ -158,8 +158,12 @@ class RidgeProblem(eqx.Module):
         return self.level.gradient(theta, flat) + self.ridge * (flat - self.origin)
 
     def _factor(self, normal: Any) -> Any:
-        """Of a normal matrix without the ridge, of which the lower triangle counts."""
-        return cholesky(normal + self.ridge * jnp.eye(len(normal)), symmetrize_input=False)
+        """Of a normal matrix without the ridge, of which the lower triangle counts.
+
+        Where it is far larger than at the theta that the ridge is from, it takes a larger one.
+        """
+        ridge = jnp.maximum(self.ridge, smallest_ridge(jnp.trace(normal), normal.dtype))
+        return cholesky(normal + ridge * jnp.eye(len(normal)), symmetrize_input=False)
 
 
 def _lower_gram(J: Float[Array, "rows p"]) -> Float[Array, "p p"]:

@@ -1,5 +1,6 @@
 """The stage that chooses random features, where only the output layer is fine-tuned."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.sizes import described
 from bilo_ppl.run.tolerance import noted_at_mode, theta_of, tolerance_of
-from bilo_ppl.validation.accuracy import PredictionError
+from bilo_ppl.validation.accuracy import LARGEST_STEP, Accuracy, PredictionError
 
 __all__ = ["featured", "limit_of", "tolerance_at_estimate"]
 
@@ -154,14 +155,22 @@ def _tolerance(record: Record, found: Features) -> float:
     """
     losses = found.best.losses
     pairs = zip(found.accuracies, losses, strict=True)
-    near = [loss for accuracy, loss in pairs if accuracy.worst <= BY_FEATURES]
+    near = [(accuracy, loss) for accuracy, loss in pairs if accuracy.worst <= BY_FEATURES]
     tolerance = tolerance_of(
         *(record, found.accuracies[0], losses[0]),
+        at_draws=partial(_strictest, near),
         after="At the first guess the features end",
         limit=BY_FEATURES,
         advice=MORE_FEATURES,
     )
-    return max(tolerance, 2 * max(near, default=0.0))
+    return max(tolerance, 2 * max((loss for _, loss in near), default=0.0))
+
+
+def _strictest(found: list[tuple[Accuracy, float]]) -> float:
+    """The least tolerance that any of some solutions asks for, each of whose losses is harmless."""
+    largest = LARGEST_STEP * max((loss for _, loss in found), default=0.0)
+    asked = [accuracy.tolerance_within(loss, largest) for accuracy, loss in found if loss > 0]
+    return min(asked, default=math.inf)
 
 
 def tolerance_at_estimate(
@@ -186,5 +195,5 @@ def tolerance_at_estimate(
         raise RunFailedError(text)
     if found.worst > 1:
         record.alarm(f"{text}: less than the noise asks for. {MORE_FEATURES}")
-    tolerance = max(found.tolerance(loss), 2 * loss)
+    tolerance = max(found.tolerance_within(loss, operator.loss_tolerance), 2 * loss)
     return noted_at_mode(record, tolerance, found, loss)

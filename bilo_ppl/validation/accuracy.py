@@ -25,7 +25,7 @@ from bilo_ppl.ppl.data_sites import data_mask
 from bilo_ppl.ppl.handlers import given_solution
 from bilo_ppl.ppl.look import look_at
 
-__all__ = ["NOISE_LIMIT", "SIZE_LIMIT", "Accuracy", "PredictionError", "rounded"]
+__all__ = ["LARGEST_STEP", "NOISE_LIMIT", "SIZE_LIMIT", "Accuracy", "PredictionError", "rounded"]
 
 NOISE_LIMIT = 0.05
 """Largest error of U (sd, in nats): KL of the posterior about 1e-3."""
@@ -74,6 +74,10 @@ class Accuracy(NamedTuple):
         An error is proportional to the square root of the loss.
         """
         return rounded(min(self._allowed, LARGEST_STEP) * loss)
+
+    def tolerance_within(self, loss: float, largest: float) -> float:
+        """The same where losses of up to ``largest`` are known to be harmless, however small this one is."""
+        return max(self.tolerance(loss), rounded(min(self._allowed * loss, largest)))
 
     @property
     def says_little(self) -> bool:
