@@ -35,6 +35,15 @@ FEW = 16
 SHORTEST = 1 / 64
 """Part of a step that does not lower the objective, halved again and again, that is tried last."""
 
+WINDOWS = 16
+"""Ends of the time that counts, where steps are stuck."""
+
+LATER = 1e-6
+"""What a point counts for beyond that end."""
+
+STUCK = 1e-3
+"""Part of what is left with all parameters zero, from which on steps are stuck without a ``limit``."""
+
 
 def smallest_ridge(trace: Any, dtype: Any) -> Scalar:
     """What decides where a normal matrix of this trace is singular in working precision."""
@@ -58,6 +67,13 @@ class _Iterate(NamedTuple):
     done: Any
 
 
+class _Stage(NamedTuple):
+    number: Any
+    start: Float[Array, " p"]
+    best: _Iterate
+    """By the objective of all points."""
+
+
 class _Trial(NamedTuple):
     length: Scalar
     """Of the next trial, in units of the full step."""
@@ -75,6 +91,8 @@ class RidgeProblem(eqx.Module):
     linear: bool = eqx.field(static=True)
     """Whether one step is the solution."""
     max_steps: int = eqx.field(static=True)
+    limit: Any = None
+    """Value of the objective above which it is sought along the time, for a solution in time alone."""
 
     def minimum(self, theta: Theta, start: Float[Array, " p"]) -> Minimum:
         """From the parameters ``start``; not differentiated."""
@@ -112,6 +130,51 @@ class RidgeProblem(eqx.Module):
         return Minimum(flat - cho_solve((factor, True), gradient), factor, jnp.array(1))
 
     def _iterated(self, theta: Theta, flat: Any) -> Minimum:
+        """By steps on all points; where they are stuck, on those of a growing window of time.
+
+        Where a solution grows, hardly any residual is left by one that never begins to: a minimum that
+        steps find, and none of the points up to a time has (Wang, Sankaran, Perdikaris, *Respecting
+        causality is all you need for training physics-informed neural networks*, 2022).
+        """
+        if self.limit is None or self.level.operator.problem.domain.space:
+            found = self._descended(theta, flat)
+        else:
+            found = self._marched(theta, flat)
+        at = self.level.jacobian(theta, found.flat)
+        gram = _lower_gram(at)
+        return Minimum(found.flat, self._curved(gram, theta, found.flat), found.count)
+
+    def _marched(self, theta: Theta, flat: Any) -> _Iterate:
+        nothing = jnp.zeros_like(flat)
+        left = self._value(self.level.rows(theta, nothing), nothing)
+        limit = jnp.where(jnp.isinf(self.limit), STUCK * left, self.limit)
+        times, shares = self.level.points[:, 0], self.level.shares
+        domain = self.level.operator.problem.domain
+        first, last = domain.lower[0], domain.upper[0]
+
+        def go_on(carry: _Stage) -> Any:
+            stuck = ~(carry.best.value <= limit)
+            return (carry.number == 0) | (stuck & (carry.number <= WINDOWS))
+
+        def stage(carry: _Stage) -> _Stage:
+            number = carry.number
+            end = first + (last - first) * number / WINDOWS
+            whole = (number == 0) | (number == WINDOWS)
+            counts = jnp.where(whole | (times <= end), 1.0, LATER)
+            within = eqx.tree_at(lambda p: p.level.shares, self, counts * shares)
+            found = within._descended(theta, carry.start)
+            better = whole & ((number == 0) | (found.value < carry.best.value))
+            best = jax.tree.map(lambda a, b: jnp.where(better, a, b), found, carry.best)
+            start = jnp.where(number == 0, flat, found.flat)
+            return _Stage(number + 1, start, best._replace(count=found.count + carry.best.count))
+
+        rows = self.level.rows(theta, flat)
+        none = _Iterate(
+            flat, rows, jnp.inf * self._value(rows, flat), jnp.array(0), jnp.array(True)
+        )
+        return jax.lax.while_loop(go_on, stage, _Stage(jnp.array(0), flat, none)).best
+
+    def _descended(self, theta: Theta, flat: Any) -> _Iterate:
         """Gauss-Newton steps, halved where they are too long."""
         rows_at = partial(self.level.rows, theta)
 
@@ -145,9 +208,7 @@ class RidgeProblem(eqx.Module):
         rows = rows_at(flat)
         value = self._value(rows, flat)
         start = _Iterate(flat, rows, value, jnp.array(0), jnp.array(False))
-        flat, _, _, steps, _ = jax.lax.while_loop(go_on, step, start)
-        normal = _lower_gram(self.level.jacobian(theta, flat)) + self.level.bend(theta, flat)
-        return Minimum(flat, self._factor(normal), steps)
+        return jax.lax.while_loop(go_on, step, start)
 
     def _value(self, rows: Any, flat: Any) -> Scalar:
         """The objective."""
@@ -164,6 +225,11 @@ class RidgeProblem(eqx.Module):
         """
         ridge = jnp.maximum(self.ridge, smallest_ridge(jnp.trace(normal), normal.dtype))
         return cholesky(normal + ridge * jnp.eye(len(normal)), symmetrize_input=False)
+
+    def _curved(self, gram: Any, theta: Theta, flat: Any) -> Any:
+        """The factor of half the Hessian; where that has no factor, of the normal matrix."""
+        factor = self._factor(gram + self.level.bend(theta, flat))
+        return jax.lax.cond(jnp.isfinite(factor).all(), lambda: factor, lambda: self._factor(gram))
 
 
 def _lower_gram(J: Float[Array, "rows p"]) -> Float[Array, "p p"]:

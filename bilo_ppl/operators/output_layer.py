@@ -7,6 +7,7 @@ Fitted to thetas, the operator first looks among combinations of their solutions
 (`bilo_ppl.inner.reduced_level`).
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,9 @@ from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.known_solutions import level_between
 from bilo_ppl.operators.output_solves import AbstractOutputLayer
+from bilo_ppl.pde.points import refined
 from bilo_ppl.pde.problem import Problem
+from bilo_ppl.pde.sizes import POINTS_PER_FEATURE
 from bilo_ppl.pde.theta import admit, theta_as
 
 __all__ = ["OutputLayer"]
@@ -178,8 +181,12 @@ class OutputLayer(AbstractOutputLayer):
         """
         if not is_one_layer(self.operator):
             return None
-        finer = self._all_weights.refined_operator
         shares = self.shares_of_loss({**self.at, **self.home})
+        own = np.asarray(self.operator.points, float)
+        # Twice as many points, and at least as many as determine the weights of all features.
+        wanted = POINTS_PER_FEATURE * (1 + MORE) * self.init_state().shape[1]
+        times = max(1, math.ceil(wanted / len(own)) - 1)
+        finer = self.operator.with_points(refined(own, self.problem.domain, times))
         local = with_more_features(finer, MORE, shares, key=jax.random.key(0))
         tolerance = self.tolerance / min(factor, LESS)
         return OutputLayer(local, theta, tolerance=tolerance, max_steps=self.max_steps)

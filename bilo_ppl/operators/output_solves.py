@@ -85,7 +85,8 @@ class AbstractOutputLayer(AbstractSolutionOperator):
     ) -> tuple[Any, Weights, SolveInfo]:
         level = self.level
         problem = RidgeProblem(
-            level, self.init_state().ravel(), self.ridge, self.linear, self.max_steps
+            *(level, self.init_state().ravel(), self.ridge, self.linear, self.max_steps),
+            limit=self.tolerance,
         )
         found = problem.minimum(theta, state.ravel())
         attached = problem.attached_rarely if rarely else problem.attached

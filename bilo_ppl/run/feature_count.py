@@ -1,13 +1,15 @@
 """How many random features there are: as many as usual, and more where they are far too few."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bilo_ppl._compile import jit_once
-from bilo_ppl._types import Theta, Weights
+from bilo_ppl._types import Scalar, Theta, Weights
 from bilo_ppl.network.features import with_output_weights
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.output_layer import OutputLayer
@@ -108,7 +110,8 @@ def _measured(
 ) -> list[Accuracy]:
     operator = OutputLayer(local, plan.file.start, tolerance=plan.tolerance)
     found = [
-        (theta, _state(operator, theta, operator.init_state()), values) for theta, values in tried
+        (theta, _state(operator, theta, operator.init_state())[0], values)
+        for theta, values in tried
     ]
     return accuracies_of(error, operator, found)
 
@@ -131,12 +134,18 @@ def accuracies_of(
     accuracies = []
     for theta, weights, values in found:
         start = operator.state_for(richer, weights)
-        better = _state(richer, theta, start)
+        better, converged = _state(richer, theta, start)
+        if not converged and bool(jnp.array_equal(start, better)):
+            # No step was found: what a solution there would change is not known.
+            accuracies.append(Accuracy(math.inf, math.inf))
+            continue
         before, after = (with_output_weights(richer.operator, w) for w in (start, better))
         accuracies.append(error.between(before, after, theta, values))
     return accuracies
 
 
 @jit_once
-def _state(operator: OutputLayer, theta: Theta, start: Weights) -> Weights:
-    return operator.solve(theta, start)[1]
+def _state(operator: OutputLayer, theta: Theta, start: Weights) -> tuple[Weights, Scalar]:
+    """Weights at theta, and whether they solve."""
+    _, state, info = operator.solve(theta, start)
+    return state, info.converged

@@ -82,7 +82,7 @@ def _at_points(file: ModelFile, count: int | None) -> tuple[ModelFile, Chosen]:
 
 
 def _enough_for_features(file: ModelFile, points: Chosen) -> tuple[ModelFile, Chosen]:
-    """With further points between those of the file, where these are few and nobody has asked for them."""
+    """With further points between those of the file, where these are few and nobody has said how many."""
     problem = file.problem
     if points.origin == OPTION or points.value >= POINTS_FOR_FEATURES:
         return file, points

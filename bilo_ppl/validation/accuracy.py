@@ -76,7 +76,7 @@ class Accuracy(NamedTuple):
         return rounded(min(self._allowed, LARGEST_STEP) * loss)
 
     def tolerance_within(self, loss: float, largest: float) -> float:
-        """The same where losses of up to ``largest`` are known to be harmless, however small this one is."""
+        """The same where losses up to ``largest`` are known to be harmless, however small this one is."""
         return max(self.tolerance(loss), rounded(min(self._allowed * loss, largest)))
 
     @property

@@ -13,7 +13,7 @@ from numpyro.infer.util import potential_energy
 
 import bilo_ppl as bilo
 from bilo_ppl.inner.output_level import OutputLevel
-from bilo_ppl.inner.ridge_problem import _lower_gram
+from bilo_ppl.inner.ridge_problem import RidgeProblem, _lower_gram
 from bilo_ppl.inner.stop_reason import StopReason
 from bilo_ppl.network.features import Jets, output_weights, with_more_features
 from bilo_ppl.operators.random_features import (
@@ -437,3 +437,50 @@ def test_what_cannot_be_meant_is_refused(linear):
     operator = bilo.LocalOperator(Shifted(), START, key=jax.random.key(0))
     with pytest.raises(ValueError, match="derivatives of u at its point"):
         bilo.OutputLayer(operator, START, tolerance=1.0)
+
+
+class Outbreak(bilo.Problem):
+    """u' = r u (1 - u) from u(0) = 1/500: that nothing ever grows leaves hardly a residual."""
+
+    parameters, components, domain = ("r",), 1, bilo.time_interval(0.0, 10.0)
+    points = domain.grid(161)
+
+    def residual(self, u, x, theta):
+        return bilo.partial(u, 0)(x) - theta["r"] * u(x) * (1 - u(x))
+
+    def lift(self, x, raw, theta):
+        return 0.002 + x[0] * raw
+
+
+@pytest.mark.parametrize("tolerance", [np.inf, 1e-9])
+def test_where_steps_are_stuck_the_solution_is_sought_along_the_time(tolerance):
+    local = random_features(Outbreak(), {"r": 1.0}, count=60, scale=4.0, key=jax.random.key(0))
+    operator = bilo.OutputLayer(local, {"r": 1.0}, tolerance=tolerance)
+    x = np.linspace(0.0, 10.0, 21)[:, None]
+    solve = jax.jit(lambda r: operator.solve({"r": r}, operator.init_state()))
+    for r in (1.0, 2.0):
+        field, _, info = solve(r)
+        grown = 0.002 * np.exp(r * x[:, 0])
+        wanted = grown / (1 - 0.002 + grown)
+        np.testing.assert_allclose(jax.vmap(field)(x), wanted, atol=1e-4)
+        assert info.loss < 1e-9
+    # Without a window of time, steps end where nothing has grown.
+    problem = RidgeProblem(
+        *(operator.level, operator.init_state().ravel(), operator.ridge, False, 20)
+    )
+    stuck = problem.minimum({"r": 1.0}, operator.init_state().ravel())
+    field = operator.level.solution({"r": 1.0}, stuck.flat)
+    assert abs(float(field(jnp.array([10.0])))) < 0.5
+    # The derivative is that of the solution.
+    slope = jax.grad(lambda r: jnp.sum(operator.solve({"r": r}, operator.init_state())[0](x[12])))
+    grown = 0.002 * np.exp(6.0)
+    u = grown / (1 - 0.002 + grown)
+    np.testing.assert_allclose(slope(1.0), 6.0 * u * (1 - u), rtol=1e-3)
+
+
+def test_far_from_where_it_was_made_a_solve_is_finite():
+    """Its ridge is of a theta at which the normal matrix is smaller."""
+    local = random_features(Outbreak(), {"r": 1.0}, count=60, scale=4.0, key=jax.random.key(0))
+    operator = bilo.OutputLayer(local, {"r": 1.0}, tolerance=1e-6)
+    for r in (-1e6, 1e7):
+        assert jnp.isfinite(operator.solve({"r": r}, operator.init_state())[2].loss)

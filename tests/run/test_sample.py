@@ -23,7 +23,7 @@ from bilo_ppl.run.sample import pipeline
 from bilo_ppl.run.sample.contradictions import contradictions, tightening
 from bilo_ppl.run.sample.results import Results
 from bilo_ppl.run.sample.settings import SampleSettings
-from bilo_ppl.run.sample.solves import look_closely, over_sites
+from bilo_ppl.run.sample.solves import look_closely, over_sites, told
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.tolerance import tolerance_of
 from bilo_ppl.validation.accuracy import Accuracy
@@ -358,7 +358,9 @@ def test_a_close_look_is_at_some_draws_of_every_chain():
     assert set(found.steps[:, 0]) == {0, 500}
     assert set(found.steps[:, -1]) == {499, 999}
     np.testing.assert_array_equal(found.missed, found.steps > 700)
-    assert str(found).startswith("399 of 400 draws need inner steps")
+    missed = f"{np.sum(found.missed)} of 400 draws are not solved"
+    assert told(found, operator) == f"399 need inner steps, {missed}"
+    assert told(found, types.SimpleNamespace(checks_by_solving=True)) == missed
 
 
 def test_a_wrong_solution_at_the_first_guess_ends_the_run():

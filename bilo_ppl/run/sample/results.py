@@ -24,7 +24,7 @@ from bilo_ppl.run.record import Record, warn
 from bilo_ppl.run.sample.figures import draw_posterior_figures
 from bilo_ppl.run.sample.kept_results import CERTIFICATE, FITS, GRID, SOLVES, kept
 from bilo_ppl.run.sample.settings import SampleSettings
-from bilo_ppl.run.sample.solves import look_closely, over_sites
+from bilo_ppl.run.sample.solves import look_closely, over_sites, told
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.validation.certificate import Certificate
 from bilo_ppl.validation.certifying import certify
@@ -136,9 +136,9 @@ class Results:
                     SOLVES,
                     lambda: look_closely(self.model, self.samples, self.args, self.kwargs),
                 )
-                solves = over_sites(self.closely)
-                self.record["solves_on_all_points"] = str(solves)
-                self.record.say(f"On all {len(self.plan.file.problem.points)} points, {solves}.")
+                solves = told(over_sites(self.closely), self.operator)
+                self.record["solves_on_all_points"] = solves
+                self.record.say(f"On all {len(self.operator.problem.points)} points, {solves}.")
         self.record["fit"] = self.fits
         for text in filter(None, (fit.warning for fit in self.fits.values())):
             warn(text)

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bilo_ppl.diagnostics import inner_statistics
-from bilo_ppl.operators.base import SolveInfo
+from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 
-__all__ = ["Solves", "look_closely", "over_sites"]
+__all__ = ["Solves", "look_closely", "over_sites", "told"]
 
 ON_ALL_POINTS = 400
 """Draws, evenly spaced, that are solved on all points where the chains have looked at a few."""
@@ -22,11 +22,13 @@ class Solves(NamedTuple):
     missed: np.ndarray
     """Whether a solve has missed its tolerance."""
 
-    def __str__(self) -> str:
-        return (
-            f"{np.sum(self.steps > 0)} of {self.steps.size} draws need inner steps, "
-            f"{np.sum(self.missed)} are not solved"
-        )
+
+def told(solves: Solves, operator: AbstractSolutionOperator) -> str:
+    """How many draws are solved, in words; of what is solved anew everywhere, steps say nothing."""
+    missed = f"{np.sum(solves.missed)} of {solves.missed.size} draws are not solved"
+    if operator.checks_by_solving:
+        return missed
+    return f"{np.sum(solves.steps > 0)} need inner steps, {missed}"
 
 
 def over_sites(found: Mapping[str, SolveInfo]) -> Solves:
