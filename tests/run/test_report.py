@@ -7,8 +7,11 @@ import pathlib
 import re
 
 import pytest
+from matplotlib.figure import Figure
 
 from bilo_ppl.cli import main
+from bilo_ppl.diagnostics.plots import save_figure
+from bilo_ppl.run.report.html import figure
 
 RUN = ["run", "closed.py", "--operator", "numerical", "--sampler", "hmc", "--chains", "2"]
 SHORT = ["--quiet", "--warmup", "20", "--samples", "40", "--out", "here"]
@@ -134,3 +137,9 @@ def test_what_is_no_run_is_refused(folder, capsys, content, message):
     assert main(["report", "nowhere"]) == 2
     assert message in capsys.readouterr().err
     assert not pathlib.Path("nowhere/report.html").exists()
+
+
+def test_panels_in_a_row_have_the_breadth_of_the_page(tmp_path):
+    for size, broad in (((9, 3), True), ((4, 3), False)):
+        save_figure(Figure(figsize=size), tmp_path / "panels.png")
+        assert ('class="broad"' in figure(tmp_path / "panels.png", "Panels.")) is broad

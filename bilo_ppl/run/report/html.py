@@ -30,9 +30,14 @@ pre { background: var(--field); padding: 0.75rem; overflow-x: auto; font-size: 0
   white-space: pre-wrap; }
 .figures { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
-figure { margin: 0; } figure img { width: 100%; background: #fff; border: 1px solid var(--line); }
+.broad { grid-column: 1 / -1; overflow-x: auto; } .broad img { min-width: 44rem; }
+figure { margin: 0; min-width: 0; }
+figure img { width: 100%; background: #fff; border: 1px solid var(--line); }
 figcaption { color: var(--soft); font-size: 0.85rem; }
 """
+
+BROAD = 2.2
+"""Widths of a figure in its heights, from which on one column is too narrow."""
 
 
 def text(value: Any) -> str:
@@ -61,10 +66,13 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def figure(path: Path, caption: str) -> str:
-    """An image, within the page."""
-    data = base64.b64encode(path.read_bytes()).decode()
+    """An image (PNG), within the page; one of several panels in a row is as broad as the page."""
+    content = path.read_bytes()
+    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+    data = base64.b64encode(content).decode()
     image = f'<img alt="{text(caption)}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{text(caption)}</figcaption></figure>"
+    start = '<figure class="broad">' if width > BROAD * height else "<figure>"
+    return f"{start}{image}<figcaption>{text(caption)}</figcaption></figure>"
 
 
 def section(title: str, *parts: str) -> str:
