@@ -207,7 +207,7 @@ plots.plot_solution_band(line, functions, truth=(line, D_true), name="D")
 # %% [markdown]
 # The band is widest about the middle, where u' = 0, and holds the truth nearly everywhere. Nothing in
 # it tells of a kink: the prior does not believe in kinks, and the data cannot tell. That is the
-# honest answer to what the penalty has hidden. (One chain with R-hat up to 1.02 shows the band; its
+# honest answer to what the penalty has hidden. (One chain with R-hat up to 1.03 shows the band; its
 # edges would need more draws.)
 #
 # The certificate solves again by finite differences.

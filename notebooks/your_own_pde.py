@@ -194,8 +194,8 @@ draws = mcmc.get_samples(group_by_chain=True)
 bilo.summary(bilo.to_arviz(mcmc)).round(3)
 
 # %% [markdown]
-# R-hat is a little above 1.01, and the 1000 draws are worth some 300 independent ones: the ridge
-# makes the sampler slow. That is enough for what is said here. For numbers to be printed, run longer.
+# The chains agree, but the 1000 draws are worth some 270 independent ones: the ridge makes the sampler
+# slow. That is enough for what is said here. For numbers to be printed, run longer.
 
 # %%
 rate = truth["V"] / (truth["K"] + 1)
