@@ -28,6 +28,9 @@ MAX_DRAWS = 24
 LINE = 200
 """Points of a line. An even number spares the middle, where a kink may be."""
 
+LEAST = 1e-4
+"""Of the largest residual: less is drawn as this."""
+
 
 def residual_size(site: SolutionSite, points: Points, state: Any = None) -> Any:
     """Euclidean norm of the residual at points ``(n, d)``, ``(n,)``, of a solve from a given state.
@@ -101,12 +104,16 @@ class _Place:
 
     def figure(self, sizes: np.ndarray, tolerance: float | None) -> Figure:
         """Sizes of the residual at the points, on a logarithmic scale; the tolerance is on the loss."""
-        sizes = np.maximum(np.asarray(sizes, float), np.finfo(float).tiny)
+        sizes = np.asarray(sizes, float)
+        # Where it happens to vanish its logarithm says nothing, and would take all of the scale.
+        sizes = np.maximum(sizes, max(LEAST * np.nanmax(sizes), np.finfo(float).tiny))
         if self.plane is not None:
             values = np.full(len(self.plane.points), np.nan)
             values[self.plane.inside] = np.log10(sizes)
-            panel = Panel("log10 of the residual", self.plane.image(values), "spread")
-            return plot_maps(self.plane.x, self.plane.y, [panel], **self.plane.layout)
+            panel = Panel("log10 of the residual", self.plane.image(values))
+            return plot_maps(
+                self.plane.x, self.plane.y, [panel], contours=False, **self.plane.layout
+            )
         figure, (ax,) = new_figure()
         ax.semilogy(self.points[:, 0], sizes, color=COLOURS[0], linewidth=1.6, label="residual")
         if tolerance is not None:

@@ -7,8 +7,11 @@ import pathlib
 import re
 
 import pytest
+from matplotlib.figure import Figure
 
 from bilo_ppl.cli import main
+from bilo_ppl.diagnostics.plots import save_figure
+from bilo_ppl.run.report.html import figure, prose
 
 RUN = ["run", "closed.py", "--operator", "numerical", "--sampler", "hmc", "--chains", "2"]
 SHORT = ["--quiet", "--warmup", "20", "--samples", "40", "--out", "here"]
@@ -134,3 +137,16 @@ def test_what_is_no_run_is_refused(folder, capsys, content, message):
     assert main(["report", "nowhere"]) == 2
     assert message in capsys.readouterr().err
     assert not pathlib.Path("nowhere/report.html").exists()
+
+
+def test_panels_in_a_row_have_the_breadth_of_the_page(tmp_path):
+    for size, broad in (((9, 3), True), ((6.4, 2.7), False), ((6.4, 3.6), False)):
+        save_figure(Figure(figsize=size), tmp_path / "panels.png")
+        assert ('class="broad"' in figure(tmp_path / "panels.png", "Panels.")) is broad
+
+
+def test_formulas_and_items_keep_their_lines_and_prose_does_not():
+    said = prose("    u'' = f,\n    u(0) < 1:\n\nhere f\nis known.\n  \n- a\n- b")
+    assert said == (
+        "<pre>u&#x27;&#x27; = f,\nu(0) &lt; 1:</pre><p>here f\nis known.</p><pre>- a\n- b</pre>"
+    )

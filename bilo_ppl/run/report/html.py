@@ -3,11 +3,13 @@
 import base64
 import html
 import math
+import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["figure", "number", "page", "section", "table", "text"]
+__all__ = ["figure", "number", "page", "prose", "section", "table", "text"]
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --paper: #ffffff; --line: #d0d7de;
@@ -22,7 +24,8 @@ p, li { max-width: 46rem; } .soft { color: var(--soft); }
 .verdict { border-left: 0.4rem solid var(--tone); background: var(--field); padding: 0.75rem 1rem;
   margin: 1rem 0; } .verdict strong { color: var(--tone); }
 .RIGHT { --tone: var(--good); } .DOUBTFUL { --tone: var(--doubt); } .FAILED, .none { --tone: var(--bad); }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.9rem; }
+.wide { overflow-x: auto; } .wide + .wide { margin-top: 1rem; }
+table { border-collapse: collapse; font-size: 0.9rem; }
 th, td { padding: 0.25rem 0.75rem 0.25rem 0; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; }
@@ -30,9 +33,17 @@ pre { background: var(--field); padding: 0.75rem; overflow-x: auto; font-size: 0
   white-space: pre-wrap; }
 .figures { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
-figure { margin: 0; } figure img { width: 100%; background: #fff; border: 1px solid var(--line); }
+.broad { grid-column: 1 / -1; overflow-x: auto; } .broad img { min-width: 44rem; }
+figure { margin: 0; min-width: 0; }
+figure img { width: 100%; background: #fff; border: 1px solid var(--line); }
 figcaption { color: var(--soft); font-size: 0.85rem; }
 """
+
+KEPT = re.compile(r"^(\s|[-*+] |\d+\. )", re.MULTILINE)
+"""A line that would lose its meaning within a paragraph."""
+
+BROAD = 1100
+"""Pixels of a figure, above which one column is too narrow. One panel has 960, in whatever height."""
 
 
 def text(value: Any) -> str:
@@ -60,11 +71,22 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
+def prose(value: str) -> str:
+    """Paragraphs of a docstring; one with indented lines, as formulas, or with items keeps its lines."""
+    return "".join(
+        f"<pre>{text(textwrap.dedent(part))}</pre>" if KEPT.search(part) else f"<p>{text(part)}</p>"
+        for part in re.split(r"\n(?:[ \t]*\n)+", value.strip("\n"))
+    )
+
+
 def figure(path: Path, caption: str) -> str:
-    """An image, within the page."""
-    data = base64.b64encode(path.read_bytes()).decode()
+    """An image (PNG), within the page; one of several panels in a row is as broad as the page."""
+    content = path.read_bytes()
+    width = int.from_bytes(content[16:20], "big")
+    data = base64.b64encode(content).decode()
     image = f'<img alt="{text(caption)}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{text(caption)}</figcaption></figure>"
+    start = '<figure class="broad">' if width > BROAD else "<figure>"
+    return f"{start}{image}<figcaption>{text(caption)}</figcaption></figure>"
 
 
 def section(title: str, *parts: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bilo_ppl.run.report.html import figure, number, page, section, table, text
+from bilo_ppl.run.report.html import figure, number, page, prose, section, table, text
 
 __all__ = ["run_page"]
 
@@ -66,7 +66,7 @@ def _verdict(content: Mapping[str, Any]) -> str:
 
 
 def _problem(problem: Mapping[str, Any]) -> str:
-    body = f"<pre>{text(problem['text'])}</pre>" if problem.get("text") else ""
+    body = prose(problem["text"]) if problem.get("text") else ""
     lines = [("Unknown", ", ".join(problem.get("unknowns", ()))), ("Data", problem.get("data"))]
     said = "".join(f"<p>{name}: {text(value)}</p>" for name, value in lines if value)
     return section("Problem", body, said)
