@@ -21,6 +21,7 @@ from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.network.lora import merge_lora
 from bilo_ppl.network.mlp import MLP
 from bilo_ppl.network.modulation import close_modulations
+from bilo_ppl.pde.points import points_along_axes
 
 __all__ = [
     "Jets",
@@ -32,6 +33,10 @@ __all__ = [
     "with_more_features",
     "with_output_weights",
 ]
+
+POINTS_PER_SLOPE = 4
+"""Points along an axis for a unit of steepness along it, in half widths of the domain: between fewer,
+a unit may do what it likes."""
 
 BATCH = 64
 """Points whose derivatives are computed side by side."""
@@ -91,10 +96,11 @@ def with_more_features(
 ) -> LocalOperator:
     """A blinded operator of one hidden layer with ``more`` times as many units beside its own.
 
-    Half of the new ones are as steep as its own in the root mean square, or half as steep again, and lie
-    anywhere. The others are four or eight times as steep, and pass through points that are drawn with
-    ``shares`` from the first ``n`` collocation points: where a solution is least right. There are at most
-    half as many in all as collocation points. Their weights are zero.
+    Half of the new ones are as steep as its own, along each axis in the root mean square, or half as
+    steep again, and lie anywhere. The others are four or eight times as steep, as far as collocation
+    points see that, and pass through points that are drawn with ``shares`` from the first ``n`` of these:
+    where a solution is least right. There are at most half as many in all as collocation points. Their
+    weights are zero.
     """
     network = _plain(operator)
     first, last = network.layers
@@ -102,10 +108,11 @@ def with_more_features(
     count = max(0, min(math.ceil(more * own), len(operator.points) // 2 - own))
     near = count // 2
     key_slope, key_place, key_point = jax.random.split(key, 3)
-    size = jnp.sqrt(jnp.mean(first.weight**2))
+    size = jnp.sqrt(jnp.mean(first.weight**2, axis=0))
     other = 1 + 0.5 * (jnp.arange(count - near) % 2)
     steeper = jnp.concatenate([other, 4.0 * (1 + jnp.arange(near) % 2)])[:, None]
-    slopes = size * steeper * jax.random.normal(key_slope, (count, sides), first.weight.dtype)
+    sizes = jnp.minimum(size * steeper, points_along_axes(operator.points) / POINTS_PER_SLOPE)
+    slopes = sizes * jax.random.normal(key_slope, (count, sides), first.weight.dtype)
     places = jax.random.uniform(key_place, (count - near, sides), slopes.dtype, -1.0, 1.0)
     drawn = jax.random.choice(key_point, len(shares), (near,), p=jnp.asarray(shares))
     points = jnp.asarray(operator.points, slopes.dtype)[drawn]

@@ -2,7 +2,8 @@
 
 Units whose transitions lie anywhere in the domain, at any direction, and are as steep as a scale says
 (the random feature method: Chen, Chi, E, Yang, *Bridging traditional and machine learning-based
-algorithms for solving PDEs*, 2022). Which scale suits a problem the loss between the points says.
+algorithms for solving PDEs*, 2022). Which scale suits a problem the loss between the points says, and
+along which axis it should be larger: what diffuses has many waves in space that fade in time.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,12 @@ __all__ = ["FeatureTrial", "add_features", "choose_random_features", "random_fea
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 10.0)
 """Standard deviations of the slopes, in half widths of the domain."""
 
+STEEPER, MOST_STRETCHED = 2.0, 8.0
+"""Factor by which the scale along an axis is changed, and the largest that comes of it."""
+
+BETTER = 0.1
+"""What a change has to bring, in the mean logarithm of the losses."""
+
 NOTHING = 1e-20
 """A loss below which all are alike."""
 
@@ -41,6 +48,8 @@ class FeatureTrial(NamedTuple):
     """At the collocation points, by theta."""
     unseen: list[float]
     """At points between them."""
+    stretch: tuple[float, ...] = ()
+    """By how much steeper units are along each axis; none: alike."""
 
     @property
     def score(self) -> float:
@@ -48,15 +57,30 @@ class FeatureTrial(NamedTuple):
         logs = np.log(np.maximum(self.unseen, NOTHING))
         return float(np.mean(logs)) if np.isfinite(logs).all() else np.inf
 
+    def __str__(self) -> str:
+        if len(set(self.stretch)) < 2:
+            return f"{self.scale:g}"
+        return f"({', '.join(f'{self.scale * factor:g}' for factor in self.stretch)})"
+
 
 def random_features(
-    problem: Problem, theta: Theta, *, count: int, scale: float, key: Key
+    problem: Problem,
+    theta: Theta,
+    *,
+    count: int,
+    scale: float,
+    key: Key,
+    stretch: Sequence[float] = (),
 ) -> LocalOperator:
-    """A local operator with ``count`` random features, and an output layer of zeros."""
+    """A local operator with ``count`` random features, and an output layer of zeros.
+
+    ``stretch`` are factors of the scale along each axis.
+    """
     operator = LocalOperator(problem, theta, key=key, width=count, depth=1, embedded=())
     first, last = operator.network.layers  # pyright: ignore[reportAttributeAccessIssue]
     key_slope, key_place = jax.random.split(key)
     slopes = scale * jax.random.normal(key_slope, first.weight.shape, first.weight.dtype)
+    slopes = slopes * jnp.asarray(stretch or 1.0, slopes.dtype)
     places = jax.random.uniform(key_place, slopes.shape, slopes.dtype, -1.0, 1.0)
     return eqx.tree_at(
         lambda o: (
@@ -87,32 +111,64 @@ def choose_random_features(
     points = jnp.asarray(refined(np.asarray(problem.points, float), problem.domain))
     made: list[LocalOperator] = []
     trials: list[FeatureTrial] = []
-    for scale in SCALES:
-        local = random_features(problem, thetas[0], count=count, scale=scale, key=key)
+
+    def attempt(scale: float, stretch: tuple[float, ...]) -> None:
+        local = random_features(
+            *(problem, thetas[0]), count=count, scale=scale, stretch=stretch, key=key
+        )
         made.append(local)
-        trials.append(_trial(local, thetas, points, scale))
-    best = int(np.argmin([trial.score for trial in trials]))
-    if not np.isfinite(trials[best].score):
+        trials.append(_trial(local, thetas, points, scale)._replace(stretch=stretch))
+
+    def best() -> int:
+        return int(np.argmin([trial.score for trial in trials]))
+
+    for scale in SCALES:
+        attempt(scale, (1.0,) * problem.domain.dimension)
+    if not np.isfinite(trials[best()].score):
         raise ValueError(
             f"choose_random_features: features of no scale of {SCALES} solve the PDE at all of "
             f"{len(thetas)} thetas: the losses are not finite."
         )
-    return made[best], trials
+    for axis, factor in _changes_of(problem.domain.dimension):
+        # In the direction of a change that helps, as far as it does.
+        while True:
+            known = trials[best()]
+            stretch = list(known.stretch)
+            stretch[axis] *= factor
+            if max(stretch) / min(stretch) > MOST_STRETCHED:
+                break
+            attempt(known.scale, tuple(stretch))
+            if not trials[-1].score < known.score - BETTER:
+                break
+    return made[best()], trials
+
+
+def _changes_of(dimension: int) -> list[tuple[int, float]]:
+    """Axes, with a factor for the scale along them; of one axis the scale itself has been tried."""
+    if dimension == 1:
+        return []
+    return [(axis, factor) for axis in range(dimension) for factor in (STEEPER, 1 / STEEPER)]
 
 
 def add_features(
-    features: LocalOperator, thetas: Sequence[Theta], *, scale: float, more: float, key: Key
+    features: LocalOperator, thetas: Sequence[Theta], *, like: FeatureTrial, more: float, key: Key
 ) -> tuple[LocalOperator, FeatureTrial]:
-    """The features with ``more`` times as many beside them, half of these where residuals are large.
+    """``more`` times as many features beside those of a trial, which ``features`` are, and a new trial.
 
-    What they make of ``thetas``, whose residuals are meant, is noted under their ``scale``.
+    Half of the new ones lie where the residuals at ``thetas`` are large; or all are drawn anew as
+    those were, where that leaves a smaller loss between the points.
     """
     operator = OutputLayer(features, thetas[0], tolerance=np.inf)
     shares = sum(operator.shares_of_loss(theta) for theta in thetas) / len(thetas)
-    local = with_more_features(operator.operator, more, shares, key=key)
-    problem = features.problem
+    beside = with_more_features(operator.operator, more, shares, key=key)
+    problem, count = features.problem, beside.network.layers[0].weight.shape[0]  # pyright: ignore[reportAttributeAccessIssue]
+    anew = random_features(
+        *(problem, thetas[0]), count=count, scale=like.scale, stretch=like.stretch, key=key
+    )
     points = jnp.asarray(refined(np.asarray(problem.points, float), problem.domain))
-    return local, _trial(local, thetas, points, scale)
+    tried = [(local, _trial(local, thetas, points, like.scale)) for local in (beside, anew)]
+    local, trial = min(tried, key=lambda pair: pair[1].score)
+    return local, trial._replace(stretch=like.stretch)
 
 
 def _trial(

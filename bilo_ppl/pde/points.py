@@ -11,7 +11,7 @@ import numpy as np
 from bilo_ppl._types import Points
 from bilo_ppl.pde.domain import Box
 
-__all__ = ["even_part", "graded", "hammersley", "masked", "refined"]
+__all__ = ["even_part", "graded", "hammersley", "masked", "points_along_axes", "refined"]
 
 LARGEST_SEARCH = 64
 """Candidates of `refined` for every point that is wanted, before it makes do with fewer."""
@@ -131,7 +131,9 @@ def even_part(points: Points, count: int) -> np.ndarray:
         ranks = np.linspace(0, len(own) - 1, count).round().astype(int)
         return own[np.sort(np.argsort(own[:, 0])[ranks])]
     return own[
-        np.sort(_middles(own / np.maximum(np.ptp(own, axis=0), 1e-300) * _cells(own), count))
+        np.sort(
+            _middles(own / np.maximum(np.ptp(own, axis=0), 1e-300) * points_along_axes(own), count)
+        )
     ]
 
 
@@ -165,7 +167,7 @@ def refined(points: Points, box: Box, times: int = 4) -> np.ndarray:
 
     own = np.asarray(points, float)
     lower, upper = np.asarray(box.lower, float), np.asarray(box.upper, float)
-    cells = _cells(own)
+    cells = points_along_axes(own)
 
     def scaled(positions):
         return (positions - lower) / (upper - lower) * cells
@@ -184,7 +186,7 @@ def refined(points: Points, box: Box, times: int = 4) -> np.ndarray:
     return np.concatenate([own, found])
 
 
-def _cells(points: np.ndarray) -> np.ndarray:
+def points_along_axes(points: Points) -> np.ndarray:
     """About how many points lie along each axis ``(d,)``, so that cells are even in these units.
 
     A tensor grid has as many as there are coordinates; scattered points, all of whose coordinates

@@ -21,7 +21,7 @@ from bilo_ppl.run.sizes import USUAL
 from bilo_ppl.run.tolerance import FAR_TOO_WRONG
 from bilo_ppl.validation.accuracy import Accuracy, PredictionError
 
-__all__ = ["Features", "accuracies_of", "enough_features"]
+__all__ = ["Features", "accuracies_of", "enough_features", "error_of"]
 
 
 HELPS = 0.8
@@ -62,8 +62,7 @@ def enough_features(
 
     Where nobody has stated their number, and u is more wrong than ``limit`` times what the noise allows
     for, by default far more, there are twice as many, as long as that helps and the collocation points
-    determine their weights; half of the new ones lie where residuals are large. Raises a ``ValueError``
-    if features of no scale solve.
+    determine their weights. Raises a ``ValueError`` if features of no scale solve.
     """
     problem, key, found = plan.file.problem, jax.random.key(plan.settings.seed), None
     thetas = [theta for theta, _ in tried]
@@ -72,25 +71,35 @@ def enough_features(
             local, trials = choose_random_features(problem, thetas, count=count, key=key)
         else:
             record.say(f"{found.count} features: {found.worst[0]}. {count} are tried.")
-            more, scale = count / found.count - 1, found.best.scale
-            local, trial = add_features(found.local, thetas, scale=scale, more=more, key=key)
+            more = count / found.count - 1
+            local, trial = add_features(found.local, thetas, like=found.best, more=more, key=key)
             trials = [trial]
         accuracies = [] if error is None else _measured(plan, local, tried, error)
         more = Features(local, count, trials, accuracies)
-        if found is not None and not _error(more, limit) < HELPS * _error(found, limit):
+        if found is not None and not error_of(plan, more, limit) < HELPS * error_of(
+            plan, found, limit
+        ):
             record.say(f"{count} features are no better: {more.worst[0]}.")
             break
         found = more
-        if not accuracies or _error(found, limit) <= (limit or FAR_TOO_WRONG):
+        if not accuracies or error_of(plan, found, limit) <= (limit or FAR_TOO_WRONG):
             break
     assert found is not None
     return found
 
 
-def _error(found: Features, limit: float | None) -> float:
-    """In units of what is allowed: the largest; with a limit, at the first guess and at most others."""
+def error_of(plan: Plan, found: Features, limit: float | None) -> float:
+    """In units of what is allowed: the largest; with a limit, at the first guess and at most others.
+
+    Where theta has functions all others count: a point estimate of these is not looked at, since the
+    operator knows no home with them.
+    """
     errors = [accuracy.worst for accuracy in found.accuracies]
-    return found.worst[0].worst if limit is None else max(errors[0], float(np.median(errors)))
+    if limit is None:
+        return found.worst[0].worst
+    if any(map(callable, plan.file.start.values())):
+        return max(errors)
+    return max(errors[0], float(np.median(errors)))
 
 
 def _counts(plan: Plan) -> Iterator[int]:

@@ -15,13 +15,13 @@ from bilo_ppl._types import Theta
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.ppl.data_sites import innermost
 from bilo_ppl.ppl.look import look_at
-from bilo_ppl.run.feature_count import Features, accuracies_of, enough_features
+from bilo_ppl.run.feature_count import Features, accuracies_of, enough_features, error_of
 from bilo_ppl.run.plan import Plan, stand_in
 from bilo_ppl.run.pretraining import save
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.sizes import described
-from bilo_ppl.run.tolerance import noted_at_mode, theta_of, tolerance_of
+from bilo_ppl.run.tolerance import FAR_TOO_WRONG, noted_at_mode, theta_of, tolerance_of
 from bilo_ppl.validation.accuracy import LARGEST_STEP, Accuracy, PredictionError
 
 __all__ = ["featured", "limit_of", "tolerance_at_estimate"]
@@ -35,8 +35,12 @@ what that does to the result, up to a nat, the certificate says."""
 
 MORE_FEATURES = "More features (--width) at more points (--points) may help; see the certificate."
 
-MANY_UNKNOWNS = 16
-"""Scalars from which on features may be as wrong as that."""
+SPREAD = 10.0
+"""How many times the loss of a few prior draws that of others may be: a solve comes no nearer where it is
+not allowed for, and what is rejected bends the posterior more than an error three times as large."""
+
+SEVERAL_UNKNOWNS, MANY_UNKNOWNS = 8, 16
+"""Scalars from which on features may be wrong by `FAR_TOO_WRONG`, and by `BY_FEATURES`."""
 
 MUCH_MORE = 10.0
 """Loss between the points, in units of that at them, from which on they do not suffice."""
@@ -69,10 +73,11 @@ def featured(
         except ValueError as cause:
             raise RunFailedError(str(cause)) from cause
         best = found.best
-        chosen = {"count": found.count, "trials": found.trials, "scale": best.scale}
+        shape = {"scale": best.scale, "stretch": best.stretch}
+        chosen = {"count": found.count, "trials": found.trials, **shape}
         record["features"] = chosen
         record.say(
-            f"Scale {best.scale:g} of {', '.join(f'{trial.scale:g}' for trial in found.trials)}: loss "
+            f"Scale {best} of {', '.join(map(str, found.trials))}: loss "
             f"{max(best.losses):.1e} at the points and {max(best.unseen):.1e} between them, the largest "
             f"at {len(tried)} thetas."
         )
@@ -116,23 +121,23 @@ def limit_of(plan: Plan) -> float:
     data = plan.observations
     latent = look_at(plan.model(stand_in(plan)), data.model_args, data.model_kwargs).latent
     unknowns = sum(int(np.prod(site["fn"].shape())) for site in latent.values())
-    return BY_FEATURES if unknowns > MANY_UNKNOWNS else 1.0
+    if unknowns > MANY_UNKNOWNS:
+        return BY_FEATURES
+    return FAR_TOO_WRONG if unknowns >= SEVERAL_UNKNOWNS else 1.0
 
 
 def _check(plan: Plan, found: Features, limit: float) -> None:
-    """Raise `RunFailedError` unless features do at home and at most of the other thetas.
+    """Raise `RunFailedError` unless features do at home and at most of the other thetas (`error_of`).
 
     Where they do not among the others is not asked: the posterior may not come there.
     """
     if found.accuracies[0].worst > limit:
         raise RunFailedError(f"with random features the first guess has {found.accuracies[0]}")
-    errors = [accuracy.worst for accuracy in found.accuracies]
-    # A point estimate of functions is not looked at: the operator knows no home with them.
-    if any(map(callable, plan.file.start.values())):
-        if max(errors) > limit:
-            raise RunFailedError("random features do not do at all of the functions tried")
-    elif np.median(errors) > limit:
-        raise RunFailedError("random features do not do at most prior draws")
+    if error_of(plan, found, limit) > limit:
+        raise RunFailedError(
+            "random features do not do at enough prior draws: at one of them, "
+            f"{found.worst[0]}, at a loss of {found.worst[1]:.1e}"
+        )
     if not _seen_enough(found, plan.tolerance):
         raise RunFailedError(_too_few_points(found))
 
@@ -163,7 +168,7 @@ def _tolerance(record: Record, found: Features) -> float:
         limit=BY_FEATURES,
         advice=MORE_FEATURES,
     )
-    return max(tolerance, 2 * max((loss for _, loss in near), default=0.0))
+    return max(tolerance, SPREAD * max((loss for _, loss in near), default=0.0))
 
 
 def _strictest(found: list[tuple[Accuracy, float]]) -> float:

@@ -17,6 +17,7 @@ from bilo_ppl.inner.ridge_problem import RidgeProblem, _lower_gram
 from bilo_ppl.inner.stop_reason import StopReason
 from bilo_ppl.network.features import Jets, output_weights, with_more_features
 from bilo_ppl.operators.random_features import (
+    FeatureTrial,
     add_features,
     choose_random_features,
     random_features,
@@ -373,8 +374,10 @@ def test_half_of_further_features_pass_where_the_residual_is_large():
     slopes = np.abs(np.asarray(first.weight[8:, 0]))
     assert np.median(slopes[passing]) > 2 * np.median(slopes[~passing])
     thetas = [theta, {"a": jnp.array(3.0), "b": jnp.array(3.0)}]
-    wider, trial = add_features(local, thetas, scale=2.0, more=2.0, key=jax.random.key(1))
+    like = FeatureTrial(2.0, [], [], (1.0,))
+    wider, trial = add_features(local, thetas, like=like, more=2.0, key=jax.random.key(1))
     assert wider.network.layers[0].weight.shape == (24, 1)
+    assert trial.stretch == like.stretch
     fewer = [float(values(operator, t["a"], t["b"])[1].loss) for t in thetas]
     assert all(new < 0.1 * old for new, old in zip(trial.losses, fewer, strict=True))
     assert all(np.isfinite(trial.unseen))

@@ -89,7 +89,7 @@ class GivenError(PredictionError):
     ("worst", "message"),
     [
         ([2.0, 0.1, 0.1, 0.1, 0.1], "the first guess has"),
-        ([0.1, 2.0, 0.1, 2.0, 2.0], "do not do at most prior draws"),
+        ([0.1, 2.0, 0.1, 2.0, 2.0], "do not do at enough prior draws"),
         ([0.1, 0.1, 0.1, 0.1, 0.1, 2.0], "the point estimate has"),
     ],
 )
