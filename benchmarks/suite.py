@@ -1,4 +1,4 @@
-"""The papers' Bayesian problems by ``bilo-ppl run NAME``, beside exact posteriors and numerical operators.
+"""The papers' Bayesian problems by ``bilo-ppl run NAME``, beside exact and numerical posteriors.
 
     python benchmarks/suite.py [--cases NAME ...] [--again] [--out FILE.json]
 
