@@ -284,7 +284,7 @@ def figures(solutions, values, data):
 
     ``solutions(x)`` are those of k draws, ``values`` these draws; of a point estimate there is one.
     """
-    from bilo_ppl.diagnostics.image_plots import plot_density  # with matplotlib
+    from bilo_ppl.plots import plot_density  # with matplotlib
 
     x = _final(problem.domain.centres)
     theta = {name: jnp.asarray(values[name]) for name in problem.parameters}

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from bilo_ppl.cli import main
-from bilo_ppl.diagnostics.plots import save_figure
+from bilo_ppl.plots import save_figure
 from bilo_ppl.run.report.html import figure, prose
 
 RUN = ["run", "closed.py", "--operator", "numerical", "--sampler", "hmc", "--chains", "2"]

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from bilo_ppl.diagnostics.maps import Panel, plot_maps
 from bilo_ppl.estimate import Estimate
 from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.plots import Panel, plot_maps
+from bilo_ppl.plots.figure_file import Drawn
 from bilo_ppl.run.map.scores import is_on_a_line, numerical_solution
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.plane import Plane, known_fields, plane_of
@@ -18,7 +18,7 @@ __all__ = ["draw_estimate_maps"]
 
 def draw_estimate_maps(
     plan: Plan, estimate: Estimate, numerical: AbstractSolutionOperator | None
-) -> Iterator[tuple[str, Figure]]:
+) -> Iterator[tuple[str, Drawn]]:
     """Figures of every unknown function of two coordinates, and of the solution.
 
     Nothing for a problem that has not two coordinates, or several components or experiments.
@@ -48,7 +48,7 @@ def _fields(plan: Plan, estimate: Estimate, plane: Plane, site: str) -> Iterator
         yield f"field_{name}", plot_maps(plane.x, plane.y, panels, contours=False, **plane.layout)
 
 
-def _solution(plan: Plan, estimate: Estimate, numerical: Any, plane: Plane, site: str) -> Figure:
+def _solution(plan: Plan, estimate: Estimate, numerical: Any, plane: Plane, site: str) -> Drawn:
     """u at the estimate, what the numerical solution there is off by, and the misfit at the data."""
     x, y, sigma = (np.asarray(part) for part in estimate.objective.args[1:4])
     u = np.full(len(plane.points), np.nan)

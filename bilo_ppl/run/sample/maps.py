@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from bilo_ppl.diagnostics import solution_draws
 from bilo_ppl.diagnostics.inner import map_spaced
-from bilo_ppl.diagnostics.maps import Panel, plot_maps
+from bilo_ppl.plots import Panel, plot_maps
+from bilo_ppl.plots.figure_file import Drawn
 from bilo_ppl.ppl.look import look_at
 from bilo_ppl.run.plan import Plan, stand_in
 from bilo_ppl.run.plane import COARSE, FINE, Plane, known_fields, plane_of
@@ -23,7 +23,7 @@ MAX_DRAWS = 200
 
 def draw_maps(
     plan: Plan, model: Callable, samples: Mapping[str, Any]
-) -> Iterator[tuple[str, Figure]]:
+) -> Iterator[tuple[str, Drawn]]:
     """Figures of every solution with one component, and of every unknown function of both coordinates.
 
     Nothing for a problem that has not two coordinates.
@@ -41,7 +41,7 @@ def draw_maps(
 
 def _solution(
     plan: Plan, model: Callable, samples: Any, plane: Plane, site: str, label: str
-) -> Iterator[tuple[str, Figure]]:
+) -> Iterator[tuple[str, Drawn]]:
     """Mean, sd, and the misfit at the data, in standard deviations of the noise."""
     data = plan.observations
     x, y = np.asarray(data.x), np.asarray(data.y)
@@ -75,7 +75,7 @@ def _solution(
     yield label, plot_maps(plane.x, plane.y, panels, **plane.layout)
 
 
-def _fields(plan: Plan, samples: Any, plane: Plane) -> Iterator[tuple[str, Figure]]:
+def _fields(plan: Plan, samples: Any, plane: Plane) -> Iterator[tuple[str, Drawn]]:
     """Mean and sd of every unknown function, beside the true one where the data are of it."""
     problem, data = plan.file.problem, plan.observations
     points = jnp.asarray(plane.points)
