@@ -1,6 +1,5 @@
 """What all figures look like, and where they are drawn. Made without pyplot: nothing is global."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ __all__ = [
     "INK",
     "ax_for",
     "axes_for",
-    "labelled",
     "legend_above",
     "new_axes",
 ]
@@ -66,13 +64,6 @@ def axes_for(
 def ax_for(given: Axes | None, function: str, size: tuple[float, float] = SIZE) -> Axes:
     """The same for one panel."""
     return axes_for(given, (1, 1), function, size)[0, 0]
-
-
-def labelled(name: str, units: Mapping[str, str] | None) -> str:
-    """A name with its unit, if it has one; an entry such as ``b[1]`` has that of ``b``."""
-    known = units or {}
-    unit = known.get(name, known.get(name.partition("[")[0], ""))
-    return f"{name} ({unit})" if unit else name
 
 
 def legend_above(ax: Axes, columns: int) -> None:

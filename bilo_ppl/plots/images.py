@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bilo_ppl._units import labelled
 from bilo_ppl.pde.image import ImageDomain
-from bilo_ppl.plots._style import COLOURS, axes_for, labelled
+from bilo_ppl.plots._style import COLOURS, axes_for
 
 __all__ = ["ImagePanel", "plot_density", "plot_images"]
 

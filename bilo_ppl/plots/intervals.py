@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from bilo_ppl.plots._style import COLOURS, INK, ax_for, labelled, legend_above
+from bilo_ppl._units import labelled
+from bilo_ppl.plots._style import COLOURS, INK, ax_for, legend_above
 
 __all__ = ["plot_intervals"]
 

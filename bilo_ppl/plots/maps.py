@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from bilo_ppl.plots._style import INK, axes_for, labelled
+from bilo_ppl._units import labelled
+from bilo_ppl.plots._style import INK, axes_for
 
 __all__ = ["Panel", "plot_maps"]
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from bilo_ppl._units import labelled
 from bilo_ppl.diagnostics._draws import scalar_draws
-from bilo_ppl.plots._style import COLOURS, axes_for, labelled
+from bilo_ppl.plots._style import COLOURS, axes_for
 
 __all__ = ["MOST", "plot_pairs"]
 

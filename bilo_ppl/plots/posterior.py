@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from bilo_ppl._units import labelled
 from bilo_ppl.diagnostics._draws import of_chains
-from bilo_ppl.plots._style import COLOURS, INK, ax_for, labelled, legend_above
+from bilo_ppl.plots._style import COLOURS, INK, ax_for, legend_above
 
 __all__ = ["plot_posterior"]
 

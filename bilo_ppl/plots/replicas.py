@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from bilo_ppl.plots._style import COLOURS, FLAGGED, ax_for, labelled, legend_above
+from bilo_ppl._units import labelled
+from bilo_ppl.plots._style import COLOURS, FLAGGED, ax_for, legend_above
 
 __all__ = ["plot_replicas"]
 

@@ -74,6 +74,7 @@ class Plan(Generic[S]):
             "title": title,
             "text": text.strip("\n"),
             "unknowns": self.latent,
+            "units": dict(self.file.units),
             "data": f"{self.observations.described(by_values=self.by_values)} ({source})",
         }
 

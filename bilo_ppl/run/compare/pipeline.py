@@ -136,7 +136,7 @@ class _Comparison:
         with replacing(self.record.path("draws.npz")) as temporary:
             save_arrays(temporary, arrays)
         truth = (task.file.truth or {}) if task.data is None else {}
-        self.record.draw(draw_posteriors(outcomes, exact, truth))
+        self.record.draw(draw_posteriors(outcomes, exact, truth, task.file.units))
 
     def _conclude(self, interrupted: bool) -> int:
         say = self.record.say

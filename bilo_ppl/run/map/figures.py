@@ -9,6 +9,7 @@ import numpy as np
 from numpyro import handlers
 from numpyro.infer.util import compute_log_probs
 
+from bilo_ppl._units import labelled
 from bilo_ppl.estimate import Estimate
 from bilo_ppl.estimate.objective import data_sites
 from bilo_ppl.operators.base import AbstractSolutionOperator
@@ -88,7 +89,8 @@ def _field(plan: Plan, name: str, field: Any) -> Drawn:
     for label, (function, colour, style) in lines.items():
         values = np.asarray(jax.vmap(function)(jnp.asarray(points)))
         ax.plot(points[:, 0], values, style, color=colour, label=label)
-    ax.set(xlabel=domain.coordinates[0], ylabel=name)
+    along = labelled(domain.coordinates[0], plan.file.units)
+    ax.set(xlabel=along, ylabel=labelled(name, plan.file.units))
     ax.legend(frameon=False, fontsize="small")
     return ax
 
@@ -136,7 +138,8 @@ def _solution(plan: Plan, estimate: Estimate, numerical: Any, site: str) -> Draw
             # A number that is NaN is not drawn.
             style = {"color": _colour(i if count > 1 else 1), "label": None if i else "data, 1 sd"}
             ax.errorbar(x[:, 0], column, bars[:, i], fmt="o", ms=4, capsize=2.5, **style)
-    ax.set(xlabel=along, ylabel=site, title=where)
+    units = plan.file.units
+    ax.set(xlabel=labelled(along, units), ylabel=labelled(site, units), title=where)
     ax.legend(frameon=False, fontsize="small")
     if shown and not line:
         bars = _by_component(_noise(estimate, y), count)
@@ -185,7 +188,8 @@ def _trajectory(
     ax.plot(*found, "*", color=COLOURS[1], ms=11, linestyle="none", label="estimate")
     if known:
         ax.plot(*marks, "x", color=INK, label="truth")
-    ax.set(xlabel=names[0], ylabel=names[1])
+    across, up = (labelled(name, plan.file.units) for name in names)
+    ax.set(xlabel=across, ylabel=up)
     ax.legend(frameon=False, fontsize="small")
     return ax
 
@@ -241,7 +245,7 @@ def _local(
             if numerical is not None:
                 u = numerical_solution(numerical, theta, points)
                 ax.plot(s, u, "--", color=INK, linewidth=1)
-        ax.set(xlabel=along, title=f"{name}: network; dashed: numerical {where}")
-        ax.title.set_fontsize("small")
+        ax.set_xlabel(labelled(along, plan.file.units))
+        ax.set_title(f"{name}: network; dashed: numerical {where}", fontsize="small")
         ax.legend(frameon=False, fontsize="small")
     return axes

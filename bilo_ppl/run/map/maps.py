@@ -39,13 +39,14 @@ def _fields(plan: Plan, estimate: Estimate, plane: Plane, site: str) -> Iterator
     for name, field in file.problem.fields(estimate.theta(site)).items():
         if is_on_a_line(field):
             continue
-        found = plane.of(field)
-        panels = [Panel(f"{name}, estimate", found)]
+        found, unit = plane.of(field), file.units.get(name, "")
+        panels = [Panel(f"{name}, estimate", found, unit=unit)]
         if name in truth:
             wanted = plane.of(truth[name])
-            panels.insert(0, Panel(f"{name}, truth", wanted))
-            panels.append(Panel("estimate less truth", found - wanted, "difference"))
-        yield f"field_{name}", plot_maps(plane.x, plane.y, panels, contours=False, **plane.layout)
+            panels.insert(0, Panel(f"{name}, truth", wanted, unit=unit))
+            panels.append(Panel("estimate less truth", found - wanted, "difference", unit=unit))
+        layout = {**plane.layout, "contours": False, "units": plan.file.units}
+        yield f"field_{name}", plot_maps(plane.x, plane.y, panels, **layout)
 
 
 def _solution(plan: Plan, estimate: Estimate, numerical: Any, plane: Plane, site: str) -> Drawn:
@@ -53,15 +54,16 @@ def _solution(plan: Plan, estimate: Estimate, numerical: Any, plane: Plane, site
     x, y, sigma = (np.asarray(part) for part in estimate.objective.args[1:4])
     u = np.full(len(plane.points), np.nan)
     u[plane.inside] = estimate.solution(plane.points[plane.inside], site)
-    panels = [Panel(f"{site}, estimate", plane.image(u), "value", x)]
+    unit = plan.file.units.get(site, "")
+    panels = [Panel(f"{site}, estimate", plane.image(u), "value", x, unit=unit)]
     if numerical is not None and numerical is not estimate.objective.operators[site]:
         exact = np.full(len(plane.points), np.nan)
         inside = plane.points[plane.inside]
         exact[plane.inside] = numerical_solution(numerical, estimate.theta(site), inside)
         off = plane.image(u - exact)
-        panels.append(Panel(f"{site} less the numerical solution", off, "difference"))
+        panels.append(Panel(f"{site} less the numerical solution", off, "difference", unit=unit))
     # Data of another shape are not values of this solution, or not only.
     if plan.by_values and y.shape == (len(x),):
         misfit = (y - estimate.solution(x, site)) / np.broadcast_to(sigma, y.shape)
         panels.append(Panel(f"data less {site}, in sigma", None, "difference", x, misfit))
-    return plot_maps(plane.x, plane.y, panels, **plane.layout)
+    return plot_maps(plane.x, plane.y, panels, **plane.layout, units=plan.file.units)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bilo_ppl._units import labelled
 from bilo_ppl.run.report.html import figure, number, page, prose, section, table, text
 
 __all__ = ["run_page"]
@@ -40,7 +41,7 @@ def run_page(content: Mapping[str, Any], folder: Path, estimates: Mapping[str, A
             _verdict(content),
             _problem(problem),
             _draws(content),
-            _estimates(estimates),
+            _estimates(estimates, problem.get("units")),
             _figures(content, folder),
             _exact(content),
             _certificates(content),
@@ -67,22 +68,20 @@ def _verdict(content: Mapping[str, Any]) -> str:
 
 def _problem(problem: Mapping[str, Any]) -> str:
     body = prose(problem["text"]) if problem.get("text") else ""
-    lines = [("Unknown", ", ".join(problem.get("unknowns", ()))), ("Data", problem.get("data"))]
+    unknowns = (labelled(name, problem.get("units")) for name in problem.get("unknowns", ()))
+    lines = [("Unknown", ", ".join(unknowns)), ("Data", problem.get("data"))]
     said = "".join(f"<p>{name}: {text(value)}</p>" for name, value in lines if value)
     return section("Problem", body, said)
 
 
 def _draws(content: Mapping[str, Any]) -> str:
-    rows = content.get("summary") or {}
+    rows, units = content.get("summary") or {}, content.get("problem", {}).get("units")
     heads = list(next(iter(rows.values()), {}))
-    return (
-        section("Posterior", table(["", *heads], [[k, *row.values()] for k, row in rows.items()]))
-        if rows
-        else ""
-    )
+    named = [[labelled(name, units), *row.values()] for name, row in rows.items()]
+    return section("Posterior", table(["", *heads], named)) if rows else ""
 
 
-def _estimates(estimates: Mapping[str, Any] | None) -> str:
+def _estimates(estimates: Mapping[str, Any] | None, units: Mapping[str, str] | None) -> str:
     if not estimates:
         return ""
     thetas = [{k: v for k, v in theta.items() if _plain(v)} for theta in estimates.get("theta", ())]
@@ -101,7 +100,7 @@ def _estimates(estimates: Mapping[str, Any] | None) -> str:
     mean = [[k, _percent(v["mean"]), _percent(v["sd"])] for k, v in errors.items()]
     return section(
         "Point estimates",
-        table(["", *names, "steps", "end"], rows),
+        table(["", *(labelled(name, units) for name in names), "steps", "end"], rows),
         table(["relative error", "mean", "sd"], mean) if mean else "",
     )
 

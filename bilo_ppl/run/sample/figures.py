@@ -50,13 +50,16 @@ def draw_posterior_figures(
     yield from _vectors(plan, samples)
     worst = least_known(summary(idata), MAX_POSTERIORS)
     scalars = scalar_draws(samples)
-    yield "trace", plot_trace({name: scalars[name] for name in worst}, of=len(scalars))
+    yield (
+        "trace",
+        plot_trace({name: scalars[name] for name in worst}, of=len(scalars), units=plan.file.units),
+    )
     if plan.file.problem.domain.dimension == 1:
         yield from _bands(plan, model, samples)
     yield from draw_maps(plan, model, samples)
     yield from draw_residuals(plan, model, samples, tolerance)
     yield from of_draws(plan, model, samples)
-    yield from _replicas(idata)
+    yield from _replicas(plan, idata)
     stats = idata["sample_stats"]
     if tolerance is not None and "inner_steps" in stats:
         yield (
@@ -75,14 +78,15 @@ def _posteriors(plan: Plan, model: Callable, samples, exact) -> Iterator[tuple[s
         true = None if true is None or np.ndim(true) else float(true)
         label = "posterior" if len(scalars) == 1 else f"posterior_{name}"
         prior = partial(prior_density, model, data.model_args, data.model_kwargs, name)
-        yield label, plot_posterior(draws, name, marginal, true, prior)
+        yield label, plot_posterior(draws, name, marginal, true, prior, units=plan.file.units)
 
 
 def _pairs(plan: Plan, samples) -> Iterator[tuple[str, Drawn]]:
     """Where there are several unknowns, but not too many to see anything."""
     few = {name: draws for name, draws in samples.items() if not _is_long(draws)}
     if len(scalar_draws(few)) > 1:
-        yield "pair", plot_pairs(few, plan.file.truth if plan.settings.data is None else None)
+        truth = plan.file.truth if plan.settings.data is None else None
+        yield "pair", plot_pairs(few, truth, units=plan.file.units)
 
 
 def _is_long(draws: Any) -> bool:
@@ -97,17 +101,19 @@ def _vectors(plan: Plan, samples) -> Iterator[tuple[str, Drawn]]:
         if _is_long(draws):
             true = truth.get(name)
             known = true is not None and np.shape(true) == np.shape(draws)[2:]
-            yield f"posterior_{name}", plot_intervals(draws, name, true if known else None)
+            true = true if known else None
+            yield f"posterior_{name}", plot_intervals(draws, name, true, units=plan.file.units)
 
 
-def _replicas(idata: Any) -> Iterator[tuple[str, Drawn]]:
+def _replicas(plan: Plan, idata: Any) -> Iterator[tuple[str, Drawn]]:
     """Where data were replicated at the draws."""
     if "posterior_predictive" not in list(idata):
         return
     replicas = idata["posterior_predictive"].data_vars
     for name, values in replicas.items():
         label = "predictive" if len(replicas) == 1 else f"predictive_{name}"
-        yield label, plot_replicas(idata["observed_data"][name].values, values.values, str(name))
+        data = idata["observed_data"][name].values
+        yield label, plot_replicas(data, values.values, str(name), units=plan.file.units)
 
 
 def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Drawn]]:
@@ -136,12 +142,14 @@ def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Dr
         if u.ndim == 3 + of_system:
             # Which data are those of which experiment, only the model knows.
             for i in range(min(u.shape[1], MAX_POSTERIORS)):
-                of_one = plot_solution_band(x, u[:, i], name=f"{site}[{i}]", coordinate=coordinate)
+                labels = {"name": f"{site}[{i}]", "coordinate": coordinate}
+                of_one = plot_solution_band(x, u[:, i], **labels, units=plan.file.units)
                 yield f"{label}_{i}", of_one
             continue
         points = data and data.model_args
         names = problem.component_names if of_system else ()
         labels: dict[str, Any] = {"name": site, "coordinate": coordinate, "components": names}
+        labels["units"] = plan.file.units
         ax = plot_solution_band(x, u, points, truth, **labels)
         if not plan.by_values:
             _rug(ax, plan.observations.x)

@@ -22,7 +22,7 @@ def print_report(results: Results) -> None:
     results.record["inner_report"] = [*lines, *(f"WARNING: {text}" for text in warnings)]
     results.record["faults"] = diagnostics.run_faults(idata)
     results.record["summary"] = results.table.to_dict(orient="index")
-    say("", shown_table(results.table), "", *lines)
+    say("", shown_table(results.table, results.plan.file.units), "", *lines)
     if results.stages is not None:
         results.record["two_stages"] = results.stages.as_dict()
         say(f"Two stages, {results.stages}")
