@@ -69,6 +69,11 @@ class ModelFile:
     description: str = ""
     """The docstring of the file: what the problem is, for a reader."""
 
+    def described(self) -> dict[str, Any]:
+        """What the file says of its problem, for a reader."""
+        title, _, text = self.description.partition("\n")
+        return {"title": title, "text": text.strip("\n"), "units": dict(self.units)}
+
     def for_sampling(self) -> "ModelFile":
         """The file with the model whose posterior is sampled as its model."""
         if self.bayesian_model is None:

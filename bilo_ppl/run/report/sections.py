@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from bilo_ppl._units import labelled
+from bilo_ppl.run.report.comparison import compared, ended
 from bilo_ppl.run.report.html import figure, number, page, prose, section, table, text
 
 __all__ = ["run_page"]
 
 CAPTIONS = {
     "posterior": "Draws of every unknown, with the exact posterior where there is one.",
+    "posteriors": "Posteriors by every method, of the first data; vertical lines are estimates.",
     "solution": "The solution at the draws or the estimate, and the data.",
     "residual": "What is left of the equation over the domain: root mean square over draws, or of the "
     "estimate, in the units of the residual.",
@@ -32,14 +34,15 @@ def run_page(content: Mapping[str, Any], folder: Path, estimates: Mapping[str, A
     """
     arguments = content.get("arguments", {})
     name = Path(str(arguments.get("model", "run"))).stem
-    problem = content.get("problem", {})
+    problem, methods = content.get("problem", {}), content.get("methods")
     body = "".join(
         [
             f"<h1>{text(problem.get('title') or name)}</h1>\n",
             f'<p class="soft">{text(name)} · {text(content.get("started", ""))} · bilo_ppl '
             f"{text(content.get('versions', {}).get('bilo-ppl', ''))}</p>\n",
-            _verdict(content),
+            _verdict(content) if methods is None else ended(methods, content["status"]),
             _problem(problem),
+            "" if methods is None else compared(methods, content.get("legend", ())),
             _draws(content),
             _estimates(estimates, problem.get("units")),
             _figures(content, folder),
@@ -47,11 +50,13 @@ def run_page(content: Mapping[str, Any], folder: Path, estimates: Mapping[str, A
             _certificates(content),
             _solves(content),
             _settings(content),
-            _time(content),
+            # Methods run in processes of their own.
+            _time(content) if methods is None else "",
             _again(content),
         ]
     )
-    state = content.get("verdict", {}).get("state", "none")
+    state = "none" if methods is None else "comparison"
+    state = content.get("verdict", {}).get("state", state)
     return page(f"{name}: {state}", body, {"generator": "bilo_ppl"})
 
 
