@@ -7,6 +7,7 @@ from unittest.mock import Mock
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import bilo_ppl as bilo
 from bilo_ppl.estimate import Estimate
@@ -14,6 +15,7 @@ from bilo_ppl.fields import KarhunenLoeve
 from bilo_ppl.run.map import figures
 from bilo_ppl.run.map.scores import relative_errors
 from bilo_ppl.run.model_file import ModelFile
+from bilo_ppl.run.own_figures import of_estimate
 from bilo_ppl.run.plan import Plan
 
 SQUARE = bilo.Box((0.0, 2.0), (1.0, 4.0))
@@ -132,3 +134,26 @@ def test_an_expansion_over_x_is_drawn_and_compared_in_space_time():
     np.testing.assert_allclose(ax.get_lines()[1].get_ydata(), 2 * np.linspace(0, 1, 201))
     assert ax.get_xlabel() == "x"
     np.testing.assert_allclose(relative_errors(file, {"f": field}, {})["f"], 0.5, rtol=5e-3)
+
+
+@pytest.mark.parametrize("made", ["figure", "axes", "panels", "name"])
+def test_what_a_file_draws_is_a_figure_or_its_axes(made):
+    panels = Figure().subplots(1, 2)
+    whole = panels[0].figure
+    drawn = {"figure": whole, "axes": panels[1], "panels": panels, "name": "figure.png"}[made]
+    file = SimpleNamespace(
+        figures=lambda solutions, values, data: [("one", drawn)], path="here.py", problem=on(SQUARE)
+    )
+    plan = Mock(spec=Plan, file=file, solutions=("u",))
+    x = SQUARE.sample(0, 4)
+    estimate = Mock(
+        spec=Estimate,
+        objective=SimpleNamespace(args=(None, x, x[:, 0], 0.1)),
+        values={"f": 1.0},
+        solution=lambda points, site: points.sum(axis=1),
+    )
+    if made == "name":
+        with pytest.raises(TypeError, match=r"here.py: figures, under the name 'one': .* not str"):
+            list(of_estimate(plan, estimate))
+    else:
+        assert list(of_estimate(plan, estimate)) == [("one", whole)]
