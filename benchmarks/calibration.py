@@ -33,7 +33,7 @@ import numpyro
 
 import bilo_ppl as bilo
 from benchmarks.calibration_cases import BROKEN, CASES, Case
-from bilo_ppl.diagnostics.plots import plot_ranks, save_figure
+from bilo_ppl.plots import plot_ranks, save_figure
 
 INNER_STEPS = 20
 WARMUP, KEPT = 300, 127
@@ -152,7 +152,7 @@ def main() -> None:
         _add(pathlib.Path(arguments.out), record)
         if arguments.folder is not None:
             for quantity, ranks in found.ranks.items():
-                figure = plot_ranks(ranks, KEPT, quantity)
+                figure = plot_ranks(ranks, quantity, KEPT)
                 path = pathlib.Path(arguments.folder) / record["name"] / f"{quantity}.png"
                 save_figure(figure, path)
 

@@ -2,8 +2,11 @@
 
 The vocabulary: a `Problem` states the PDE, `pretrain` makes a `LocalOperator`, `FineTuned` turns it
 into a solution operator, `solution` uses it in a NumPyro model, `adapt` fits it to the posterior, and
-`certify` says how far the posterior can be from the exact one. Plots are in `bilo_ppl.diagnostics.plots`.
+`certify` says how far the posterior can be from the exact one. Figures are in `bilo_ppl.plots`.
 """
+
+import importlib
+from typing import Any
 
 from bilo_ppl.adaptation.adapting import adapt
 from bilo_ppl.adaptation.report import Adapted, AdaptReport
@@ -163,3 +166,10 @@ __all__ = [
     "weight_in_nats",
     "without_corners",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`bilo_ppl.plots`, when it is first asked for: it imports Matplotlib."""
+    if name == "plots":
+        return importlib.import_module("bilo_ppl.plots")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

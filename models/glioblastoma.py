@@ -254,6 +254,7 @@ start = {"rD": 1.0, "rRHO": 1.0}
 problem = growth(brain_phantom())
 truth = {"rD": 1.3, "rRHO": 1.15, "c1": 0.35, "c2": 0.6}
 init = {"c1": 0.3, "c2": 0.7}
+units = {"x": "cm", "y": "cm", "t": "240 days"}
 architecture = {"width": 24, "depth": 2}
 observed = ("whole", "core")  # what the columns of y are called in a file
 
@@ -284,7 +285,7 @@ def figures(solutions, values, data):
 
     ``solutions(x)`` are those of k draws, ``values`` these draws; of a point estimate there is one.
     """
-    from bilo_ppl.diagnostics.image_plots import plot_density  # with matplotlib
+    from bilo_ppl.plots import plot_density  # with matplotlib
 
     x = _final(problem.domain.centres)
     theta = {name: jnp.asarray(values[name]) for name in problem.parameters}
@@ -292,4 +293,4 @@ def figures(solutions, values, data):
     u = np.asarray(jax.nn.sigmoid(solutions(x) + free(jnp.asarray(x), theta)))
     levels = [float(np.mean(values[name])) for name in ("c1", "c2")]
     anatomy = problem.domain.values(problem.tissue)
-    yield "tumour", plot_density(problem.domain, u, levels, data.x, data.y, anatomy)
+    yield "tumour", plot_density(problem.domain, u, levels, data.x, data.y, anatomy, units=units)

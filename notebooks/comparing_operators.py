@@ -37,8 +37,8 @@ import numpyro.distributions as dist
 from matplotlib.figure import Figure
 
 import bilo_ppl as bilo
+from bilo_ppl import plots
 from bilo_ppl.baselines import FreeNetwork, fit_pinn
-from bilo_ppl.diagnostics import plots
 from bilo_ppl.surrogates import solve_all, train_deeponet
 
 jax.config.update("jax_enable_x64", True)

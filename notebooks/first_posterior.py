@@ -33,7 +33,8 @@ import numpyro.distributions as dist
 from numpyro.infer import MCMC, NUTS, init_to_value
 
 import bilo_ppl as bilo
-from bilo_ppl.diagnostics import goodness_of_fit, plots
+from bilo_ppl import plots
+from bilo_ppl.diagnostics import goodness_of_fit
 
 jax.config.update("jax_enable_x64", True)
 QUICK = bool(os.environ.get("BILO_QUICK"))  # fewer draws, for tests
@@ -169,7 +170,7 @@ bilo.summary(bilo.to_arviz(mcmc)).round(3)
 grid = {"r": np.linspace(5.0, 15.0, 1001)}
 exact_posterior = bilo.grid_posterior(model, grid, bilo.ClosedForm(problem, exact), x, y)
 print(f"exact {exact_posterior.mean('r'):.3f} +- {exact_posterior.sd('r'):.3f}")
-plots.plot_posterior(draws["r"], "r", exact_posterior.marginal("r"), truth=truth)
+plots.plot_posterior(draws["r"], "r", exact_posterior.marginal("r"), truth=truth).figure
 
 # %% [markdown]
 # Histogram and curve agree up to what so many draws scatter. The truth lies within the posterior,
@@ -190,7 +191,7 @@ print(bilo.certify(model, draws, adapted.operator, x, y, subset=50))
 line = problem.domain.grid(101)
 bands = bilo.solution_draws(model, draws, line, adapted.operator, x)
 print(goodness_of_fit(model, draws, adapted.operator, x, y)["y"])
-plots.plot_solution_band(line, bands, data=(x, y, sigma))
+plots.plot_solution_band(line, bands, data=(x, y, sigma)).figure
 
 # %% [markdown]
 # ## What would be different

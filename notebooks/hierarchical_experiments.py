@@ -36,7 +36,7 @@ from numpyro.infer import MCMC, NUTS, init_to_median
 from numpyro.infer.reparam import LocScaleReparam
 
 import bilo_ppl as bilo
-from bilo_ppl.diagnostics import plots
+from bilo_ppl import plots
 
 jax.config.update("jax_enable_x64", True)
 QUICK = bool(os.environ.get("BILO_QUICK"))  # fewer draws, for tests
@@ -180,7 +180,7 @@ for name in samples:
 # %%
 draws = samples["hierarchical"]
 noise = np.random.default_rng(0).normal(size=draws["mu"].shape)
-plots.plot_posterior(np.exp(draws["mu"] + draws["tau"] * noise), "k of a new patient")
+plots.plot_posterior(np.exp(draws["mu"] + draws["tau"] * noise), "k of a new patient").figure
 
 # %% [markdown]
 # ## Certificate

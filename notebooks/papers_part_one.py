@@ -38,7 +38,7 @@ import optax
 from matplotlib.figure import Figure
 
 import bilo_ppl as bilo
-from bilo_ppl.diagnostics import plots
+from bilo_ppl import plots
 
 jax.config.update("jax_enable_x64", True)
 QUICK = bool(os.environ.get("BILO_QUICK"))  # fewer steps, for tests

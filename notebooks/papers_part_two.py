@@ -40,7 +40,7 @@ from matplotlib.figure import Figure
 from numpyro.infer import MCMC, init_to_value
 
 import bilo_ppl as bilo
-from bilo_ppl.diagnostics import plots
+from bilo_ppl import plots
 
 jax.config.update("jax_enable_x64", True)
 QUICK = bool(os.environ.get("BILO_QUICK"))  # fewer draws, for tests
@@ -114,7 +114,7 @@ print(bilo.inner_report(bilo.to_arviz(mcmc), tolerance=1e-6, max_steps=20))
 numerical = bilo.FiniteDifferences(problem, nodes=401, theta={"k": 0.7}, guess=exact)
 grid = {"k": np.linspace(0.54, 1.0, 461)}
 posterior = bilo.grid_posterior(model, grid, numerical, x, y)
-plots.plot_posterior(draws["k"], "k", posterior.marginal("k"), truth=0.7)
+plots.plot_posterior(draws["k"], "k", posterior.marginal("k"), truth=0.7).figure
 
 # %% [markdown]
 # The reference is the exact posterior, by finite differences on a grid of k. One number is sampled,
@@ -124,7 +124,9 @@ plots.plot_posterior(draws["k"], "k", posterior.marginal("k"), truth=0.7)
 # %%
 line = problem.domain.grid(141)
 solutions = bilo.solution_draws(model, draws, line, operator, x, max_draws=50)
-plots.plot_solution_band(line, solutions, data=(x, y, sigma), truth=(line, jax.vmap(exact)(line)))
+plots.plot_solution_band(
+    line, solutions, data=(x, y, sigma), truth=(line, jax.vmap(exact)(line))
+).figure
 
 # %% [markdown]
 # All curves of the band are solutions: between the six data it is the equation that interpolates.

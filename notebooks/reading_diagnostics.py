@@ -31,7 +31,8 @@ import numpyro.distributions as dist
 from numpyro.infer import MCMC, NUTS, init_to_value
 
 import bilo_ppl as bilo
-from bilo_ppl.diagnostics import goodness_of_fit, plots
+from bilo_ppl import plots
+from bilo_ppl.diagnostics import goodness_of_fit
 
 jax.config.update("jax_enable_x64", True)
 QUICK = bool(os.environ.get("BILO_QUICK"))  # fewer draws, for tests
@@ -119,7 +120,7 @@ print(bilo.inner_report(bilo.to_arviz(mcmc, inner=inner), tolerance=0.1, max_ste
 certificate = bilo.certify(model, draws, loose, x, y, subset=50)
 print(certificate)
 print(f"exact: {posterior.mean('r'):.4f} +- {posterior.sd('r'):.3f}")
-plots.plot_posterior(draws["r"], "r", posterior.marginal("r"))
+plots.plot_posterior(draws["r"], "r", posterior.marginal("r")).figure
 
 # %% [markdown]
 # The histogram is a posterior, but that of a slightly different equation. The eye can hardly tell;
@@ -143,7 +144,7 @@ inner = bilo.inner_statistics(model, draws, short, x)
 print(bilo.inner_report(bilo.to_arviz(mcmc, inner=inner), tolerance=1e-6, max_steps=2))
 
 # %%
-plots.plot_posterior(draws["r"], "r", posterior.marginal("r"))
+plots.plot_posterior(draws["r"], "r", posterior.marginal("r")).figure
 
 # %% [markdown]
 # The chain cannot leave the region that two steps reach. Its law is the posterior *cut off* there.
@@ -154,7 +155,7 @@ plots.plot_posterior(draws["r"], "r", posterior.marginal("r"))
 # %%
 enough = tuned(1e-6, max_steps=20)
 solved = bilo.inner_statistics(model, draws_of_first, enough, x)["u"]
-plots.plot_inner_steps(solved.steps, solved.loss, tolerance=1e-6)
+plots.plot_inner_steps(solved.steps, solved.loss, tolerance=1e-6)[0].figure
 
 # %% [markdown]
 # All are below the tolerance, at three steps or more each. `adapt` would bring the upper panel down
@@ -168,7 +169,7 @@ plots.plot_inner_steps(solved.steps, solved.loss, tolerance=1e-6)
 mcmc = sample(exact, r=60.0, warmup=0, draws=60, step_size=0.02, max_tree_depth=3)
 idata = bilo.to_arviz(mcmc)
 print(bilo.inner_report(idata))
-plots.plot_trace(mcmc.get_samples(group_by_chain=True))
+plots.plot_trace(mcmc.get_samples(group_by_chain=True))[0].figure
 
 # %% [markdown]
 # A trace should look like noise about one level. Here it begins with a fall. R-hat compares the
@@ -193,7 +194,7 @@ print(fit.warning or fit)
 # %%
 line = problem.domain.grid(101)
 band = bilo.solution_draws(model, draws, line, exact, x)
-plots.plot_solution_band(line, band, data=(x, biased, sigma))
+plots.plot_solution_band(line, band, data=(x, biased, sigma)).figure
 
 # %% [markdown]
 # The posterior is narrow and right for this model, and the model is wrong. The chi-square per datum

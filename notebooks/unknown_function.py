@@ -36,7 +36,7 @@ from matplotlib.figure import Figure
 from numpyro.infer import MCMC, NUTS, init_to_value
 
 import bilo_ppl as bilo
-from bilo_ppl.diagnostics import plots
+from bilo_ppl import plots
 from bilo_ppl.fields import zero_output
 
 jax.config.update("jax_enable_x64", True)
@@ -202,7 +202,7 @@ bilo.summary(bilo.to_arviz(mcmc)).round(2)
 # %%
 functions = jax.vmap(lambda a: jax.vmap(random_field(a))(line))(draws["a"][0])
 D_true = jax.vmap(hat)(line)
-plots.plot_solution_band(line, functions, truth=(line, D_true), name="D")
+plots.plot_solution_band(line, functions, truth=(line, D_true), name="D").figure
 
 # %% [markdown]
 # The band is widest about the middle, where u' = 0, and holds the truth nearly everywhere. Nothing in

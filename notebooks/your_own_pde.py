@@ -37,7 +37,7 @@ from matplotlib.figure import Figure
 from numpyro.infer import MCMC, NUTS, init_to_value
 
 import bilo_ppl as bilo
-from bilo_ppl.diagnostics import plots
+from bilo_ppl import plots
 
 jax.config.update("jax_enable_x64", True)
 QUICK = bool(os.environ.get("BILO_QUICK"))  # fewer draws, for tests
@@ -199,7 +199,7 @@ bilo.summary(bilo.to_arviz(mcmc)).round(3)
 
 # %%
 rate = truth["V"] / (truth["K"] + 1)
-plots.plot_pairs({name: draws[name] for name in ("w", "K", "V")}, {**truth, "w": rate})
+plots.plot_pairs({name: draws[name] for name in ("w", "K", "V")}, {**truth, "w": rate})[0, 0].figure
 
 # %% [markdown]
 # The ridge between w and K is the one that Laplace's approximation has said, which is straight in

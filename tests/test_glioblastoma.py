@@ -195,15 +195,17 @@ def test_figures_show_the_mean_of_u_and_with_draws_its_sd(draws, panels):
         asked.append(x)
         return -0.3 * np.ones((draws, len(x)))
 
-    ((name, figure),) = tumour.figures(solutions, values, data)
+    ((name, axes),) = tumour.figures(solutions, values, data)
     assert name == "tumour"
-    titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
+    titles = [ax.get_title(loc="left") for ax in axes]
     assert len(titles) == panels
+    assert all(titles)
+    assert axes[0].get_xlabel() == "x (cm)"
     assert all(x[:, 2].min() == 1.0 for x in asked)
-    shown = figure.axes[0].images[-1].get_array()
+    shown = axes[0].images[-1].get_array()
     free = tumour.density(tumour.problem, lambda x: -0.3, np.array([[0.0, 0.0, 1.0]]), tumour.truth)
     np.testing.assert_allclose(shown[41, 41], free[0, 0], rtol=1e-3)
-    assert len(figure.axes[1].collections) == 2, "the outlines of both masks"
+    assert len(axes[1].collections) == 2, "the outlines of both masks"
 
 
 def test_masks_come_from_a_file_with_their_names(tmp_path):

@@ -41,6 +41,7 @@ def rate(t, state, theta):
 
 
 problem, start, truth = SIR(), {"beta": 1.1, "gamma": 0.3}, {"beta": 1.66, "gamma": 0.44}
+units = {"t": "days", "beta": "1/day", "gamma": "1/day"}
 
 
 def model(operator, x, y=None, sigma=0.01):

@@ -19,6 +19,7 @@ from numpyro.diagnostics import split_gelman_rubin
 
 from bilo_ppl._blocks import BlockReport, Ended, Lengths, run_blocks
 from bilo_ppl._compile import jit_once
+from bilo_ppl._pages import see
 from bilo_ppl._snapshot import Saved, Snapshot
 from bilo_ppl._types import Key
 from bilo_ppl.adaptation.batches import described
@@ -214,8 +215,7 @@ class Explorer:
         if not finite.any():
             raise ValueError(
                 f"adapt: the PDE could be solved to {described(operators[0].relaxed())} at none of "
-                f"{len(candidates)} positions about the point estimate. Pretrain nearer to it or to a "
-                "smaller loss, choose a larger rank, or look at the priors and the data."
+                f"{len(candidates)} positions about the point estimate. {see('No way to adapt')}"
             )
         picked = np.resize(good, CHAINS)
         return _Starts(positions[picked], energies[picked], gradients[picked])
@@ -247,9 +247,8 @@ class Explorer:
         moves = len(np.unique(visited.of(slice(None)), axis=0))
         if moves < LEAST_MOVES or not np.isfinite(energies).any():
             raise ValueError(
-                f"adapt: the chains stayed where they were, in {self.draws} transitions each ({moves} "
-                f"distinct positions): nearly no solve reached {described(operators[0].relaxed())}, "
-                "or the potential is not finite. Pretrain nearer to the posterior or to a smaller "
-                "loss, choose a larger rank, or look at the priors and the data."
+                f"adapt: the chains stayed where they were ({moves} positions in {self.draws} "
+                "transitions each): nearly no solve reached "
+                f"{described(operators[0].relaxed())}, or U is not finite. {see('No way to adapt')}"
             )
         return visited

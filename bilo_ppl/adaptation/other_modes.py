@@ -60,7 +60,7 @@ class OtherMode(NamedTuple):
         values = ", ".join(shown(name, value) for name, value in self.values.items())
         return (
             f"A descent from a prior draw ends elsewhere: {values}, U = {self.energy:.5g}. The "
-            "posterior has more than one mode, and chains about one of them do not find the others."
+            "posterior has more than one mode."
         )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["scalar_draws"]
+__all__ = ["of_chains", "scalar_draws"]
 
 
 def scalar_draws(draws: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -21,3 +21,11 @@ def scalar_draws(draws: Mapping[str, Any]) -> dict[str, np.ndarray]:
             label = f"{name}[{','.join(map(str, index))}]" if index else name
             scalars[label] = values[(slice(None), slice(None), *index)]
     return scalars
+
+
+def of_chains(draws: Any, what: str) -> np.ndarray:
+    """Draws ``(chains, draws)``; raises a ``ValueError`` for other shapes."""
+    draws = np.asarray(draws)
+    if draws.ndim != 2 or draws.size == 0:
+        raise ValueError(f"{what} must be (chains, draws) and not empty, got shape {draws.shape}.")
+    return draws

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bilo_ppl._pages import see
 from bilo_ppl.diagnostics._draws import scalar_draws
 
 __all__ = ["Faults", "count_faults", "divergence_warning"]
@@ -63,29 +64,21 @@ def divergence_warning(
     """
     text = (
         f"{faults.diverging} of {faults.transitions} transitions diverged: their proposals were "
-        "rejected, so part of the posterior may be missing. "
+        "rejected. "
     )
     limit = "its tolerance" if tolerance is None else f"the tolerance {tolerance:.3g}"
     within = "" if max_steps is None else f" within {max_steps} steps"
     if faults.solver_failures is None:
         text += (
-            f"Likely cause: the inner solve did not reach {limit}{within} at the proposed theta, "
-            "as outside the region that the operator knows, or the residual is not finite there; "
-            "else an energy error of the integrator. "
+            f"Likely cause: the inner solve did not reach {limit}{within}, or an energy error of the "
+            "integrator. "
         )
     else:
         rest = (faults.diverging or 0) - faults.solver_failures
         text += f"In {faults.solver_failures} an inner solve did not reach {limit}{within}"
         other = f"; {rest} met an energy error of the integrator or a gradient that is not finite"
         text += (other if rest else "") + ". "
-    return (
-        text
-        + _where(np.asarray(diverging, bool), posterior)
-        + (
-            "Adapt the operator further or allow more inner steps; against energy errors raise "
-            "target_accept_prob."
-        )
-    )
+    return text + _where(np.asarray(diverging, bool), posterior) + see("Divergences")
 
 
 def _where(diverging: np.ndarray, posterior: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from bilo_ppl._files import replacing
+from bilo_ppl._pages import see
 from bilo_ppl.diagnostics._draws import scalar_draws
 from bilo_ppl.diagnostics.faults import Faults, count_faults, divergence_warning
 from bilo_ppl.diagnostics.results import chain_diagnostics
@@ -193,8 +194,7 @@ def _solver_warnings(stats: dict[str, Any], tolerance: float | None) -> list[str
             continue
         if missed := _missed(stats, prefix):
             texts.append(
-                f"{missed} draws at which a solve anew missed its tolerance: a chain without memory "
-                "rejects such points, and its posterior is cut off there. Adapt the operator "
-                "further or allow more inner steps."
+                f"{missed} draws at which a solve anew missed its tolerance: there the posterior may be "
+                f"cut off. {see('Divergences')}"
             )
     return texts

@@ -17,6 +17,8 @@ from bilo_ppl.pde.problem import Problem
 
 __all__ = ["EXPECTED", "check_file", "naming"]
 
+LONGEST_UNIT = 40
+
 EXPECTED = {
     "problem": "the PDE, an instance of bilo_ppl.Problem",
     "start": "the theta to pretrain at, a mapping from the problem's parameters to values",
@@ -76,6 +78,7 @@ def check_file(found: Any, learnt: bool) -> None:
                 "parameters to values."
             )
     _check_architecture(found)
+    _check_units(found)
     with naming(found.path):
         check_problem(found.problem, found.start, learnt=learnt)
     check_names(found.observed, found.problem.domain, f"{found.path}: observed")
@@ -92,6 +95,21 @@ def _check_architecture(found: Any) -> None:
             f"{found.path}: architecture has {unknown}; it must be a mapping of arguments of "
             f"LocalOperator: {', '.join(sorted(known))}."
         )
+
+
+def _check_units(found: Any) -> None:
+    """Refuse units that are no texts; which names there are, only a look at the model says."""
+    given = found.units
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f'{found.path}: units is {_described(given)}; it must be a mapping such as {{"k": "1/day"}}.'
+        )
+    for name, unit in given.items():
+        if not isinstance(unit, str) or not 0 < len(unit.strip()) <= LONGEST_UNIT:
+            raise ValueError(
+                f"{found.path}: units has {name!r}: {unit!r:.60}; a unit is a text such as "
+                f'"1/day", of 1 to {LONGEST_UNIT} characters.'
+            )
 
 
 def _check_exact(found: Any) -> None:

@@ -4,6 +4,7 @@ import inspect
 import os
 from collections.abc import Callable
 
+from bilo_ppl._pages import see
 from bilo_ppl.pde.data import Observations
 
 __all__ = ["with_experiments_of"]
@@ -21,8 +22,8 @@ def with_experiments_of(
     if found.experiment is not None and parameter is None:
         raise ValueError(
             f"{source} has a column experiment ({', '.join(found.experiment_names)}), but the model of "
-            f"{model_path} has no parameter of that name. Give it one, model(operator, x, y, sigma, "
-            "experiment=None), which is then an array (n,) of codes 0, 1, ...; or leave the column out."
+            f"{model_path} has no parameter of that name. Give it one, experiment=None, or leave the "
+            f"column out. {see('Data', 'data')}"
         )
     required = parameter is not None and parameter.default is inspect.Parameter.empty
     if found.experiment is None and required:

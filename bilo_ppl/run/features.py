@@ -11,6 +11,7 @@ from numpyro.distributions import ImproperUniform
 
 from bilo_ppl._blocks import Interrupts
 from bilo_ppl._compile import jit_once
+from bilo_ppl._pages import see
 from bilo_ppl._types import Theta
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.ppl.data_sites import innermost
@@ -90,8 +91,8 @@ def featured(
         save(plan, record, operator.operator, chosen, "operator.eqx")
     if not _seen_enough(found, plan.tolerance):
         record.alarm(
-            f"{_too_few_points(found)} Give the problem more points (--points), or take "
-            "fewer features (--width)."
+            f"{_too_few_points(found)} Give more (--points), or fewer features (--width). "
+            + see("Too few points")
         )
     interrupts.raise_if_any()
     return operator
@@ -149,7 +150,7 @@ def _seen_enough(found: Features, tolerance: float) -> bool:
 def _too_few_points(found: Features) -> str:
     return (
         f"The collocation points do not suffice for {found.count} features: the loss is "
-        f"{max(found.best.losses):.1e} at the points, and {max(found.best.unseen):.1e} between them."
+        f"{max(found.best.losses):.1e} at them and {max(found.best.unseen):.1e} between."
     )
 
 

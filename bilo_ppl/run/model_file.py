@@ -24,7 +24,7 @@ __all__ = ["ModelFile", "load_model", "short_names"]
 OPTIONAL = (
     *("truth", "reference", "reference_grid", "exact", "architecture", "init"),
     "bayesian_model",
-    *("scores", "observed", "figures"),
+    *("scores", "observed", "figures", "units"),
 )
 
 INSTALLED = "bilo_ppl_models"
@@ -62,10 +62,17 @@ class ModelFile:
     """Names of the columns of y, where the data are not the components of the solution."""
     figures: Any = None
     """Further figures: ``figures(solutions, values, data)``, see `bilo_ppl.run.own_figures`."""
+    units: Any = dataclasses.field(default_factory=dict)
+    """Units by the name of an unknown, a coordinate, a component, a solution or a data site."""
     bayesian_model: Any = None
     """The model whose posterior is sampled, if `model` is one for point estimates only."""
     description: str = ""
     """The docstring of the file: what the problem is, for a reader."""
+
+    def described(self) -> dict[str, Any]:
+        """What the file says of its problem, for a reader."""
+        title, _, text = self.description.partition("\n")
+        return {"title": title, "text": text.strip("\n"), "units": dict(self.units)}
 
     def for_sampling(self) -> "ModelFile":
         """The file with the model whose posterior is sampled as its model."""

@@ -25,6 +25,7 @@ from bilo_ppl.ppl.site_values import site_values
 from bilo_ppl.run.definitions import naming
 from bilo_ppl.run.model_file import ModelFile
 from bilo_ppl.run.plan import Plan, stand_in
+from bilo_ppl.run.plane import known_fields
 from bilo_ppl.validation.posterior_grid import check_grid
 
 __all__ = ["looked_at", "made_reference"]
@@ -47,6 +48,7 @@ def looked_at(plan: Plan) -> Plan:
     file, data = plan.file, plan.observations
     operator = plan.numerical or _network(plan)
     look = _look(plan, operator)
+    _check_units(file, look)
     plan = dataclasses.replace(
         plan,
         latent=tuple(look.latent),
@@ -103,6 +105,24 @@ def made_reference(file: ModelFile) -> AbstractSolutionOperator:
             f"and those of problem are {file.problem.parameters}."
         )
     return found
+
+
+def _check_units(file: ModelFile, look: ModelLook) -> None:
+    """Refuse units of what there is not."""
+    if not file.units:
+        return
+    problem = file.problem
+    known = dict.fromkeys(
+        [
+            *(*look.latent, *look.observed, *look.solutions, *problem.parameters),
+            *(*problem.domain.coordinates, *problem.component_names, *file.observed),
+            *known_fields(problem, file.start),
+        ]
+    )
+    if wrong := [name for name in file.units if name not in known]:
+        raise ValueError(
+            f"{file.path}: units has {wrong}, of which there is nothing; named are {', '.join(known)}."
+        )
 
 
 def _check_support(which: str, values: Mapping[str, Any], latent: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 import jax
 
 from bilo_ppl._blocks import Interrupts
+from bilo_ppl._pages import see
 from bilo_ppl.adaptation.adapting import adapt
 from bilo_ppl.adaptation.report import Adapted, AdaptReport
 from bilo_ppl.operators.base import AbstractSolutionOperator
@@ -186,10 +187,10 @@ def _adapted(
     if report.unseen_loss is not None:
         record.alarm(
             f"The collocation points do not suffice: between them the loss is {report.unseen_loss:.1e}, "
-            f"above the tolerance {report.tolerance:.0e}, though points were added. Give more."
+            f"above the tolerance {report.tolerance:.0e}. Give more. {see('Too few points')}"
         )
     if not report.ready:
-        record.alarm(_what_is_missing(report))
+        record.alarm(f"the operator is not fully adapted: {_what_is_missing(report)}")
     return prepared
 
 
@@ -210,13 +211,15 @@ def keep_adapted(plan: Plan, record: Record, prepared: Prepared) -> None:
 
 def _what_is_missing(report: AdaptReport) -> str:
     """Why adaptation ended before the operator was ready, and what it means."""
-    found = " ".join(report.notes)
-    return (
-        f"the operator is not fully adapted ({found} {100 * report.fraction_ready:.0f} % of fresh thetas "
-        f"need no inner step, the worst loss is {report.worst_loss:.1e}). Where the chains of the "
-        "exploration do not agree, the posterior may have parts that no chain finds from its start: "
-        "compare several seeds. Where thetas need inner steps, sampling is slower, and rejected where "
-        "these do not suffice."
+    # Where the estimate lies, and other modes, are said elsewhere.
+    notes = [note for note in report.notes[1:] if note != report.other_mode]
+    return " ".join(
+        [
+            f"{100 * report.fraction_ready:.0f} % of fresh thetas need no inner step, "
+            f"the worst loss is {report.worst_loss:.1e}.",
+            *notes,
+            see("Not adapted"),
+        ]
     )
 
 

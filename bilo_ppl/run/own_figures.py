@@ -6,12 +6,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from matplotlib.figure import Figure
 
 from bilo_ppl._types import Points
 from bilo_ppl.diagnostics import solution_draws
 from bilo_ppl.estimate import Estimate
 from bilo_ppl.pde.data import Observations
+from bilo_ppl.plots.figure_file import Drawn, figure_of
 from bilo_ppl.run.plan import Plan
 
 __all__ = ["of_draws", "of_estimate"]
@@ -22,7 +22,7 @@ DRAWS = 48
 Solutions = Callable[[Points], Float[np.ndarray, "k n"]]
 
 
-def of_estimate(plan: Plan, estimate: Estimate) -> Iterator[tuple[str, Figure]]:
+def of_estimate(plan: Plan, estimate: Estimate) -> Iterator[tuple[str, Drawn]]:
     """The figures of a model file for a point estimate, which is a single draw: name and figure."""
     site = plan.solutions[0]
     values = {name: np.asarray(value)[None] for name, value in estimate.values.items()}
@@ -37,7 +37,7 @@ def of_estimate(plan: Plan, estimate: Estimate) -> Iterator[tuple[str, Figure]]:
 
 def of_draws(
     plan: Plan, model: Callable, samples: Mapping[str, Any]
-) -> Iterator[tuple[str, Figure]]:
+) -> Iterator[tuple[str, Drawn]]:
     """The same for draws ``(chains, draws, ...)`` of a posterior, some of them evenly spaced."""
     data, site = plan.observations, plan.solutions[0]
     joined = {name: np.asarray(v).reshape(-1, *np.shape(v)[2:]) for name, v in samples.items()}
@@ -63,14 +63,12 @@ def of_draws(
 
 def _drawn(
     plan: Plan, solutions: Solutions, values: Mapping[str, Any], data: Observations
-) -> Iterator[tuple[str, Figure]]:
+) -> Iterator[tuple[str, Drawn]]:
     file = plan.file
     if file.figures is None:
         return
-    for name, figure in file.figures(solutions, values, data):
-        if not isinstance(figure, Figure):
-            raise TypeError(
-                f"{file.path}: figures gave {type(figure).__name__} under the name {name!r}; it must "
-                "give pairs of a name and a matplotlib Figure."
-            )
-        yield str(name), figure
+    for name, drawn in file.figures(solutions, values, data):
+        try:
+            yield str(name), figure_of(drawn)
+        except TypeError as error:
+            raise TypeError(f"{file.path}: figures, under the name {name!r}: {error}") from error

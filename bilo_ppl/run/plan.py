@@ -67,12 +67,10 @@ class Plan(Generic[S]):
 
     def described(self) -> dict[str, Any]:
         """What is solved for, and from which data, for a reader."""
-        title, _, text = self.file.description.partition("\n")
         settings = self.settings
         source = settings.data or f"synthetic, seed {settings.data_seed}"
         return {
-            "title": title,
-            "text": text.strip("\n"),
+            **self.file.described(),
             "unknowns": self.latent,
             "data": f"{self.observations.described(by_values=self.by_values)} ({source})",
         }

@@ -7,6 +7,7 @@ import jax
 
 from bilo_ppl._blocks import Interrupts
 from bilo_ppl._compile import jit_once
+from bilo_ppl._pages import see
 from bilo_ppl._types import Theta
 from bilo_ppl.inner.fitting import FitReport
 from bilo_ppl.inner.pretraining import pretrain
@@ -75,9 +76,9 @@ def pretrained(
     record.say(str(report))
     if not report.adequate:
         record.alarm(
-            f"The collocation points do not suffice at the first guess: the loss is "
-            f"{report.loss:.1e} at the points, and {report.unseen_loss:.1e} between them. Give the "
-            "problem more points, or look whether the PDE has a smooth solution there."
+            "The collocation points do not suffice at the first guess: the loss is "
+            f"{report.loss:.1e} at them and {report.unseen_loss:.1e} between. Give more. "
+            + see("Too few points")
         )
     interrupts.raise_if_any()
     fine = plan.fine_tuned(operator)
@@ -118,9 +119,7 @@ def _check_start(plan: Plan, record: Record, fine: FineTuned) -> None:
         raise RunFailedError(
             f"The operator does not reach the tolerance {plan.tolerance:g} at the first guess "
             f"{_text(plan.file.start)}: the loss is {float(info.loss):.2e} after {int(info.steps)} "
-            "inner steps. Choose a larger --tol, a larger --rank (0: all weights) or more "
-            "--max-inner-steps, or look whether the PDE has a solution there. A loss that stalls "
-            "near 1e-9 is the limit of single precision."
+            f"inner steps. Give a larger --tol or --rank. {see('Tolerance not reached')}"
         )
     if info.steps:
         record.say(

@@ -16,14 +16,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 
 from bilo_ppl._checkpoint import checkpoint_stage, current_checkpoint
 from bilo_ppl._compile import compiler
 from bilo_ppl._expected import costing
 from bilo_ppl._files import replacing
 from bilo_ppl._output import put
-from bilo_ppl.diagnostics.plots import save_figure
+from bilo_ppl.plots.figure_file import Drawn, figure_of, save_figure
 from bilo_ppl.run.folder import RunFolder
 from bilo_ppl.run.forecasts import Forecasts
 
@@ -144,10 +143,11 @@ class Record:
             self.status(self.content["status"])
         return path
 
-    def draw(self, figures: Iterable[tuple[str, Figure]], verdict: str = "") -> None:
+    def draw(self, figures: Iterable[tuple[str, Drawn]], verdict: str = "") -> None:
         """Write figures one by one, by name, and say where they lie; the verdict stands above each."""
         title = f"{Path(self.settings.model).stem}: {verdict}"
-        for name, figure in figures:
+        for name, drawn in figures:
+            figure = figure_of(drawn)
             if verdict:
                 below = figure.get_suptitle()
                 figure.suptitle(f"{title}\n{below}" if below else title, fontsize="medium")

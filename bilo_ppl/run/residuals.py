@@ -1,20 +1,21 @@
 """What is left of the equation over the domain: figures of the residual of draws, or of an estimate."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Points
-from bilo_ppl.diagnostics._style import COLOURS, INK, new_figure
+from bilo_ppl._units import labelled
 from bilo_ppl.diagnostics.inner import map_spaced
-from bilo_ppl.diagnostics.maps import Panel, plot_maps
 from bilo_ppl.estimate import Estimate
 from bilo_ppl.estimate.result import find_site
+from bilo_ppl.plots import Panel, plot_maps
+from bilo_ppl.plots._style import COLOURS, INK, new_axes
+from bilo_ppl.plots.figure_file import Drawn
 from bilo_ppl.ppl.effect import solve_site
 from bilo_ppl.ppl.look import SolutionSite, look_at, site_at
 from bilo_ppl.run.plan import Plan
@@ -48,7 +49,7 @@ def residual_size(site: SolutionSite, points: Points, state: Any = None) -> Any:
 
 def draw_residuals(
     plan: Plan, model: Callable, samples: Mapping[str, Any], tolerance: float | None
-) -> Iterator[tuple[str, Figure]]:
+) -> Iterator[tuple[str, Drawn]]:
     """A figure for each solution of one experiment by a network, on an interval or in a plane."""
     data, place = plan.observations, _Place.of(plan)
     if place is None:
@@ -67,7 +68,7 @@ def draw_residuals(
         yield label, place.figure(np.sqrt(np.mean(found**2, axis=0)), tolerance)
 
 
-def draw_residual_of_estimate(plan: Plan, estimate: Estimate) -> Iterator[tuple[str, Figure]]:
+def draw_residual_of_estimate(plan: Plan, estimate: Estimate) -> Iterator[tuple[str, Drawn]]:
     """The same for a point estimate, with its weights."""
     site, place = plan.solutions[0], _Place.of(plan)
     if place is None or estimate.experiments(site) is not None:
@@ -87,8 +88,11 @@ def draw_residual_of_estimate(plan: Plan, estimate: Estimate) -> Iterator[tuple[
 class _Place:
     """The points of a figure: of an interval, or of a plane."""
 
-    def __init__(self, points: np.ndarray, plane: Plane | None, coordinates: Sequence[str]):
-        self.points, self.plane, self.coordinates = points, plane, coordinates
+    def __init__(
+        self, points: np.ndarray, plane: Plane | None, name: str, units: Mapping[str, str]
+    ):
+        """``name`` is that of the first coordinate."""
+        self.points, self.plane, self.name, self.units = points, plane, name, units
 
     @classmethod
     def of(cls, plan: Plan) -> "_Place | None":
@@ -97,12 +101,13 @@ class _Place:
         if plan.numerical is not None or problem.domain.dimension > 2:
             return None
         plane = plane_of(problem, COARSE)
+        named = problem.domain.coordinates[0], plan.file.units
         if plane is None:
             line = np.asarray(problem.domain.interior_grid(LINE))
-            return cls(line, None, problem.domain.coordinates)
-        return cls(plane.points[plane.inside], plane, problem.domain.coordinates)
+            return cls(line, None, *named)
+        return cls(plane.points[plane.inside], plane, *named)
 
-    def figure(self, sizes: np.ndarray, tolerance: float | None) -> Figure:
+    def figure(self, sizes: np.ndarray, tolerance: float | None) -> Drawn:
         """Sizes of the residual at the points, on a logarithmic scale; the tolerance is on the loss."""
         sizes = np.asarray(sizes, float)
         # Where it happens to vanish its logarithm says nothing, and would take all of the scale.
@@ -112,13 +117,18 @@ class _Place:
             values[self.plane.inside] = np.log10(sizes)
             panel = Panel("log10 of the residual", self.plane.image(values))
             return plot_maps(
-                self.plane.x, self.plane.y, [panel], contours=False, **self.plane.layout
+                self.plane.x,
+                self.plane.y,
+                [panel],
+                contours=False,
+                **self.plane.layout,
+                units=self.units,
             )
-        figure, (ax,) = new_figure()
+        ((ax,),) = new_axes()
         ax.semilogy(self.points[:, 0], sizes, color=COLOURS[0], linewidth=1.6, label="residual")
         if tolerance is not None:
             label = f"root of the tolerance, {tolerance**0.5:.1e}"
             ax.axhline(tolerance**0.5, color=INK, linestyle="--", linewidth=1.2, label=label)
-        ax.set(xlabel=self.coordinates[0], ylabel="size of the residual")
+        ax.set(xlabel=labelled(self.name, self.units), ylabel="size of the residual")
         ax.legend(frameon=False, fontsize="small")
-        return figure
+        return ax

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bilo_ppl._compile import jit_once
+from bilo_ppl._pages import see
 from bilo_ppl._types import Theta
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.ppl.experiments import first_theta
@@ -99,9 +100,8 @@ def tolerance_of(
     if found.worst > limit:
         raise RunFailedError(
             "the PDE is not solved at the first guess as well as the noise asks for: "
-            f"{found}, by a step at points that no fit has seen, at a loss of {loss:.1e}. A small "
-            "loss may hide a wrong solution. Give a first guess at which the PDE is easier, more points "
-            "or a larger network, or use the numerical operator; --tol sets the tolerance by hand."
+            f"{found}, at a loss of {loss:.1e}. Give an easier first guess, more points or a larger "
+            f"network. {see('Not solved as the noise asks')}"
         )
     if found.worst > 1:
         record.alarm(
@@ -126,16 +126,15 @@ def tolerance_at_mode(
     loss = float(jit_once(lambda: operator.loss_of_home_state(theta))())
     if not math.isfinite(found.worst):
         raise RunFailedError(
-            f"at the point estimate {dict(values)} the error of the solution is not finite: the residual "
-            "or the likelihood is not defined near it. Look at both, or restrict the prior."
+            f"at the point estimate {dict(values)} the error of the solution is not finite. Look at the "
+            "residual and the likelihood there, or restrict the prior."
         )
     tolerance = found.tolerance(loss)
     if found.worst > FAR_TOO_WRONG and tolerance < FINEST:
         raise RunFailedError(
             f"at the point estimate the PDE is not solved as well as the noise asks for: {found}, at a "
-            f"loss of {loss:.1e}. The loss that it asks for, {tolerance:.0e}, is out of reach in single "
-            "precision: small residuals grow to large errors here, and the estimate may be none. Give "
-            "shorter times or more data, or use the numerical operator; --tol sets the tolerance by hand."
+            f"loss of {loss:.1e}; {tolerance:.0e} is out of reach in single precision. "
+            + see("Not solved as the noise asks")
         )
     # Tightened only as far as the error there asks for: the certificate will say whether that suffices.
     asked = rounded(loss / max(found.worst, 1e-15) ** 2)

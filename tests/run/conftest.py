@@ -16,6 +16,8 @@ synthetic_data, truth, reference_grid = (
     poisson.synthetic_data, poisson.truth, poisson.reference_grid
 )
 
+units = {"D": "m^2/s", "x": "m"}
+
 class ClosedForm(AbstractSolutionOperator):
     problem: bilo.Problem
     def init_state(self):

@@ -9,7 +9,7 @@ from bilo_ppl.run.compare.by_operators import means
 from bilo_ppl.run.compare.outcome import Outcome, Spent
 from bilo_ppl.run.compare.processes import Ran
 from bilo_ppl.run.compare.scores import exact_posterior, score
-from bilo_ppl.run.compare.table import table
+from bilo_ppl.run.compare.table import shown, table
 from bilo_ppl.run.compare.task import Task
 
 SMALL = ["--chains", "2", "--warmup", "200", "--samples", "300"]
@@ -35,6 +35,20 @@ def test_methods_run_apart_and_a_failure_is_a_row(folder, capsys):
     with np.load("runs/closed-compare/draws.npz") as draws:
         assert draws["numerical/D"].shape == (2, 300)
     assert pathlib.Path("runs/closed-compare/figures/posteriors.png").stat().st_size > 1000
+    page = pathlib.Path("runs/closed-compare/report.html").read_text()
+    assert "1 of 2 methods have ended." in page
+    assert "<p><b>pcn</b>: failed: ValueError: PCN: the prior of &#x27;D&#x27; is Gamma" in page
+    assert "D (m^2/s)" in page
+    row = f"<td>{exact['mean_off']['D']:.4g}</td><td>{exact['sd_ratio']['D']:.4g}</td>"
+    assert page.count("<td>numerical</td>") == 2
+    assert row in page
+    assert "No verdict" not in page
+    assert "<h2>Cost</h2>" in page
+    assert "<th>training set</th>" not in page
+    assert page.count("<img ") == 1
+    # The same from the folder alone.
+    assert main(["report", "runs/closed-compare", "--out", "again.html"]) == 0
+    assert pathlib.Path("again.html").read_text() == page
     # A second comparison replaces nothing unless it is told to.
     assert main(["compare", "closed.py", "--methods", "numerical", *SMALL]) == 2
 
@@ -89,6 +103,11 @@ def test_scores_are_those_of_known_draws(folder):
     frame = table([row, {"method": "numerical", "seed": 1, "failed": "over 1 s"}])
     assert frame.loc["numerical", "CPU s"] == 2.0
     assert frame.loc["numerical", "notes"] == "1 of 2 failed: over 1 s"
+    failed = table([row, {"method": "pcn", "seed": 0, "failed": "why " * 40}])
+    text = shown(failed)
+    assert f"failed: {'why ' * 8} ..." in text
+    assert "training set" not in text
+    assert max(map(len, text.splitlines())) < 200
 
 
 def test_outcomes_survive_the_way_between_processes(tmp_path):

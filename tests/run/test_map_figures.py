@@ -7,6 +7,7 @@ from unittest.mock import Mock
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import bilo_ppl as bilo
 from bilo_ppl.estimate import Estimate
@@ -14,6 +15,7 @@ from bilo_ppl.fields import KarhunenLoeve
 from bilo_ppl.run.map import figures
 from bilo_ppl.run.map.scores import relative_errors
 from bilo_ppl.run.model_file import ModelFile
+from bilo_ppl.run.own_figures import of_estimate
 from bilo_ppl.run.plan import Plan
 
 SQUARE = bilo.Box((0.0, 2.0), (1.0, 4.0))
@@ -59,18 +61,20 @@ def test_a_section_has_time_at_its_end_and_space_at_its_middle(domain, axis, res
     ],
 )
 def test_the_solution_is_drawn_along_the_section(domain, label, title):
-    plan = Mock(spec=Plan, file=SimpleNamespace(problem=on(domain)), by_values=True)
+    plan = Mock(
+        spec=Plan, file=SimpleNamespace(problem=on(domain), units={"u": "K"}), by_values=True
+    )
     x = domain.sample(0, 4)
     estimate = Mock(
         spec=Estimate,
         objective=SimpleNamespace(args=(None, x, x[:, 0], 0.1)),
         solution=lambda points, site: points.sum(axis=1),
     )
-    ax = figures._solution(plan, estimate, None, "u").axes[0]
+    ax = figures._solution(plan, estimate, None, "u")[0]
     section = figures.section(on(domain))
     np.testing.assert_array_equal(ax.get_lines()[0].get_xdata(), section.s)
     np.testing.assert_array_equal(ax.get_lines()[0].get_ydata(), section.points.sum(axis=1))
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == (label, "u", title)
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == (label, "u (K)", title)
 
 
 class Pair(bilo.Problem):
@@ -85,7 +89,7 @@ def test_components_have_their_colours_and_missing_data_are_left_out(domain, who
         points = domain.grid(*[3] * domain.dimension)
 
     Here.domain = domain
-    plan = Mock(spec=Plan, file=SimpleNamespace(problem=Here()), by_values=True)
+    plan = Mock(spec=Plan, file=SimpleNamespace(problem=Here(), units={}), by_values=True)
     x = domain.sample(0, 4)
     y = np.array([[1.0, np.nan], [np.nan, 2.0], [3.0, 4.0], [5.0, 6.0]])
     estimate = Mock(
@@ -94,24 +98,27 @@ def test_components_have_their_colours_and_missing_data_are_left_out(domain, who
         solution=lambda points, site: np.stack([points[:, 0], 2 * points[:, 0]], axis=1),
         experiments=lambda site: None,
     )
-    figure = figures._solution(plan, estimate, None, "u")
-    ax, *others = figure.axes
+    ax, *others = figures._solution(plan, estimate, None, "u")
     drawn = {one.get_label(): one for one in ax.get_lines()}
     grid = figures.section(Here()).points[:, 0]
     np.testing.assert_array_equal(drawn["estimate of predator"].get_ydata(), 2 * grid)
     assert drawn["estimate of prey"].get_color() != drawn["estimate of predator"].get_color()
     if not whole:
         # Which component it is only the model knows.
-        assert "data" not in drawn
+        assert not ax.containers
         assert not others
     elif domain is SQUARE:
-        found = others[0].get_lines()
-        np.testing.assert_array_equal(found[1].get_xdata(), y[:, 1])
-        np.testing.assert_array_equal(found[1].get_ydata(), 2 * x[:, 0])
-        np.testing.assert_array_equal(found[2].get_xdata(), [1, 6])
+        points, _, (bars,) = others[0].containers[1].lines
+        np.testing.assert_array_equal(points.get_xdata(), y[:, 1])
+        np.testing.assert_array_equal(points.get_ydata(), 2 * x[:, 0])
+        np.testing.assert_allclose(np.diff(bars.get_segments()[1][:, 0]), 0.2)
+        ends = {one.get_label(): one for one in others[0].get_lines()}["equal"]
+        np.testing.assert_array_equal(ends.get_xdata(), [1, 6])
     else:
-        np.testing.assert_array_equal(ax.get_lines()[3].get_ydata(), y[:, 1])
-        assert ax.get_lines()[3].get_color() == drawn["estimate of predator"].get_color()
+        points, _, (bars,) = ax.containers[1].lines
+        np.testing.assert_array_equal(points.get_ydata(), y[:, 1])
+        np.testing.assert_allclose(np.diff(bars.get_segments()[1][:, 1]), 0.2)
+        assert points.get_color() == drawn["estimate of predator"].get_color()
 
 
 def test_an_expansion_over_x_is_drawn_and_compared_in_space_time():
@@ -122,8 +129,31 @@ def test_an_expansion_over_x_is_drawn_and_compared_in_space_time():
         "here", pathlib.Path(), problem, {}, None, None, truth={"f": lambda x: 2.0 * x[0]}
     )
     plan = Mock(spec=Plan, file=file, settings=SimpleNamespace(data=None), by_values=True)
-    (ax,) = figures._field(plan, "f", field).axes
+    ax = figures._field(plan, "f", field)
     np.testing.assert_array_equal(ax.get_lines()[0].get_ydata(), 1.0)
     np.testing.assert_allclose(ax.get_lines()[1].get_ydata(), 2 * np.linspace(0, 1, 201))
     assert ax.get_xlabel() == "x"
     np.testing.assert_allclose(relative_errors(file, {"f": field}, {})["f"], 0.5, rtol=5e-3)
+
+
+@pytest.mark.parametrize("made", ["figure", "axes", "panels", "name"])
+def test_what_a_file_draws_is_a_figure_or_its_axes(made):
+    panels = Figure().subplots(1, 2)
+    whole = panels[0].figure
+    drawn = {"figure": whole, "axes": panels[1], "panels": panels, "name": "figure.png"}[made]
+    file = SimpleNamespace(
+        figures=lambda solutions, values, data: [("one", drawn)], path="here.py", problem=on(SQUARE)
+    )
+    plan = Mock(spec=Plan, file=file, solutions=("u",))
+    x = SQUARE.sample(0, 4)
+    estimate = Mock(
+        spec=Estimate,
+        objective=SimpleNamespace(args=(None, x, x[:, 0], 0.1)),
+        values={"f": 1.0},
+        solution=lambda points, site: points.sum(axis=1),
+    )
+    if made == "name":
+        with pytest.raises(TypeError, match=r"here.py: figures, under the name 'one': .* not str"):
+            list(of_estimate(plan, estimate))
+    else:
+        assert list(of_estimate(plan, estimate)) == [("one", whole)]

@@ -56,6 +56,8 @@ def synthetic_data(seed):
     y = np.asarray(jax.vmap(lambda x: solved(x, truth))(x))
     return {"x": x, "y": y + 0.05 * np.random.default_rng(seed).normal(size=len(x)), "sigma": 0.05}
 
+units = {"A": "W/m", "x": "m", "u": "K"}
+
 def scores(theta):
     return {"mean of k": jnp.mean(theta["k"])}
 """
@@ -73,6 +75,7 @@ def test_a_run_in_the_plane_draws_the_solution_and_what_is_unknown(hill, monkeyp
 
     def plot(x, y, panels, **layout):
         drawn[panels[0].title] = {panel.title: panel for panel in panels}
+        assert layout["units"]["x"] == "m"
         return original(x, y, panels, **layout)
 
     original = maps.plot_maps
@@ -87,6 +90,12 @@ def test_a_run_in_the_plane_draws_the_solution_and_what_is_unknown(hill, monkeyp
     np.testing.assert_allclose(solution["u, posterior mean"].values, exact, atol=0.05)
     assert 0 < solution["u, posterior sd"].values.max() < 0.05
     misfit = solution["data less mean, in sigma"]
+    assert {name: panel.unit for name, panel in solution.items()} == {
+        "u, posterior mean": "K",
+        "u, posterior sd": "K",
+        "data less mean, in sigma": "",
+    }
+    assert {panel.unit for panel in field.values()} == {"W/m"}
     assert misfit.points.shape == (25, 2)
     assert 0.5 < np.std(misfit.at_points) < 1.6
     wanted = np.tile(1.5 * (1 + np.linspace(0, 1, 101)[:, None]), (1, 101))
@@ -130,3 +139,4 @@ def test_a_long_table_is_shortened():
     assert "Of a the 6 of 20 entries" in text
     assert least_known(table, 2) == ["a[13]", "k"]
     assert "Of a" not in shown_table(table.iloc[-3:])
+    assert "k (1/day) " in shown_table(table, {"k": "1/day"})

@@ -5,6 +5,7 @@ import ast
 import pathlib
 import re
 
+from bilo_ppl._pages import see
 from bilo_ppl.cli import _parser
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -73,3 +74,59 @@ def test_commands_in_the_documentation_have_the_options_they_are_given():
                 seen += 1
                 assert flag in known[name], f"{page.name}: bilo-ppl {name} has no {flag}"
     assert seen > 5
+
+
+LONGEST = 160
+"""Characters that a message has, without what is put into it; a page says more."""
+
+SAID_BY = ("run", "adaptation", "diagnostics")
+
+
+def messages():
+    """Places and texts of what the modules of a run say; not what ``--help`` does."""
+    for folder in SAID_BY:
+        for path in sorted((ROOT / "bilo_ppl" / folder).rglob("*.py")):
+            tree = ast.parse(path.read_text())
+            parts = [n for node in ast.walk(tree) for n in _no_messages(node)]
+            silent = {id(part) for part in parts}
+            for node in ast.walk(tree):
+                if id(node) not in silent and (text := _literal(node)) is not None:
+                    yield f"{path.relative_to(ROOT)}:{node.lineno}", text
+
+
+def _no_messages(node):
+    """Docstrings, what helps with an option, and the parts of texts that are put together."""
+    if isinstance(node, ast.Expr):
+        yield node.value
+    if isinstance(node, ast.keyword) and node.arg == "help":
+        yield node.value
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "option":
+        yield from node.args
+    if isinstance(node, ast.JoinedStr):
+        yield from node.values
+
+
+def _literal(node):
+    if isinstance(node, ast.JoinedStr):
+        return "".join(part.value for part in node.values if isinstance(part, ast.Constant))
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def test_messages_are_short():
+    found = [(place, text) for place, text in messages() if "\n" not in text.strip()]
+    assert len(found) > 1000
+    long = {place: text for place, text in found if len(text) > LONGEST}
+    assert not long
+
+
+def test_where_a_message_points_to_there_is_more():
+    pointers = []
+    for path in sorted((ROOT / "bilo_ppl").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "see":
+                pointers.append(tuple(ast.literal_eval(argument) for argument in node.args))
+    assert len(set(pointers)) > 8
+    for heading, *page in pointers:
+        text = (ROOT / "docs" / f"{(page or ['verdicts'])[0]}.md").read_text()
+        assert heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE), heading
+    assert see("Several modes") == 'See "Several modes" in docs/verdicts.md.'

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from bilo_ppl.cli import main
-from bilo_ppl.diagnostics.plots import save_figure
+from bilo_ppl.plots import save_figure
 from bilo_ppl.run.report.html import figure, prose
 
 RUN = ["run", "closed.py", "--operator", "numerical", "--sampler", "hmc", "--chains", "2"]
@@ -58,6 +58,7 @@ def test_a_run_ends_with_a_page_of_its_own(ended):
         assert " ".join(found.split()) in said
     assert f"{content['summary']['D']['mean']:.4g}" in said
     assert f"{content['distances']['D']['exact_mean']:.4g}" in said
+    assert said.count("D (m^2/s)") == 2  # the unknown, and its row
     # Nothing is loaded from elsewhere; all figures are there, whole.
     assert len(page.links) == len(list((ended / "figures").iterdir()))
     for link in page.links:
@@ -117,6 +118,7 @@ def test_estimates_have_one_too(folder):
     assert main(["map", "closed.py", *options]) == 0
     page = read("here/report.html")
     theta = json.loads(pathlib.Path("here/map.json").read_text())["theta"]
+    assert "D (m^2/s)" in page.text
     for found in theta:
         assert f"{found['D']:.4g}" in page.text
     assert re.search(r"data seed 1", page.text)

@@ -52,7 +52,7 @@ def drawn(problem, numerical=None):
     data = Observations(points, DATA.y, DATA.sigma)
     plan = Mock(
         spec=Plan,
-        file=SimpleNamespace(problem=problem),
+        file=SimpleNamespace(problem=problem, units={"x": "cm"}),
         observations=data,
         solutions=("u",),
         numerical=numerical,
@@ -72,7 +72,8 @@ def test_the_size_is_the_norm_over_the_equations():
 
 
 def test_on_an_interval_it_is_a_line_beside_the_tolerance():
-    (ax,) = drawn(Pair())["residual"].axes
+    ax = drawn(Pair())["residual"]
+    assert ax.get_xlabel() == "x (cm)"
     line, level = ax.lines
     x = line.get_xdata()
     assert x.min() > 0
@@ -84,8 +85,9 @@ def test_on_an_interval_it_is_a_line_beside_the_tolerance():
 
 
 def test_in_a_plane_it_is_an_image_of_the_logarithm():
-    figure = drawn(Plane())["residual"]
-    (mesh,) = figure.axes[0].collections
+    (ax,) = drawn(Plane())["residual"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("x (cm)", "y")
+    (mesh,) = ax.collections
     values = np.asarray(mesh.get_array()).reshape(51, 51)
     x = np.linspace(0, 1, 51)[:-1]
     wanted = np.broadcast_to(np.log10(2**0.5 * 5.0 * (1 - x)), (51, 50))
@@ -101,11 +103,11 @@ def test_of_an_estimate_it_is_that_of_its_theta():
     found = bilo.find_map(
         model, jax.random.key(0), operator(problem), *DATA.model_args, progress=False
     )
-    file = SimpleNamespace(problem=problem)
+    file = SimpleNamespace(problem=problem, units={})
     plan = Mock(spec=Plan, file=file, solutions=("u",), numerical=None)
-    ((name, figure),) = draw_residual_of_estimate(plan, found)
+    ((name, ax),) = draw_residual_of_estimate(plan, found)
     assert name == "residual"
-    line = figure.axes[0].lines[0]
+    line = ax.lines[0]
     wanted = 2**0.5 * float(found.values["r"]) * (1 - line.get_xdata())
     np.testing.assert_allclose(line.get_ydata(), wanted, rtol=1e-5)
     assert float(found.values["r"]) == pytest.approx(np.exp(-1.0), rel=1e-2)  # the prior's mode

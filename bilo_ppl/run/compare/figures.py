@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from bilo_ppl._units import labelled
 from bilo_ppl.diagnostics._draws import scalar_draws
-from bilo_ppl.diagnostics._style import COLOURS, INK, legend_above, new_figure
+from bilo_ppl.plots._style import COLOURS, INK, legend_above, new_axes
+from bilo_ppl.plots.figure_file import Drawn
 from bilo_ppl.run.compare.outcome import Outcome
 from bilo_ppl.run.compare.scores import Exact
 
@@ -22,8 +23,11 @@ FAR = 8.0
 
 
 def draw_posteriors(
-    outcomes: Mapping[str, Outcome], exact: Exact, truth: Mapping[str, Any]
-) -> Iterator[tuple[str, Figure]]:
+    outcomes: Mapping[str, Outcome],
+    exact: Exact,
+    truth: Mapping[str, Any],
+    units: Mapping[str, str] | None = None,
+) -> Iterator[tuple[str, Drawn]]:
     """The figure, if there is an unknown that is a number."""
     names: list[str] = []
     for outcome in outcomes.values():
@@ -31,11 +35,12 @@ def draw_posteriors(
     names = names[:MOST]
     if not names:
         return
-    figure, axes = new_figure(len(names), height=1.4 + 2.4 * len(names), width=7.2)
+    axes = new_axes(len(names), size=(7.2, 1.4 + 2.4 * len(names)))[:, 0]
     for ax, name in zip(axes, names, strict=True):
         _panel(ax, name, outcomes, exact, truth)
+        ax.set_xlabel(labelled(name, units))
     legend_above(axes[0], columns=4)
-    yield "posteriors", figure
+    yield "posteriors", axes
 
 
 def _as_draws(outcome: Outcome) -> dict[str, Any]:
@@ -81,4 +86,4 @@ def _panel(ax, name, outcomes, exact, truth) -> None:
         for value, line in estimates:
             if not low <= value <= high:
                 line.set_label(f"{line.get_label()} ({value:.3g})")
-    ax.set(xlabel=name, ylabel="density")
+    ax.set_ylabel("density")

@@ -12,10 +12,11 @@ from bilo_ppl.run.compare.outcome import Outcome, save_arrays
 from bilo_ppl.run.compare.processes import Ran, run_apart
 from bilo_ppl.run.compare.scores import Exact, exact_posterior, score
 from bilo_ppl.run.compare.settings import CompareSettings
-from bilo_ppl.run.compare.table import table
+from bilo_ppl.run.compare.table import LEGEND, shown, table
 from bilo_ppl.run.compare.task import Task
 from bilo_ppl.run.folder import RunFolder
 from bilo_ppl.run.record import Record, plain
+from bilo_ppl.run.report import write_report
 from bilo_ppl.run.settings import refusing
 
 __all__ = ["compare_methods"]
@@ -87,6 +88,7 @@ class _Comparison:
             f"Data: {tasks[0].described()}.",
             f"Methods: {', '.join(self.settings.chosen)}; at most {self.settings.limit:g} s each.",
         )
+        self.record["problem"] = tasks[0].problem()
         interrupted = False
         first: tuple[dict[str, Outcome], Exact] | None = None
         for task in tasks:
@@ -136,13 +138,15 @@ class _Comparison:
         with replacing(self.record.path("draws.npz")) as temporary:
             save_arrays(temporary, arrays)
         truth = (task.file.truth or {}) if task.data is None else {}
-        self.record.draw(draw_posteriors(outcomes, exact, truth))
+        self.record.draw(draw_posteriors(outcomes, exact, truth, task.file.units))
 
     def _conclude(self, interrupted: bool) -> int:
         say = self.record.say
         if self.rows:
-            say("", table(self.rows).to_string(float_format=lambda v: f"{v:.3g}", na_rep=""))
-            say("", *_legend())
+            frame = table(self.rows)
+            say("", shown(frame), "", *LEGEND)
+            known = frame.astype(object).where(frame.notna(), None)
+            self.record["methods"], self.record["legend"] = known.to_dict(orient="index"), LEGEND
         failed = all("failed" in row for row in self.rows)
         self.record.status(
             "interrupted"
@@ -151,14 +155,7 @@ class _Comparison:
             if failed
             else "finished"
         )
-        say("", f"Results: {self.record.folder}/compare.json, compare.csv, draws.npz and figures/.")
+        write_report(self.record)
+        files = "report.html, compare.json, compare.csv, draws.npz and figures/"
+        say("", f"Results: {self.record.folder}/{files}.")
         return INTERRUPTED if interrupted else FAILED if failed else 0
-
-
-def _legend() -> tuple[str, ...]:
-    return (
-        "Errors of theta (posterior means or estimates) are against the truth, that of u against the",
-        "numerical solution at the method's own theta. mean off: from the exact mean, in exact sds;",
-        "sd ratio: to the exact sd; TV: total variation distance; of several unknowns the worst.",
-        "ESS: the least; evaluations: of U in sampling after warm-up, or steps of a descent.",
-    )

@@ -5,7 +5,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["table"]
+__all__ = ["LEGEND", "shown", "table"]
+
+LEGEND = (
+    "Errors of theta (posterior means or estimates) are against the truth, that of u against the",
+    "numerical solution at the method's own theta. mean off: from the exact mean, in exact sds;",
+    "sd ratio: to the exact sd; TV: total variation distance; of several unknowns the worst.",
+    "ESS: the least; evaluations: of U in sampling after warm-up, or steps of a descent.",
+)
+
+NOTE = 40
+"""Characters of a note in a table on a terminal."""
 
 
 def table(rows: list[dict[str, Any]]) -> Any:
@@ -15,6 +25,13 @@ def table(rows: list[dict[str, Any]]) -> Any:
     methods = list(dict.fromkeys(row["method"] for row in rows))
     lines = [_line([row for row in rows if row["method"] == method]) for method in methods]
     return pd.DataFrame(lines, index=pd.Index(methods, name="method"))
+
+
+def shown(frame: Any) -> str:
+    """The table as text: long notes are cut, and columns in which nothing is said are left out."""
+    cut = frame["notes"].map(lambda note: f"{note[:NOTE]} ..." if len(note) > NOTE else note)
+    said = [name for name in frame if (frame[name].notna() & frame[name].ne("")).any()]
+    return frame.assign(notes=cut)[said].to_string(float_format=lambda v: f"{v:.4g}", na_rep="")
 
 
 def _line(rows: list[dict[str, Any]]) -> dict[str, Any]:

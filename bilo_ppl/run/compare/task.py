@@ -87,6 +87,13 @@ class Task:
 
         return model
 
+    def problem(self) -> dict[str, Any]:
+        """What is solved for, and from which data, for a reader."""
+        source = self.data or f"synthetic, seed {self.data_seed}"
+        unknowns = tuple(self.file.problem.parameters)
+        data = f"{self.described()} ({source})"
+        return {**self.file.described(), "unknowns": unknowns, "data": data}
+
     def described(self) -> str:
         """The data in a line; a model is looked at with its numerical operator, if there is one."""
         args, kwargs = self.arguments

@@ -6,14 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 from numpyro import handlers
 from numpyro.infer.util import compute_log_probs
 
-from bilo_ppl.diagnostics.plots import COLOURS, INK
+from bilo_ppl._units import labelled
 from bilo_ppl.estimate import Estimate
 from bilo_ppl.estimate.objective import data_sites
 from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.plots._style import COLOURS, INK, new_axes
+from bilo_ppl.plots.figure_file import Drawn
 from bilo_ppl.ppl.handlers import replace_operator
 from bilo_ppl.run.map.maps import draw_estimate_maps
 from bilo_ppl.run.map.scores import is_on_a_line, numerical_solution
@@ -34,7 +35,7 @@ def draw_estimate_figures(
     operator: AbstractSolutionOperator,
     estimate: Estimate,
     numerical: AbstractSolutionOperator | None,
-) -> Iterator[tuple[str, Figure]]:
+) -> Iterator[tuple[str, Drawn]]:
     """Draw the figures one by one; gives name and figure."""
     site = plan.solutions[0]
     yield "descent", _descent(estimate)
@@ -56,19 +57,14 @@ def draw_estimate_figures(
         yield "local_operator", _local(plan, operator, numerical, numbers)
 
 
-def _panels(count: int = 1, width: float = 4.6, height: float = 3.6) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(max(width * count, 6.4), height), layout="constrained")
-    axes = figure.subplots(1, count, squeeze=False)[0]
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(color="0.92", linewidth=0.8)
-        ax.set_axisbelow(True)
-    return figure, axes
+def _panels(count: int = 1) -> np.ndarray:
+    return new_axes(1, count, (max(4.6 * count, 6.4), 3.6))[0]
 
 
-def _descent(estimate: Estimate) -> Figure:
+def _descent(estimate: Estimate) -> Drawn:
     history = estimate.history
-    figure, (top, bottom) = _panels(2)
+    axes = _panels(2)
+    top, bottom = axes
     steps = np.arange(history.steps)
     lowest = np.nanmin(history.energy)
     top.plot(steps, history.energy - lowest + 1e-6, color=COLOURS[0], label="U - least U")
@@ -77,13 +73,13 @@ def _descent(estimate: Estimate) -> Figure:
     top.legend(frameon=False, fontsize="small")
     bottom.plot(steps, np.maximum(history.inner_loss, 1e-30), color=COLOURS[2])
     bottom.set(xlabel="step", ylabel="lower-level loss", yscale="log")
-    return figure
+    return axes
 
 
-def _field(plan: Plan, name: str, field: Any) -> Figure:
+def _field(plan: Plan, name: str, field: Any) -> Drawn:
     domain = plan.file.problem.domain
     points = domain.along(0).grid(LINE)
-    figure, (ax,) = _panels()
+    (ax,) = _panels()
     lines = {"estimate": (field, COLOURS[0], "-")}
     truth = (plan.file.truth or {}).get(name)
     if callable(truth) and plan.settings.data is None:
@@ -93,9 +89,10 @@ def _field(plan: Plan, name: str, field: Any) -> Figure:
     for label, (function, colour, style) in lines.items():
         values = np.asarray(jax.vmap(function)(jnp.asarray(points)))
         ax.plot(points[:, 0], values, style, color=colour, label=label)
-    ax.set(xlabel=domain.coordinates[0], ylabel=name)
+    along = labelled(domain.coordinates[0], plan.file.units)
+    ax.set(xlabel=along, ylabel=labelled(name, plan.file.units))
     ax.legend(frameon=False, fontsize="small")
-    return figure
+    return ax
 
 
 def _lines(ax: Any, s: np.ndarray, u: np.ndarray, style: str, colour: str, label: str) -> None:
@@ -110,7 +107,7 @@ def _by_component(values: Any, count: int) -> np.ndarray:
     return values if count > 1 else values[..., None]
 
 
-def _solution(plan: Plan, estimate: Estimate, numerical: Any, site: str) -> Figure:
+def _solution(plan: Plan, estimate: Estimate, numerical: Any, site: str) -> Drawn:
     """u along a section, and, where data have more coordinates, observed against fitted values.
 
     Of a system every component has its colour. Missing data are left out.
@@ -124,7 +121,7 @@ def _solution(plan: Plan, estimate: Estimate, numerical: Any, site: str) -> Figu
     each = (count,) if count > 1 else ()
     shown = plan.by_values and several is None and y.shape[1:] == each
     line = x.shape[1] == 1
-    figure, axes = _panels(2 if shown and not line else 1)
+    axes = _panels(2 if shown and not line else 1)
     ax, names = axes[0], problem.component_names or range(1, count + 1)
     values = _by_component(estimate.solution(points, site), count)
     for i, name in enumerate(names):
@@ -136,30 +133,45 @@ def _solution(plan: Plan, estimate: Estimate, numerical: Any, site: str) -> Figu
         for i in range(count):
             _lines(ax, s, u[..., i], "--", INK, "" if i else "numerical, same theta")
     if shown and line and problem.domain.contains(x).all():
+        bars = _by_component(_noise(estimate, y), count)
         for i, column in enumerate(_by_component(y, count).T):
             # A number that is NaN is not drawn.
-            style = {"color": _colour(i if count > 1 else 1), "label": None if i else "data"}
-            ax.plot(x[:, 0], column, "o", ms=4, **style)
-    ax.set(xlabel=along, ylabel=site, title=where)
+            style = {"color": _colour(i if count > 1 else 1), "label": None if i else "data, 1 sd"}
+            ax.errorbar(x[:, 0], column, bars[:, i], fmt="o", ms=4, capsize=2.5, **style)
+    units = plan.file.units
+    ax.set(xlabel=labelled(along, units), ylabel=labelled(site, units), title=where)
     ax.legend(frameon=False, fontsize="small")
     if shown and not line:
+        bars = _by_component(_noise(estimate, y), count)
         fitted = _by_component(estimate.solution(x, site), count)
         for i, column in enumerate(_by_component(y, count).T):
-            colour = _colour(i if count > 1 else 1)
-            axes[1].plot(column, fitted[:, i], "o", color=colour, ms=3)
+            style = {"color": _colour(i if count > 1 else 1), "ms": 3, "elinewidth": 0.6}
+            label = "data, 1 sd" if count == 1 else f"{names[i]}, 1 sd"
+            axes[1].errorbar(column, fitted[:, i], xerr=bars[:, i], fmt="o", label=label, **style)
         ends = [float(np.nanmin(y)), float(np.nanmax(y))]
-        axes[1].plot(ends, ends, color=INK, linewidth=1)
+        axes[1].plot(ends, ends, color=INK, linewidth=1, label="equal")
         axes[1].set(xlabel="observed", ylabel="fitted")
-    return figure
+        axes[1].legend(frameon=False, fontsize="small")
+    return axes
+
+
+def _noise(estimate: Estimate, y: np.ndarray) -> np.ndarray:
+    """The standard deviation of the noise of every value."""
+    sigma = np.asarray(estimate.objective.args[3])
+    if y.ndim == 2 and sigma.shape == y.shape[:1] != y.shape[1:]:
+        sigma = sigma[:, None]
+    return np.broadcast_to(sigma, y.shape)
 
 
 def _colour(component: int) -> str:
     return COLOURS[component % len(COLOURS)]
 
 
-def _trajectory(plan: Plan, estimate: Estimate, numerical: Any, names: list[str], site: str):
+def _trajectory(
+    plan: Plan, estimate: Estimate, numerical: Any, names: list[str], site: str
+) -> Drawn:
     """The path of two parameters over the data loss of the numerical solution."""
-    figure, (ax,) = _panels()
+    (ax,) = _panels()
     a, b = (estimate.history.values[name] for name in names)
     truth = plan.file.truth if plan.settings.data is None else None
     known = truth is not None and all(name in truth for name in names)
@@ -172,12 +184,14 @@ def _trajectory(plan: Plan, estimate: Estimate, numerical: Any, names: list[str]
         ax.contour(*axes, height.T, levels=15, linewidths=0.8, cmap="Greys")
     ax.plot(a, b, "-", color=COLOURS[0], linewidth=1.2, label="descent")
     ax.plot(a[:1], b[:1], "o", color=COLOURS[0], label="start")
-    ax.plot(*[[float(estimate.values[name])] for name in names], "*", color=COLOURS[1], ms=11)
+    found = [[float(estimate.values[name])] for name in names]
+    ax.plot(*found, "*", color=COLOURS[1], ms=11, linestyle="none", label="estimate")
     if known:
         ax.plot(*marks, "x", color=INK, label="truth")
-    ax.set(xlabel=names[0], ylabel=names[1])
+    across, up = (labelled(name, plan.file.units) for name in names)
+    ax.set(xlabel=across, ylabel=up)
     ax.legend(frameon=False, fontsize="small")
-    return figure
+    return ax
 
 
 def _around(values: np.ndarray) -> np.ndarray:
@@ -209,10 +223,10 @@ def _data_loss(estimate: Estimate, numerical: Any, names, axes, site: str) -> np
 
 def _local(
     plan: Plan, operator: AbstractSolutionOperator, numerical: Any, names: list[str]
-) -> Figure:
+) -> Drawn:
     """u(x, theta0 +- delta; W) at the pretrained weights, against the numerical solutions there."""
     points, s, along, where = section(plan.file.problem)
-    figure, axes = _panels(len(names[:4]))
+    axes = _panels(len(names[:4]))
     start: dict[str, Any] = {
         n: v if callable(v) else jnp.asarray(v, float) for n, v in plan.file.start.items()
     }
@@ -231,7 +245,7 @@ def _local(
             if numerical is not None:
                 u = numerical_solution(numerical, theta, points)
                 ax.plot(s, u, "--", color=INK, linewidth=1)
-        ax.set(xlabel=along, title=f"{name}: network; dashed: numerical {where}")
-        ax.title.set_fontsize("small")
+        ax.set_xlabel(labelled(along, plan.file.units))
+        ax.set_title(f"{name}: network; dashed: numerical {where}", fontsize="small")
         ax.legend(frameon=False, fontsize="small")
-    return figure
+    return axes

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from bilo_ppl.diagnostics.maps import Panel, plot_maps
 from bilo_ppl.estimate import Estimate
 from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.plots import Panel, plot_maps
+from bilo_ppl.plots.figure_file import Drawn
 from bilo_ppl.run.map.scores import is_on_a_line, numerical_solution
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.plane import Plane, known_fields, plane_of
@@ -18,7 +18,7 @@ __all__ = ["draw_estimate_maps"]
 
 def draw_estimate_maps(
     plan: Plan, estimate: Estimate, numerical: AbstractSolutionOperator | None
-) -> Iterator[tuple[str, Figure]]:
+) -> Iterator[tuple[str, Drawn]]:
     """Figures of every unknown function of two coordinates, and of the solution.
 
     Nothing for a problem that has not two coordinates, or several components or experiments.
@@ -39,29 +39,31 @@ def _fields(plan: Plan, estimate: Estimate, plane: Plane, site: str) -> Iterator
     for name, field in file.problem.fields(estimate.theta(site)).items():
         if is_on_a_line(field):
             continue
-        found = plane.of(field)
-        panels = [Panel(f"{name}, estimate", found)]
+        found, unit = plane.of(field), file.units.get(name, "")
+        panels = [Panel(f"{name}, estimate", found, unit=unit)]
         if name in truth:
             wanted = plane.of(truth[name])
-            panels.insert(0, Panel(f"{name}, truth", wanted))
-            panels.append(Panel("estimate less truth", found - wanted, "difference"))
-        yield f"field_{name}", plot_maps(plane.x, plane.y, panels, contours=False, **plane.layout)
+            panels.insert(0, Panel(f"{name}, truth", wanted, unit=unit))
+            panels.append(Panel("estimate less truth", found - wanted, "difference", unit=unit))
+        layout = {**plane.layout, "contours": False, "units": plan.file.units}
+        yield f"field_{name}", plot_maps(plane.x, plane.y, panels, **layout)
 
 
-def _solution(plan: Plan, estimate: Estimate, numerical: Any, plane: Plane, site: str) -> Figure:
+def _solution(plan: Plan, estimate: Estimate, numerical: Any, plane: Plane, site: str) -> Drawn:
     """u at the estimate, what the numerical solution there is off by, and the misfit at the data."""
     x, y, sigma = (np.asarray(part) for part in estimate.objective.args[1:4])
     u = np.full(len(plane.points), np.nan)
     u[plane.inside] = estimate.solution(plane.points[plane.inside], site)
-    panels = [Panel(f"{site}, estimate", plane.image(u), "value", x)]
+    unit = plan.file.units.get(site, "")
+    panels = [Panel(f"{site}, estimate", plane.image(u), "value", x, unit=unit)]
     if numerical is not None and numerical is not estimate.objective.operators[site]:
         exact = np.full(len(plane.points), np.nan)
         inside = plane.points[plane.inside]
         exact[plane.inside] = numerical_solution(numerical, estimate.theta(site), inside)
         off = plane.image(u - exact)
-        panels.append(Panel(f"{site} less the numerical solution", off, "difference"))
+        panels.append(Panel(f"{site} less the numerical solution", off, "difference", unit=unit))
     # Data of another shape are not values of this solution, or not only.
     if plan.by_values and y.shape == (len(x),):
         misfit = (y - estimate.solution(x, site)) / np.broadcast_to(sigma, y.shape)
         panels.append(Panel(f"data less {site}, in sigma", None, "difference", x, misfit))
-    return plot_maps(plane.x, plane.y, panels, **plane.layout)
+    return plot_maps(plane.x, plane.y, panels, **plane.layout, units=plan.file.units)

@@ -8,6 +8,7 @@ import numpy as np
 
 from bilo_ppl._blocks import Interrupts
 from bilo_ppl._files import replacing
+from bilo_ppl._units import labelled
 from bilo_ppl.diagnostics.verdict import judge_estimates
 from bilo_ppl.estimate import Estimate, find_map, save_estimate
 from bilo_ppl.estimate.accuracy import EstimateAccuracy, check_estimate
@@ -243,7 +244,8 @@ class _Job:
         frame = table(self.scores)
         with replacing(self.record.path("map.csv")) as temporary:
             frame.to_csv(temporary, index_label="seed")
-        say("", frame.to_string(float_format=lambda v: f"{v:.4g}", na_rep=""))
+        shown = frame.rename(columns=lambda name: labelled(name, self.plan.file.units))
+        say("", shown.to_string(float_format=lambda v: f"{v:.4g}", na_rep=""))
         say(
             "",
             "Errors are relative (of functions and of u in L2); u is compared with the numerical",

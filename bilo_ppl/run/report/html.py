@@ -28,11 +28,12 @@ p, li { max-width: 46rem; } .soft { color: var(--soft); }
 table { border-collapse: collapse; font-size: 0.9rem; }
 th, td { padding: 0.25rem 0.75rem 0.25rem 0; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
 pre { background: var(--field); padding: 0.75rem; overflow-x: auto; font-size: 0.85rem;
   white-space: pre-wrap; }
 .figures { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
+figure:only-child:not(.broad) { max-width: 46rem; }
 .broad { grid-column: 1 / -1; overflow-x: auto; } .broad img { min-width: 44rem; }
 figure { margin: 0; min-width: 0; }
 figure img { width: 100%; background: #fff; border: 1px solid var(--line); }

@@ -5,12 +5,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bilo_ppl._units import labelled
+from bilo_ppl.run.report.comparison import compared, ended
 from bilo_ppl.run.report.html import figure, number, page, prose, section, table, text
 
 __all__ = ["run_page"]
 
 CAPTIONS = {
     "posterior": "Draws of every unknown, with the exact posterior where there is one.",
+    "posteriors": "Posteriors by every method, of the first data; vertical lines are estimates.",
     "solution": "The solution at the draws or the estimate, and the data.",
     "residual": "What is left of the equation over the domain: root mean square over draws, or of the "
     "estimate, in the units of the residual.",
@@ -31,26 +34,29 @@ def run_page(content: Mapping[str, Any], folder: Path, estimates: Mapping[str, A
     """
     arguments = content.get("arguments", {})
     name = Path(str(arguments.get("model", "run"))).stem
-    problem = content.get("problem", {})
+    problem, methods = content.get("problem", {}), content.get("methods")
     body = "".join(
         [
             f"<h1>{text(problem.get('title') or name)}</h1>\n",
             f'<p class="soft">{text(name)} · {text(content.get("started", ""))} · bilo_ppl '
             f"{text(content.get('versions', {}).get('bilo-ppl', ''))}</p>\n",
-            _verdict(content),
+            _verdict(content) if methods is None else ended(methods, content["status"]),
             _problem(problem),
+            "" if methods is None else compared(methods, content.get("legend", ())),
             _draws(content),
-            _estimates(estimates),
+            _estimates(estimates, problem.get("units")),
             _figures(content, folder),
             _exact(content),
             _certificates(content),
             _solves(content),
             _settings(content),
-            _time(content),
+            # Methods run in processes of their own.
+            _time(content) if methods is None else "",
             _again(content),
         ]
     )
-    state = content.get("verdict", {}).get("state", "none")
+    state = "none" if methods is None else "comparison"
+    state = content.get("verdict", {}).get("state", state)
     return page(f"{name}: {state}", body, {"generator": "bilo_ppl"})
 
 
@@ -67,22 +73,20 @@ def _verdict(content: Mapping[str, Any]) -> str:
 
 def _problem(problem: Mapping[str, Any]) -> str:
     body = prose(problem["text"]) if problem.get("text") else ""
-    lines = [("Unknown", ", ".join(problem.get("unknowns", ()))), ("Data", problem.get("data"))]
+    unknowns = (labelled(name, problem.get("units")) for name in problem.get("unknowns", ()))
+    lines = [("Unknown", ", ".join(unknowns)), ("Data", problem.get("data"))]
     said = "".join(f"<p>{name}: {text(value)}</p>" for name, value in lines if value)
     return section("Problem", body, said)
 
 
 def _draws(content: Mapping[str, Any]) -> str:
-    rows = content.get("summary") or {}
+    rows, units = content.get("summary") or {}, content.get("problem", {}).get("units")
     heads = list(next(iter(rows.values()), {}))
-    return (
-        section("Posterior", table(["", *heads], [[k, *row.values()] for k, row in rows.items()]))
-        if rows
-        else ""
-    )
+    named = [[labelled(name, units), *row.values()] for name, row in rows.items()]
+    return section("Posterior", table(["", *heads], named)) if rows else ""
 
 
-def _estimates(estimates: Mapping[str, Any] | None) -> str:
+def _estimates(estimates: Mapping[str, Any] | None, units: Mapping[str, str] | None) -> str:
     if not estimates:
         return ""
     thetas = [{k: v for k, v in theta.items() if _plain(v)} for theta in estimates.get("theta", ())]
@@ -101,7 +105,7 @@ def _estimates(estimates: Mapping[str, Any] | None) -> str:
     mean = [[k, _percent(v["mean"]), _percent(v["sd"])] for k, v in errors.items()]
     return section(
         "Point estimates",
-        table(["", *names, "steps", "end"], rows),
+        table(["", *(labelled(name, units) for name in names), "steps", "end"], rows),
         table(["relative error", "mean", "sd"], mean) if mean else "",
     )
 

@@ -6,20 +6,21 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from bilo_ppl.diagnostics import solution_draws, summary
 from bilo_ppl.diagnostics._draws import scalar_draws
-from bilo_ppl.diagnostics.intervals import plot_intervals
-from bilo_ppl.diagnostics.plots import (
+from bilo_ppl.plots import (
     INK,
     plot_inner_steps,
+    plot_intervals,
     plot_pairs,
     plot_posterior,
     plot_replicas,
     plot_solution_band,
     plot_trace,
 )
+from bilo_ppl.plots.figure_file import Drawn
 from bilo_ppl.ppl.prior_density import prior_density
 from bilo_ppl.run.own_figures import of_draws
 from bilo_ppl.run.plan import Plan
@@ -41,7 +42,7 @@ def draw_posterior_figures(
     idata: Any,
     exact: GridPosterior | None,
     tolerance: float | None,
-) -> Iterator[tuple[str, Figure]]:
+) -> Iterator[tuple[str, Drawn]]:
     """Draw the figures one by one; gives name and figure."""
     samples = {name: v.values for name, v in idata["posterior"].data_vars.items()}
     yield from _posteriors(plan, model, samples, exact)
@@ -49,13 +50,16 @@ def draw_posterior_figures(
     yield from _vectors(plan, samples)
     worst = least_known(summary(idata), MAX_POSTERIORS)
     scalars = scalar_draws(samples)
-    yield "trace", plot_trace({name: scalars[name] for name in worst}, of=len(scalars))
+    yield (
+        "trace",
+        plot_trace({name: scalars[name] for name in worst}, of=len(scalars), units=plan.file.units),
+    )
     if plan.file.problem.domain.dimension == 1:
         yield from _bands(plan, model, samples)
     yield from draw_maps(plan, model, samples)
     yield from draw_residuals(plan, model, samples, tolerance)
     yield from of_draws(plan, model, samples)
-    yield from _replicas(idata)
+    yield from _replicas(plan, idata)
     stats = idata["sample_stats"]
     if tolerance is not None and "inner_steps" in stats:
         yield (
@@ -64,7 +68,7 @@ def draw_posterior_figures(
         )
 
 
-def _posteriors(plan: Plan, model: Callable, samples, exact) -> Iterator[tuple[str, Figure]]:
+def _posteriors(plan: Plan, model: Callable, samples, exact) -> Iterator[tuple[str, Drawn]]:
     few = {name: draws for name, draws in samples.items() if not _is_long(draws)}
     scalars = list(scalar_draws(few).items())[:MAX_POSTERIORS]
     truth, data = plan.file.truth if plan.settings.data is None else None, plan.observations
@@ -74,14 +78,15 @@ def _posteriors(plan: Plan, model: Callable, samples, exact) -> Iterator[tuple[s
         true = None if true is None or np.ndim(true) else float(true)
         label = "posterior" if len(scalars) == 1 else f"posterior_{name}"
         prior = partial(prior_density, model, data.model_args, data.model_kwargs, name)
-        yield label, plot_posterior(draws, name, marginal, true, prior)
+        yield label, plot_posterior(draws, name, marginal, true, prior, units=plan.file.units)
 
 
-def _pairs(plan: Plan, samples) -> Iterator[tuple[str, Figure]]:
+def _pairs(plan: Plan, samples) -> Iterator[tuple[str, Drawn]]:
     """Where there are several unknowns, but not too many to see anything."""
     few = {name: draws for name, draws in samples.items() if not _is_long(draws)}
     if len(scalar_draws(few)) > 1:
-        yield "pair", plot_pairs(few, plan.file.truth if plan.settings.data is None else None)
+        truth = plan.file.truth if plan.settings.data is None else None
+        yield "pair", plot_pairs(few, truth, units=plan.file.units)
 
 
 def _is_long(draws: Any) -> bool:
@@ -89,27 +94,29 @@ def _is_long(draws: Any) -> bool:
     return int(np.prod(np.shape(draws)[2:])) > MAX_POSTERIORS
 
 
-def _vectors(plan: Plan, samples) -> Iterator[tuple[str, Figure]]:
+def _vectors(plan: Plan, samples) -> Iterator[tuple[str, Drawn]]:
     """Sites of many entries, all in one figure each."""
     truth = (plan.file.truth or {}) if plan.settings.data is None else {}
     for name, draws in samples.items():
         if _is_long(draws):
             true = truth.get(name)
             known = true is not None and np.shape(true) == np.shape(draws)[2:]
-            yield f"posterior_{name}", plot_intervals(draws, name, true if known else None)
+            true = true if known else None
+            yield f"posterior_{name}", plot_intervals(draws, name, true, units=plan.file.units)
 
 
-def _replicas(idata: Any) -> Iterator[tuple[str, Figure]]:
+def _replicas(plan: Plan, idata: Any) -> Iterator[tuple[str, Drawn]]:
     """Where data were replicated at the draws."""
     if "posterior_predictive" not in list(idata):
         return
     replicas = idata["posterior_predictive"].data_vars
     for name, values in replicas.items():
         label = "predictive" if len(replicas) == 1 else f"predictive_{name}"
-        yield label, plot_replicas(idata["observed_data"][name].values, values.values, str(name))
+        data = idata["observed_data"][name].values
+        yield label, plot_replicas(data, values.values, str(name), units=plan.file.units)
 
 
-def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Figure]]:
+def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Drawn]]:
     """The solution over the interval, a figure for each solution site, or each of its experiments."""
     problem = plan.file.problem
     x, (coordinate,) = problem.domain.grid(BAND_POINTS), problem.domain.coordinates
@@ -135,21 +142,22 @@ def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Fi
         if u.ndim == 3 + of_system:
             # Which data are those of which experiment, only the model knows.
             for i in range(min(u.shape[1], MAX_POSTERIORS)):
-                of_one = plot_solution_band(x, u[:, i], name=f"{site}[{i}]", coordinate=coordinate)
+                labels = {"name": f"{site}[{i}]", "coordinate": coordinate}
+                of_one = plot_solution_band(x, u[:, i], **labels, units=plan.file.units)
                 yield f"{label}_{i}", of_one
             continue
         points = data and data.model_args
         names = problem.component_names if of_system else ()
         labels: dict[str, Any] = {"name": site, "coordinate": coordinate, "components": names}
-        figure = plot_solution_band(x, u, points, truth, **labels)
+        labels["units"] = plan.file.units
+        ax = plot_solution_band(x, u, points, truth, **labels)
         if not plan.by_values:
-            _rug(figure, plan.observations.x)
-        yield label, figure
+            _rug(ax, plan.observations.x)
+        yield label, ax
 
 
-def _rug(figure: Figure, x: np.ndarray) -> None:
+def _rug(ax: Axes, x: np.ndarray) -> None:
     """Points that are the data themselves, as ticks at the foot of a figure."""
-    ax = figure.axes[0]
     strength = float(np.clip(100 / len(x), 0.03, 0.8))
     foot = ax.get_xaxis_transform()
     ax.vlines(x[:, 0], 0.0, 0.05, color=INK, linewidth=0.6, alpha=strength, transform=foot)

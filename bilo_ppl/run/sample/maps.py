@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from bilo_ppl.diagnostics import solution_draws
 from bilo_ppl.diagnostics.inner import map_spaced
-from bilo_ppl.diagnostics.maps import Panel, plot_maps
+from bilo_ppl.plots import Panel, plot_maps
+from bilo_ppl.plots.figure_file import Drawn
 from bilo_ppl.ppl.look import look_at
 from bilo_ppl.run.plan import Plan, stand_in
 from bilo_ppl.run.plane import COARSE, FINE, Plane, known_fields, plane_of
@@ -23,7 +23,7 @@ MAX_DRAWS = 200
 
 def draw_maps(
     plan: Plan, model: Callable, samples: Mapping[str, Any]
-) -> Iterator[tuple[str, Figure]]:
+) -> Iterator[tuple[str, Drawn]]:
     """Figures of every solution with one component, and of every unknown function of both coordinates.
 
     Nothing for a problem that has not two coordinates.
@@ -41,7 +41,7 @@ def draw_maps(
 
 def _solution(
     plan: Plan, model: Callable, samples: Any, plane: Plane, site: str, label: str
-) -> Iterator[tuple[str, Figure]]:
+) -> Iterator[tuple[str, Drawn]]:
     """Mean, sd, and the misfit at the data, in standard deviations of the noise."""
     data = plan.observations
     x, y = np.asarray(data.x), np.asarray(data.y)
@@ -61,21 +61,22 @@ def _solution(
     u = u[np.isfinite(u).all(axis=1)]
     if not len(u):
         return
+    unit = plan.file.units.get(site, "")
     on_grid = [np.full(len(plane.points), np.nan) for _ in range(2)]
     for values, moment in zip(on_grid, (u.mean(axis=0), u.std(axis=0)), strict=True):
         values[plane.inside] = moment[: plane.inside.sum()]
     panels = [
-        Panel(f"{site}, posterior mean", plane.image(on_grid[0]), "value", x),
-        Panel(f"{site}, posterior sd", plane.image(on_grid[1]), "spread"),
+        Panel(f"{site}, posterior mean", plane.image(on_grid[0]), "value", x, unit=unit),
+        Panel(f"{site}, posterior sd", plane.image(on_grid[1]), "spread", unit=unit),
     ]
     # Data of another shape are not values of this solution, or not only.
     if plan.by_values and y.shape == (len(x),):
         misfit = (y - u[:, -len(x) :].mean(axis=0)) / np.broadcast_to(data.sigma, y.shape)
         panels.append(Panel("data less mean, in sigma", None, "difference", x, misfit))
-    yield label, plot_maps(plane.x, plane.y, panels, **plane.layout)
+    yield label, plot_maps(plane.x, plane.y, panels, **plane.layout, units=plan.file.units)
 
 
-def _fields(plan: Plan, samples: Any, plane: Plane) -> Iterator[tuple[str, Figure]]:
+def _fields(plan: Plan, samples: Any, plane: Plane) -> Iterator[tuple[str, Drawn]]:
     """Mean and sd of every unknown function, beside the true one where the data are of it."""
     problem, data = plan.file.problem, plan.observations
     points = jnp.asarray(plane.points)
@@ -92,11 +93,13 @@ def _fields(plan: Plan, samples: Any, plane: Plane) -> Iterator[tuple[str, Figur
     found = map_spaced(values, samples, MAX_DRAWS, 2, 16)
     truth = known_fields(problem, plan.file.truth if plan.settings.data is None else None)
     for name, drawn in found.items():
+        unit = plan.file.units.get(name, "")
         mean, sd = (plane.image(part) for part in (drawn.mean(axis=0), drawn.std(axis=0)))
         panels = [
-            Panel(f"{name}, posterior mean", mean),
-            Panel(f"{name}, posterior sd", sd, "spread"),
+            Panel(f"{name}, posterior mean", mean, unit=unit),
+            Panel(f"{name}, posterior sd", sd, "spread", unit=unit),
         ]
         if name in truth:
-            panels.insert(0, Panel(f"{name}, truth", plane.of(truth[name])))
-        yield f"field_{name}", plot_maps(plane.x, plane.y, panels, contours=False, **plane.layout)
+            panels.insert(0, Panel(f"{name}, truth", plane.of(truth[name]), unit=unit))
+        layout = {**plane.layout, "contours": False, "units": plan.file.units}
+        yield f"field_{name}", plot_maps(plane.x, plane.y, panels, **layout)

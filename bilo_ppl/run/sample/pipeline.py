@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from bilo_ppl._blocks import Ended, Interrupts
+from bilo_ppl._pages import see
 from bilo_ppl.mcmc import BlockSampler, TwoStage
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
@@ -103,9 +104,8 @@ def _notes(plan: Plan[SampleSettings]) -> list[str]:
     if _chain_method(settings) != settings.chain_method:
         notes.append(
             f"{settings.chains} chains in parallel need as many devices, and JAX has "
-            f"{jax.local_device_count()}: the chains run one after another instead. On a CPU, set the "
-            f"environment variable XLA_FLAGS=--xla_force_host_platform_device_count={settings.chains}"
-            ", or use --chain-method vectorized."
+            f"{jax.local_device_count()}: the chains run one after another. "
+            + see("Try it on a CPU", "devices")
         )
     absent = [name for name in plan.file.start if name not in plan.first_guess]
     if absent and settings.init != "prior":
@@ -177,9 +177,8 @@ def _attempt(
     other_mode = None if prepared.report is None else prepared.report.other_mode
     if other_mode is not None and plan.settings.init != "prior":
         raise RunFailedError(
-            f"{other_mode} Restrict the prior to one of them, or give data that tell them "
-            "apart. --init prior samples all the same, from starts all over the prior; how many chains "
-            "end in which mode is then no measure of its weight."
+            f"{other_mode} Restrict the prior to one of them; --init prior samples all the same. "
+            + see("Several modes")
         )
     operator = _in_sampling(plan.settings, prepared)
     second = made_reference(plan.file) if plan.settings.exact else None

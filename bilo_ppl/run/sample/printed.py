@@ -1,6 +1,7 @@
 """What a run says of its results at its end: the table, the checks, and where everything is."""
 
 from bilo_ppl import diagnostics
+from bilo_ppl._pages import see
 from bilo_ppl.run.record import warn
 from bilo_ppl.run.sample.results import Results
 from bilo_ppl.run.sample.table import shown_table
@@ -22,7 +23,7 @@ def print_report(results: Results) -> None:
     results.record["inner_report"] = [*lines, *(f"WARNING: {text}" for text in warnings)]
     results.record["faults"] = diagnostics.run_faults(idata)
     results.record["summary"] = results.table.to_dict(orient="index")
-    say("", shown_table(results.table), "", *lines)
+    say("", shown_table(results.table, results.plan.file.units), "", *lines)
     if results.stages is not None:
         results.record["two_stages"] = results.stages.as_dict()
         say(f"Two stages, {results.stages}")
@@ -52,8 +53,8 @@ def weights_note(certificate: Certificate) -> str:
         advice = f"{certificate.advice} " if certificate.advice else ""
         return f"{advice}Do not use the weights in posterior.nc; --sampler hmc --exact draws anew."
     return (
-        "The weights of all draws are in the group certificate of posterior.nc; what they make of mean, "
-        "sd and quantiles stands above. summary.csv, figures and groups are of the draws as sampled."
+        "The weights of all draws are in the group certificate of posterior.nc, and not in what else "
+        f"there is. {see('Weights of the draws')}"
     )
 
 

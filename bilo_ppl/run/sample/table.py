@@ -1,6 +1,9 @@
 """The table of a run in short: of long vectors the entries that are known worst."""
 
+from collections.abc import Mapping
 from typing import Any
+
+from bilo_ppl._units import labelled
 
 __all__ = ["least_known", "shown_table"]
 
@@ -9,8 +12,11 @@ MANY, SHOWN = 12, 6
 draws."""
 
 
-def shown_table(table: Any) -> str:
-    """A summary as text; sites of more than 12 entries by a few of them, and a line that says so."""
+def shown_table(table: Any, units: Mapping[str, str] | None = None) -> str:
+    """A summary as text, names with their units.
+
+    Sites of more than 12 entries are shown by a few of them, and a line says so.
+    """
     kept: list[str] = []
     notes: list[str] = []
     for site, entries in _by_site(table).items():
@@ -22,7 +28,8 @@ def shown_table(table: Any) -> str:
                 "summary.csv has all."
             )
         kept += few
-    text = table.loc[kept].to_string(float_format=lambda v: f"{v:.4g}")
+    shown = table.loc[kept].rename(index=lambda name: labelled(str(name), units))
+    text = shown.to_string(float_format=lambda v: f"{v:.4g}")
     return "\n".join([text, *notes])
 
 

@@ -47,6 +47,10 @@ def model(operator, x, y=None, sigma=1.0):
 truth = {"h": 8.0}  # may be left out: what the synthetic data are made with, to compare
 
 
+# May be left out: for tables and figures.
+units = {"h": "1/m^2", "x": "m", "u": "deg C", "y": "deg C"}
+
+
 def exact(x):
     """May be left out: the solution at the truth."""
     root = np.sqrt(truth["h"])

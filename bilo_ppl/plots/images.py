@@ -1,18 +1,18 @@
 """Figures of images: a field over an anatomy, with contours of its own and outlines of masks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from bilo_ppl.diagnostics._style import COLOURS
+from bilo_ppl._units import labelled
 from bilo_ppl.pde.image import ImageDomain
+from bilo_ppl.plots._style import COLOURS, axes_for
 
-__all__ = ["Panel", "plot_density", "plot_images"]
+__all__ = ["ImagePanel", "plot_density", "plot_images"]
 
 
-class Panel(NamedTuple):
+class ImagePanel(NamedTuple):
     """One image, and what is drawn on it."""
 
     title: str
@@ -24,17 +24,33 @@ class Panel(NamedTuple):
     """Masks ``(n,)`` at the same voxels, drawn as dashed outlines."""
 
 
-def plot_images(domain: ImageDomain, panels: Sequence[Panel], anatomy: Any = None) -> Figure:
+def plot_images(
+    domain: ImageDomain,
+    panels: Sequence[ImagePanel],
+    anatomy: Any = None,
+    *,
+    units: Mapping[str, str] | None = None,
+    axes: Any = None,
+) -> np.ndarray:
     """Images of a plane side by side, the first coordinate to the right and the second upwards.
 
     ``anatomy`` is an image with the shape of the domain's mask, shown in grey below; values fade into it
-    where they are small. Raises a ``ValueError`` for a domain that is not a plane, and for values of
-    another number than there are voxels inside.
+    where they are small. ``units`` are those of the coordinates. Returns the axes ``(panels,)``. Raises a
+    ``ValueError`` for a domain that is not a plane, no panels, and values of another number than there
+    are voxels inside.
+
+    >>> from bilo_ppl.plots import ImagePanel, plot_images
+    >>> plane = bilo.image_domain(np.ones((4, 3)))
+    >>> (ax,) = plot_images(plane, [ImagePanel("u", np.arange(12.0))], units={"x": "cm"})
+    >>> ax.get_xlabel()
+    'x (cm)'
     """
     if domain.mask.ndim != 2:
         raise ValueError(
             f"plot_images: the image has {domain.mask.ndim} axes; give a plane, such as a slice."
         )
+    if not panels:
+        raise ValueError("plot_images: there are no panels.")
     count = int(domain.mask.sum())
     for panel in panels:
         for what in (panel.values, *panel.masks):
@@ -43,16 +59,16 @@ def plot_images(domain: ImageDomain, panels: Sequence[Panel], anatomy: Any = Non
                     f"plot_images: {panel.title!r} has values of shape {np.shape(what)}; the domain has "
                     f"{count} voxels inside, ({count},)."
                 )
-    width = 4.4 * max(len(panels), 1)
-    figure = Figure(figsize=(width, 4.2), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    (row,) = axes_for(axes, (1, len(panels)), "plot_images", (4.4 * len(panels), 4.2))
     low, high = np.array(domain.lower[:2]), np.array(domain.upper[:2])
     style: dict[str, Any] = {
         "extent": (low[0], high[0], low[1], high[1]),
         "origin": "lower",
         "interpolation": "nearest",
     }
-    for ax, panel in zip(axes, panels, strict=True):
+    for ax, panel in zip(row, panels, strict=True):
+        ax.grid(False)
+        ax.spines[:].set_visible(True)
         if anatomy is not None:
             ax.imshow(np.asarray(anatomy, float).T, cmap="gray", **style)
         image = _image(domain, panel.values)
@@ -61,7 +77,7 @@ def plot_images(domain: ImageDomain, panels: Sequence[Panel], anatomy: Any = Non
         shown = ax.imshow(
             image.T, cmap="viridis", vmin=0, vmax=largest or 1.0, alpha=opaque, **style
         )
-        figure.colorbar(shown, ax=ax, shrink=0.8)
+        ax.figure.colorbar(shown, ax=ax, shrink=0.8)
         x, y = (
             a + h * (np.arange(n) + 0.5)
             for a, h, n in zip(low, domain.spacing, domain.mask.shape, strict=True)
@@ -76,19 +92,35 @@ def plot_images(domain: ImageDomain, panels: Sequence[Panel], anatomy: Any = Non
             if 0 < outline.sum() < outline.size:
                 ax.contour(x, y, outline, levels=[0.5], colors=[colour], linewidths=0.7, alpha=0.8)
         ax.set_title(panel.title, fontsize="medium", loc="left")
-        ax.set(xlabel=domain.coordinates[0], ylabel=domain.coordinates[1])
-    return figure
+        along, up = (labelled(name, units) for name in domain.coordinates[:2])
+        ax.set(xlabel=along, ylabel=up)
+    return row
 
 
 def plot_density(
-    domain: ImageDomain, u: Any, levels: Sequence[float], x: Any, labels: Any, anatomy: Any = None
-) -> Figure:
+    domain: ImageDomain,
+    u: Any,
+    levels: Sequence[float],
+    x: Any,
+    labels: Any,
+    anatomy: Any = None,
+    *,
+    units: Mapping[str, str] | None = None,
+    axes: Any = None,
+) -> np.ndarray:
     """The mean of draws of a density, with contours, with outlines of labels, and its standard deviation.
 
     ``u`` are values ``(draws, n)`` at the voxels inside; draws that are not finite are left out, and of
     one draw there is no standard deviation. ``labels`` ``(m, k)``, 0 or 1, are those of k masks at points
-    ``x (m, d)``, of which those count that are centres of voxels. Raises a ``ValueError`` if no draw is
-    finite.
+    ``x (m, d)``, of which those count that are centres of voxels. Returns the axes, ``(3,)``, or
+    ``(2,)`` of one draw. Raises a ``ValueError`` if no draw is finite.
+
+    >>> from bilo_ppl.plots import plot_density
+    >>> plane = bilo.image_domain(np.ones((4, 3)))
+    >>> u = np.linspace(0, 1, 24).reshape(2, 12)  # two draws
+    >>> axes = plot_density(plane, u, [0.5], plane.centres, u[:1].T > 0.2)
+    >>> axes[2].get_title(loc="left")
+    'standard deviation of u, 2 draws'
     """
     u = np.asarray(u, float)
     u = u[np.isfinite(u).all(axis=1)]
@@ -98,14 +130,14 @@ def plot_density(
     masks = [np.where(row < 0, 0.0, column[row]) for column in np.asarray(labels, float).T]
     name, mean = "u" if len(u) == 1 else "mean of u", u.mean(axis=0)
     panels = [
-        Panel(
+        ImagePanel(
             f"{name}, contours at {', '.join(f'{c:.3g}' for c in levels)}", mean, contours=levels
         ),
-        Panel(f"{name}, outlines of the data", mean, masks=masks),
+        ImagePanel(f"{name}, outlines of the data", mean, masks=masks),
     ]
     if len(u) > 1:
-        panels.append(Panel(f"standard deviation of u, {len(u)} draws", u.std(axis=0)))
-    return plot_images(domain, panels, anatomy)
+        panels.append(ImagePanel(f"standard deviation of u, {len(u)} draws", u.std(axis=0)))
+    return plot_images(domain, panels, anatomy, units=units, axes=axes)
 
 
 def _rows_at(domain: ImageDomain, x: np.ndarray) -> np.ndarray:

@@ -1,14 +1,14 @@
 """Functions of two coordinates as images, side by side: a solution, a coefficient, how sure they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bilo_ppl.diagnostics._style import INK
+from bilo_ppl._units import labelled
+from bilo_ppl.plots._style import INK, axes_for
 
 __all__ = ["Panel", "plot_maps"]
 
@@ -38,6 +38,8 @@ class Panel(NamedTuple):
     """``(k, 2)``, to be marked."""
     at_points: Any = None
     """``(k,)``, the colours of the marks; without them they are plain."""
+    unit: str = ""
+    """Of the values."""
 
 
 def plot_maps(
@@ -48,22 +50,32 @@ def plot_maps(
     coordinates: Sequence[str] = ("x", "y"),
     equal: bool = True,
     contours: bool = True,
-) -> Figure:
+    units: Mapping[str, str] | None = None,
+    axes: Any = None,
+) -> np.ndarray:
     """Images of functions on the grid of ``x`` ``(n,)`` and ``y`` ``(m,)``, with contours.
 
     ``coordinates`` are the labels of the axes; ``equal`` says that both have one unit of length.
-    Contours are drawn for values, unless ``contours`` is false. Raises a ``ValueError`` for values of
-    another shape than the grid's, points that are not in the plane, and a panel of nothing.
+    Contours are drawn for values, unless ``contours`` is false; ``units`` are those of the coordinates.
+    Returns the axes ``(panels,)``. Raises a ``ValueError`` for values of another shape than the grid's,
+    points that are not in the plane, and a panel of nothing.
+
+    >>> from bilo_ppl.plots import Panel, plot_maps
+    >>> x, y = np.linspace(0, 2, 5), np.linspace(0, 1, 4)
+    >>> (ax,) = plot_maps(x, y, [Panel("u", np.add.outer(x, y), unit="mol")], units={"x": "cm"})
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('x (cm)', 'y')
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     if not panels:
         raise ValueError("plot_maps: there are no panels.")
     for panel in panels:
         _check(panel, (len(x), len(y)))
-    figure = Figure(figsize=_size(x, y, len(panels), equal), layout="constrained")
-    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    (row,) = axes_for(axes, (1, len(panels)), "plot_maps", _size(x, y, len(panels), equal))
     shared = _limits([panel for panel in panels if panel.kind == "value"])
     for number, (ax, panel) in enumerate(zip(row, panels, strict=True)):
+        ax.grid(False)
+        ax.spines[:].set_visible(True)
         low, high = shared if panel.kind == "value" else _own_limits(panel)
         style = {"cmap": COLOUR_MAPS[panel.kind], "vmin": low, "vmax": high}
         drawn = None
@@ -75,15 +87,16 @@ def plot_maps(
                 ax.contour(x, y, values, levels, colors="white", linewidths=0.6, alpha=0.8)
         if panel.points is not None:
             drawn = _marks(ax, panel, style) or drawn
-        _bar(figure, ax, drawn)
+        _bar(ax, drawn, panel.unit)
         ax.set_title(panel.title, fontsize="medium", loc="left")
-        ax.set(xlabel=coordinates[0], ylabel="" if number else coordinates[1])
+        along, up = (labelled(name, units) for name in coordinates)
+        ax.set(xlabel=along, ylabel="" if number else up)
         ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
         if equal:
             ax.set_aspect("equal")
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(5))
-    return figure
+    return row
 
 
 def _check(panel: Panel, shape: tuple[int, int]) -> None:
@@ -137,8 +150,9 @@ def _marks(ax: Axes, panel: Panel, style: dict[str, Any]) -> Any:
     return ax.scatter(*points.T, s=area, c=panel.at_points, linewidths=0, **style)
 
 
-def _bar(figure: Figure, ax: Axes, drawn: Any) -> None:
+def _bar(ax: Axes, drawn: Any, unit: str) -> None:
     if drawn is not None:
-        bar = figure.colorbar(drawn, ax=ax, shrink=0.9, pad=0.02)
+        bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.9, pad=0.02)
+        bar.set_label(unit, fontsize="small")
         bar.ax.tick_params(labelsize="small")
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]

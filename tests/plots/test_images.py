@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import bilo_ppl as bilo
-from bilo_ppl.diagnostics.image_plots import Panel, plot_images
+from bilo_ppl.plots import ImagePanel, plot_images
 
 
 @pytest.fixture(scope="module")
@@ -16,20 +16,22 @@ def domain():
 
 def test_a_voxel_lies_at_its_place(domain):
     values = np.arange(23.0)
-    figure = plot_images(domain, [Panel("numbers", values)])
-    (image,) = figure.axes[0].images
+    (ax,) = plot_images(domain, [ImagePanel("numbers", values)])
+    (image,) = ax.images
     shown = image.get_array()
     assert shown.shape == (4, 6)
     assert np.isnan(np.ma.filled(shown, np.nan)[0, 0])
     np.testing.assert_array_equal(np.ma.filled(shown, np.nan)[:, 0], [np.nan, 0, 1, 2])
     np.testing.assert_allclose(image.get_extent(), (9.5, 15.5, -1.25, 0.75))
-    assert figure.axes[0].get_title(loc="left") == "numbers"
+    assert ax.get_title(loc="left") == "numbers"
 
 
 def test_contours_and_outlines_are_where_the_values_pass(domain):
     x = domain.centres
-    panel = Panel("x", x[:, 0] - 10, contours=(2.25, 99.0), masks=(x[:, 0] > 11.6, np.zeros(23)))
-    axes = plot_images(domain, [panel, panel], anatomy=np.ones((6, 4))).axes[0]
+    panel = ImagePanel(
+        "x", x[:, 0] - 10, contours=(2.25, 99.0), masks=(x[:, 0] > 11.6, np.zeros(23))
+    )
+    axes, _ = plot_images(domain, [panel, panel], anatomy=np.ones((6, 4)))
     assert len(axes.images) == 2
     contour, outline = axes.collections
     np.testing.assert_allclose(np.unique(contour.get_paths()[0].vertices[:, 0]), 12.25)
@@ -38,8 +40,10 @@ def test_contours_and_outlines_are_where_the_values_pass(domain):
 
 def test_what_is_no_image_of_the_domain_is_refused(domain):
     with pytest.raises(ValueError, match=r"'a' has values of shape \(24,\).* 23 voxels inside"):
-        plot_images(domain, [Panel("a", np.zeros(24))])
+        plot_images(domain, [ImagePanel("a", np.zeros(24))])
     with pytest.raises(ValueError, match=r"\(2,\)"):
-        plot_images(domain, [Panel("a", np.zeros(23), masks=[np.zeros(2)])])
+        plot_images(domain, [ImagePanel("a", np.zeros(23), masks=[np.zeros(2)])])
     with pytest.raises(ValueError, match="3 axes; give a plane"):
         plot_images(bilo.image_domain(np.ones((2, 2, 2))), [])
+    with pytest.raises(ValueError, match="no panels"):
+        plot_images(domain, [])

@@ -3,10 +3,9 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy import stats
 
-from bilo_ppl.diagnostics._style import COLOURS, INK, legend_above, new_figure
+from bilo_ppl.plots._style import COLOURS, INK, axes_for, legend_above
 from bilo_ppl.validation.uniformity import binned, ecdf_limits, even_bins
 
 __all__ = ["plot_ranks"]
@@ -14,17 +13,17 @@ __all__ = ["plot_ranks"]
 PROBABILITY = 0.99
 
 
-def plot_ranks(ranks: Any, kept: int, name: str) -> Figure:
+def plot_ranks(ranks: Any, name: str, kept: int, *, axes: Any = None) -> np.ndarray:
     """Ranks ``(replicates,)``, 0 to ``kept``, in bins, and the difference of their ECDF to uniform ones'.
 
     Shaded is what uniform ranks do with a probability of 99 %: of every bin alone above, and of the whole
     line below (Säilynoja et al. 2022). High at both ends are posteriors that are too narrow, high in the
-    middle those that are too wide. Raises a ``ValueError`` for ranks that are none.
+    middle those that are too wide. Returns both axes ``(2,)``. Raises a ``ValueError`` for ranks that are
+    none.
 
     Examples:
-        >>> from bilo_ppl.diagnostics.plots import plot_ranks
-        >>> figure = plot_ranks(np.arange(200) % 20, kept=19, name="r")
-        >>> [axes.get_ylabel() for axes in figure.axes]
+        >>> from bilo_ppl.plots import plot_ranks
+        >>> [ax.get_ylabel() for ax in plot_ranks(np.arange(200) % 20, "r", kept=19)]
         ['replicates', 'ECDF - uniform']
     """
     ranks = np.asarray(ranks)
@@ -32,7 +31,8 @@ def plot_ranks(ranks: Any, kept: int, name: str) -> Figure:
         raise ValueError(
             f"plot_ranks: ranks of {name} must be 0 to {kept}, (replicates,); got shape {ranks.shape}."
         )
-    figure, (top, bottom) = new_figure(2, height=5.2, sharex=True)
+    drawn = axes_for(axes, (2, 1), "plot_ranks", (6.4, 5.2), sharex=True)[:, 0]
+    top, bottom = drawn
     number = even_bins(len(ranks), kept)
     edges = np.linspace(0, 1, number + 1)
     low, high = stats.binom.interval(PROBABILITY, len(ranks), 1 / number)
@@ -45,8 +45,11 @@ def plot_ranks(ranks: Any, kept: int, name: str) -> Figure:
     legend_above(top, columns=2)
     levels, lowest, highest = ecdf_limits(len(ranks), kept, PROBABILITY)
     below = np.cumsum(np.bincount(ranks, minlength=kept + 1))[:-1] / len(ranks)
-    bottom.fill_between(levels, lowest - levels, highest - levels, **band)
-    bottom.step(levels, below - levels, where="mid", color=COLOURS[0], linewidth=1.4)
+    label = f"{PROBABILITY:.0%} of uniform ranks"
+    bottom.fill_between(levels, lowest - levels, highest - levels, label=label, **band)
+    line = {"where": "mid", "color": COLOURS[0], "linewidth": 1.4, "label": "ranks"}
+    bottom.step(levels, below - levels, **line)
     bottom.axhline(0, color=INK, linewidth=1.0)
     bottom.set(xlabel=f"rank of {name} among {kept} draws, as a fraction", ylabel="ECDF - uniform")
-    return figure
+    legend_above(bottom, columns=2)
+    return drawn

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from bilo_ppl.diagnostics.intervals import plot_intervals
-from bilo_ppl.diagnostics.maps import Panel, plot_maps
+from bilo_ppl.plots import Panel, plot_intervals, plot_maps
 
 X, Y = np.linspace(0.0, 2.0, 5), np.linspace(0.0, 1.0, 4)
 U = X[:, None] + 10 * Y[None, :]
@@ -17,7 +16,7 @@ def mesh(ax):
 
 
 def test_an_image_has_its_first_coordinate_along_x():
-    ax = plot_maps(X, Y, [Panel("u", U)]).axes[0]
+    (ax,) = plot_maps(X, Y, [Panel("u", U)])
     drawn = mesh(ax)
     np.testing.assert_array_equal(np.reshape(drawn.get_array(), (len(Y), len(X))), U.T)
     at = drawn.get_coordinates()
@@ -34,7 +33,7 @@ def test_values_share_their_colours_and_differences_are_about_zero():
         Panel("sd", U / 20, "spread"),
         Panel("off", U - 3, "difference"),
     ]
-    one, two, sd, off = plot_maps(X, Y, panels).axes[:4]
+    one, two, sd, off = plot_maps(X, Y, panels)
     assert mesh(one).get_clim() == mesh(two).get_clim() == (0.0, 17.0)
     assert mesh(sd).get_clim() == (0.0, 0.6)
     low, high = mesh(off).get_clim()
@@ -45,27 +44,26 @@ def test_values_share_their_colours_and_differences_are_about_zero():
 
 def test_points_are_marked_and_coloured_by_what_is_known_there():
     misfit = Panel("misfit", None, "difference", POINTS, [1, -2, 0.5])
-    figure = plot_maps(X, Y, [Panel("u", U, "value", POINTS), misfit], contours=False)
-    plain, coloured = figure.axes[:2]
+    plain, coloured = plot_maps(X, Y, [Panel("u", U, "value", POINTS), misfit], contours=False)
     np.testing.assert_array_equal(plain.collections[-1].get_offsets(), POINTS)
     (marks,) = coloured.collections
     np.testing.assert_array_equal(marks.get_array(), [1, -2, 0.5])
     # A bar of colours for each.
-    assert len(figure.axes) == 4
+    assert len(plain.figure.axes) == 4
 
 
 def test_what_is_not_defined_is_left_white():
     holed = np.where(U > 8, np.nan, U)
-    drawn = mesh(plot_maps(X, Y, [Panel("u", holed)]).axes[0])
+    drawn = mesh(*plot_maps(X, Y, [Panel("u", holed)]))
     shown = np.ma.filled(np.ma.asarray(drawn.get_array()), np.nan)
     np.testing.assert_array_equal(np.reshape(shown, (len(Y), len(X))), holed.T)
     assert drawn.get_clim() == (0.0, np.nanmax(holed))
 
 
 def test_space_and_time_have_no_common_unit():
-    figure = plot_maps(X, Y, [Panel("u", U)], coordinates=("x", "t"), equal=False)
-    assert figure.axes[0].get_ylabel() == "t"
-    assert figure.axes[0].get_aspect() == "auto"
+    (ax,) = plot_maps(X, Y, [Panel("u", U)], coordinates=("x", "t"), equal=False)
+    assert ax.get_ylabel() == "t"
+    assert ax.get_aspect() == "auto"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +82,7 @@ def test_what_cannot_be_drawn_is_refused(panels, message):
 
 def test_intervals_of_a_vector():
     draws = np.random.default_rng(0).normal(size=(2, 400, 3, 5)) + np.arange(15).reshape(3, 5)
-    (ax,) = plot_intervals(draws, "a", np.ones((3, 5))).axes
+    ax = plot_intervals(draws, "a", np.ones((3, 5)))
     lines = {one.get_label(): one for one in ax.get_lines()}
     np.testing.assert_allclose(lines["median"].get_ydata(), np.arange(15), atol=0.2)
     np.testing.assert_array_equal(lines["truth"].get_ydata(), np.ones(15))

@@ -8,15 +8,15 @@ import pytest
 from scipy import stats
 
 import bilo_ppl as bilo
-from bilo_ppl.diagnostics.plots import plot_pairs, plot_posterior, plot_replicas
+from bilo_ppl.plots import plot_pairs, plot_posterior, plot_replicas
 from bilo_ppl.ppl.prior_density import prior_density
 from models import poisson
 
 RANDOM = np.random.default_rng(0)
 
 
-def axes(figure):
-    return [ax for ax in figure.axes if ax.axison]
+def panels_of(axes):
+    return [ax for ax in axes.flat if ax.axison]
 
 
 def test_every_two_have_a_panel_with_their_points_and_their_correlation():
@@ -26,26 +26,26 @@ def test_every_two_have_a_panel_with_their_points_and_their_correlation():
         "b": 3 * a + 0.1 * RANDOM.normal(size=a.shape),
         "c": RANDOM.normal(size=a.shape),
     }
-    figure = plot_pairs(draws, {"a": 0.5, "b": 1.5})
-    assert len(axes(figure)) == 6
-    panels = {(ax.get_xlabel(), ax.get_ylabel()): ax for ax in axes(figure)}
+    drawn = plot_pairs(draws, {"a": 0.5, "b": 1.5})
+    assert len(panels_of(drawn)) == 6
+    panels = {(ax.get_xlabel(), ax.get_ylabel()): ax for ax in panels_of(drawn)}
     below = panels["a", "c"]
     (points,) = below.collections
     np.testing.assert_array_equal(
         points.get_offsets(), np.column_stack([a.ravel(), draws["c"].ravel()])
     )
-    shown = [float(text.get_text()) for ax in axes(figure) for text in ax.texts]
+    shown = [float(text.get_text()) for ax in panels_of(drawn) for text in ax.texts]
     assert max(shown) == pytest.approx(np.corrcoef(a.ravel(), draws["b"].ravel())[0, 1], abs=0.01)
     assert len(shown) == 3
     # The truth of a in its column, that of b in its row and column; none of c.
-    assert sum(len(ax.lines) for ax in axes(figure)) == 3 + 1 + 2
+    assert sum(len(ax.lines) for ax in panels_of(drawn)) == 3 + 1 + 2
 
 
 def test_many_are_cut_and_one_is_refused():
     draws = {"a": RANDOM.normal(size=(1, 50, 9))}
-    figure = plot_pairs(draws)
-    assert len(axes(figure)) == 21
-    assert figure.get_suptitle() == "the first 6 of 9 unknowns"
+    drawn = plot_pairs(draws)
+    assert len(panels_of(drawn)) == 21
+    assert drawn[0, 0].figure.get_suptitle() == "the first 6 of 9 unknowns"
     with pytest.raises(ValueError, match="two or more scalars"):
         plot_pairs({"a": draws["a"][..., 0]})
 
@@ -71,7 +71,7 @@ def test_the_density_of_a_prior_is_that_of_its_distribution():
 
 def test_prior_and_interval_stand_beside_the_draws():
     draws = RANDOM.normal(size=(2, 400))
-    (ax,) = plot_posterior(draws, "a", prior=lambda x: stats.norm.pdf(x, 0, 3)).axes
+    ax = plot_posterior(draws, "a", prior=lambda x: stats.norm.pdf(x, 0, 3))
     labels = {line.get_label(): line for line in ax.lines}
     x, density = labels["prior"].get_data()
     np.testing.assert_allclose(density, stats.norm.pdf(x, 0, 3))
@@ -79,7 +79,7 @@ def test_prior_and_interval_stand_beside_the_draws():
     assert f"5 to 95 %: {low:.4g} to {high:.4g}" in labels
     drawn = sorted(line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":")
     assert drawn == [low, high]
-    (ax,) = plot_posterior(draws, "a", prior=lambda x: None).axes
+    ax = plot_posterior(draws, "a", prior=lambda x: None)
     assert "prior" not in {line.get_label() for line in ax.lines}
 
 
@@ -89,7 +89,7 @@ def test_data_outside_of_what_is_predicted_are_counted_and_marked():
     data[3, 1] = np.nan
     low, high = np.quantile(replicas, [0.05, 0.95], axis=(0, 1))
     outside = int(((data < low) | (data > high)).sum())
-    (ax,) = plot_replicas(data, replicas).axes
+    ax = plot_replicas(data, replicas)
     assert ax.get_title(loc="left").startswith(f"{outside} of 199 data")
     assert 5 < outside < 40
     shown = sum(len(found.get_offsets()) for found in ax.collections[2:])

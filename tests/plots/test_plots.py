@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from bilo_ppl.diagnostics import plots
+from bilo_ppl import plots
 
 RNG = np.random.default_rng(0)
 DRAWS = 0.7 + 0.03 * RNG.normal(size=(4, 500))
@@ -25,8 +25,7 @@ def line(ax, start):
 
 
 def test_posterior_histogram_is_a_density_and_the_reference_is_drawn():
-    figure = plots.plot_posterior(DRAWS, "k", (GRID, 3 * DENSITY), truth=0.71)
-    (ax,) = figure.axes
+    ax = plots.plot_posterior(DRAWS, "k", (GRID, 3 * DENSITY), truth=0.71)
     area = sum(bar.get_width() * bar.get_height() for bar in ax.patches)
     assert area == pytest.approx(1)
     reference = line(ax, "reference")
@@ -40,7 +39,7 @@ def test_posterior_histogram_is_a_density_and_the_reference_is_drawn():
 def test_posterior_axis_holds_all_draws_but_not_an_empty_grid():
     wide = np.linspace(-50, 50, 40001)
     density = np.exp(-0.5 * ((wide - 0.7) / 0.03) ** 2)
-    (ax,) = plots.plot_posterior(DRAWS, "k", (wide, density)).axes
+    ax = plots.plot_posterior(DRAWS, "k", (wide, density))
     low, high = ax.get_xlim()
     assert low <= DRAWS.min()
     assert high >= DRAWS.max()
@@ -65,8 +64,7 @@ def test_band_is_the_quantiles_and_counts_what_it_leaves_out():
     u = RNG.normal(size=(101, 21))
     u[7, 3] = np.nan
     data = (np.array([[0.2], [0.6]]), np.array([1.0, -1.0]), 0.3)
-    figure = plots.plot_solution_band(x, u, data, (x, np.zeros(21)), name="v", coordinate="t")
-    (ax,) = figure.axes
+    ax = plots.plot_solution_band(x, u, data, (x, np.zeros(21)), name="v", coordinate="t")
     kept = np.delete(u, 7, axis=0)[:, ::-1]
     np.testing.assert_allclose(line(ax, "median").get_ydata(), np.median(kept, axis=0))
     np.testing.assert_allclose(line(ax, "median").get_xdata(), x[::-1, 0])
@@ -101,9 +99,9 @@ def test_the_band_of_a_system_has_a_colour_a_component_and_skips_missing_data(si
     x, t = np.linspace(0, 1, 5), np.array([[0.2], [0.6], [0.8]])
     u = np.stack([RNG.normal(size=(20, 5)), RNG.normal(size=(20, 5)) + 9], axis=-1)
     y = np.array([[1.0, np.nan], [2.0, 8.0], [np.nan, np.nan]])
-    (ax,) = plots.plot_solution_band(
+    ax = plots.plot_solution_band(
         x, u, (t, y, sigma), (x, np.zeros((5, 2))), components=("prey", "predator")
-    ).axes
+    )
     for i, name in enumerate(("prey", "predator")):
         median = line(ax, f"median of {name}")
         np.testing.assert_allclose(median.get_ydata(), np.median(u[..., i], axis=0))
@@ -123,19 +121,19 @@ def test_the_band_of_a_system_has_a_colour_a_component_and_skips_missing_data(si
 
 
 def test_trace_has_a_line_a_chain_and_a_row_a_scalar():
-    figure = plots.plot_trace({"k": DRAWS, "a": RNG.normal(size=(4, 500, 2))}, warmup=100)
-    assert [ax.get_ylabel() for ax in figure.axes] == ["k", "a[0]", "a[1]"]
-    for ax in figure.axes:
+    axes = plots.plot_trace({"k": DRAWS, "a": RNG.normal(size=(4, 500, 2))}, warmup=100)
+    assert [ax.get_ylabel() for ax in axes] == ["k", "a[0]", "a[1]"]
+    for ax in axes:
         chains = [one for one in ax.get_lines() if len(one.get_ydata()) == 500]
         assert len({one.get_color() for one in chains}) == 4
-    np.testing.assert_array_equal(figure.axes[0].get_lines()[2].get_ydata(), DRAWS[2])
-    assert labels(figure.axes[0]) == ["chain 0", "chain 1", "chain 2", "chain 3", "warm-up"]
+    np.testing.assert_array_equal(axes[0].get_lines()[2].get_ydata(), DRAWS[2])
+    assert labels(axes[0]) == ["chain 0", "chain 1", "chain 2", "chain 3", "warm-up"]
 
 
 def test_trace_says_what_it_leaves_out():
-    figure = plots.plot_trace({"a": RNG.normal(size=(1, 10, 64))})
-    assert len(figure.axes) == 12
-    assert figure.get_suptitle() == "the first 12 of 64 parameters"
+    axes = plots.plot_trace({"a": RNG.normal(size=(1, 10, 64))})
+    assert len(axes) == 12
+    assert axes[0].figure.get_suptitle() == "the first 12 of 64 parameters"
     with pytest.raises(ValueError, match="no draws"):
         plots.plot_trace({})
     with pytest.raises(ValueError, match="must be"):
@@ -146,8 +144,8 @@ def test_inner_steps_marks_losses_above_the_tolerance():
     steps = np.tile([0, 0, 3, 1], (2, 5))
     loss = np.full((2, 20), 1e-7)
     loss[0, 3], loss[1, 4], loss[1, 5] = 1e-5, np.nan, 0.0
-    figure = plots.plot_inner_steps(steps, loss, 1e-6)
-    top, bottom = figure.axes
+    top, bottom = plots.plot_inner_steps(steps, loss, 1e-6)
+    assert labels(top) == ["chain 0", "chain 1"]
     assert top.get_title(loc="left") == "1 inner steps per draw, none for 50%"
     assert bottom.get_yscale() == "log"
     assert set(line(bottom, "tolerance").get_ydata()) == {1e-6}
@@ -157,17 +155,17 @@ def test_inner_steps_marks_losses_above_the_tolerance():
     np.testing.assert_allclose(marked[:, 1], [1e-5, 1e-4])
     shown = np.concatenate([c.get_offsets()[:, 1] for c in bottom.collections])
     assert shown.min() == pytest.approx(1e-8), "a loss of zero stays visible"
-    assert plots.plot_inner_steps(steps, 0 * steps, 1e-6).axes[1].get_yscale() == "log"
+    assert plots.plot_inner_steps(steps, 0 * steps, 1e-6)[1].get_yscale() == "log"
     with pytest.raises(ValueError, match="but loss"):
         plots.plot_inner_steps(steps, loss[:, :-1], 1e-6)
 
 
 @pytest.mark.parametrize("steps", [0, 3])
 def test_inner_steps_have_whole_numbers_on_the_axis(steps):
-    figure = plots.plot_inner_steps(np.full((2, 20), steps), np.full((2, 20), 1e-7), 1e-6)
-    figure.canvas.draw()
-    ticks = figure.axes[0].get_yticks()
-    low, high = figure.axes[0].get_ylim()
+    top, _ = plots.plot_inner_steps(np.full((2, 20), steps), np.full((2, 20), 1e-7), 1e-6)
+    top.figure.canvas.draw()
+    ticks = top.get_yticks()
+    low, high = top.get_ylim()
     shown = ticks[(ticks >= low) & (ticks <= high)]
     assert len(shown) >= 2
     np.testing.assert_array_equal(shown, np.round(shown))
@@ -176,9 +174,9 @@ def test_inner_steps_have_whole_numbers_on_the_axis(steps):
 
 @pytest.mark.parametrize("suffix", ["png", "pdf"])
 def test_save_figure_writes_a_picture(tmp_path, suffix):
-    figure = plots.plot_trace({"k": DRAWS})
-    assert isinstance(figure, Figure)
-    path = plots.save_figure(figure, tmp_path / "sub" / f"trace.{suffix}")
+    axes = plots.plot_trace({"k": DRAWS})
+    assert isinstance(axes[0].figure, Figure)
+    path = plots.save_figure(axes, tmp_path / "sub" / f"trace.{suffix}")
     head = {"png": b"\x89PNG", "pdf": b"%PDF"}[suffix]
     assert path.read_bytes().startswith(head)
     assert path.stat().st_size > 10_000
@@ -195,5 +193,5 @@ def test_pictures_are_not_blank(tmp_path):
 
 
 def test_no_pyplot():
-    code = "import sys, bilo_ppl.diagnostics.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, bilo_ppl.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,11 +1,13 @@
 """Data beside what the model predicts for them: replicated data, noise included."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
-from bilo_ppl.diagnostics._style import COLOURS, legend_above, new_figure
+from bilo_ppl._units import labelled
+from bilo_ppl.plots._style import COLOURS, FLAGGED, ax_for, legend_above
 
 __all__ = ["plot_replicas"]
 
@@ -13,17 +15,23 @@ MANY = 60
 """Data beyond which only as many are drawn, evenly spaced in their order."""
 
 
-def plot_replicas(data: Any, replicas: Any, name: str = "y") -> Figure:
+def plot_replicas(
+    data: Any,
+    replicas: Any,
+    name: str = "y",
+    *,
+    units: Mapping[str, str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Data ``(n, ...)`` over the 5 to 95 % intervals of replicas ``(chains, draws, n, ...)``.
 
     One after another in their order, as many as can be seen; those outside of their interval are marked,
     and counted among all: about a tenth is what should be. Missing data (NaN) are left out. Raises a
     ``ValueError`` for other shapes.
 
-    >>> from bilo_ppl.diagnostics.plots import plot_replicas
+    >>> from bilo_ppl.plots import plot_replicas
     >>> noise = 0.02 * np.random.default_rng(0).normal(size=(2, 200, len(y)))
-    >>> figure = plot_replicas(y, np.asarray(y) + noise)
-    >>> figure.axes[0].get_title(loc="left")
+    >>> plot_replicas(y, np.asarray(y) + noise).get_title(loc="left")
     '0 of 10 data are outside of their 90 % interval'
     """
     data, replicas = np.asarray(data, float), np.asarray(replicas, float)
@@ -38,20 +46,20 @@ def plot_replicas(data: Any, replicas: Any, name: str = "y") -> Figure:
     low, middle, high = np.quantile(drawn, [0.05, 0.5, 0.95], axis=0)
     outside = (values < low) | (values > high)
     shown = np.unique(np.linspace(0, len(values) - 1, min(len(values), MANY)).astype(int))
-    figure, (ax,) = new_figure()
+    ax = ax_for(ax, "plot_replicas")
     place = np.flatnonzero(there)[shown]
     bars = {"color": COLOURS[0], "alpha": 0.35, "linewidth": 4}
     ax.vlines(place, low[shown], high[shown], label="5 to 95 %", **bars)
     ax.scatter(place, middle[shown], marker="_", s=30, color=COLOURS[0], label="median")
     for mask, colour, marker, label in (
         (~outside[shown], COLOURS[1], "o", "data"),
-        (outside[shown], "#C00000", "X", "data outside"),
+        (outside[shown], FLAGGED, "X", "data outside"),
     ):
         if mask.any():
             style = {"s": 18, "color": colour, "marker": marker, "zorder": 3}
             ax.scatter(place[mask], values[shown][mask], label=label, **style)
     text = f"{outside.sum()} of {len(values)} data are outside of their 90 % interval"
     ax.set_title(text, fontsize="medium", loc="left", pad=22)
-    ax.set(xlabel="datum", ylabel=name)
+    ax.set(xlabel="datum", ylabel=labelled(name, units))
     legend_above(ax, columns=4)
-    return figure
+    return ax

@@ -1,13 +1,13 @@
 """The band of solutions over an interval, with the data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from bilo_ppl.diagnostics._style import COLOURS, INK, legend_above, new_figure
+from bilo_ppl._units import labelled
+from bilo_ppl.plots._style import COLOURS, INK, ax_for, legend_above
 
 __all__ = ["plot_solution_band"]
 
@@ -20,12 +20,15 @@ def plot_solution_band(
     name: str = "u",
     coordinate: str = "x",
     components: Sequence[str] = (),
-) -> Figure:
+    *,
+    units: Mapping[str, str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Median and 5 to 95 % band, point by point, of solutions ``(draws, n)`` at ``x``.
 
     Solutions of a system, ``(draws, n, components)``, have a colour for each component; ``components``
     are their names, by default 1, 2, ... ``x`` is ``(n,)`` or ``(n, 1)``; ``name`` and ``coordinate`` are
-    the labels of the axes.
+    the labels of the axes. Components without a common unit have theirs in the legend.
     ``data`` is ``(x, y, sigma)``: points ``(m,)`` or ``(m, 1)``, values ``(m,)`` or ``(m, components)``,
     of which those that are NaN are missing, and the standard deviation of their noise, a number or one
     for each value, observation or component. ``truth`` is ``(x, u)``. Draws with a value that is not
@@ -33,11 +36,11 @@ def plot_solution_band(
     points of more than one dimension, and for values of other shapes.
 
     Examples:
-        >>> from bilo_ppl.diagnostics.plots import plot_solution_band
+        >>> from bilo_ppl.plots import plot_solution_band
         >>> u_draws = bilo.solution_draws(model, draws, x, exact, x, y)
-        >>> figure = plot_solution_band(x, u_draws, data=(x, y, 0.02))
-        >>> figure.axes[0].get_ylabel()
-        'u'
+        >>> ax = plot_solution_band(x, u_draws, data=(x, y, 0.02), units={"x": "cm"})
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('x (cm)', 'u')
     """
     x, u = _line(x, "x"), np.asarray(u_draws)
     system = u.ndim == 3
@@ -60,22 +63,33 @@ def plot_solution_band(
         "" if finite.all() else f" ({(~finite).sum()} of {len(u)} draws left out: not finite)"
     )
     order = np.argsort(x)
-    figure, (ax,) = new_figure()
+    ax = ax_for(ax, "plot_solution_band")
+    of_all, of_each = _units_of(name, names if system else [], units or {})
     for i in range(count):
         low, middle, high = np.quantile(u[finite][:, order, i], [0.05, 0.5, 0.95], axis=0)
         band = {"color": _colour(i), "alpha": 0.25, "linewidth": 0}
         label = None if i else "5 to 95 %" + left_out
         ax.fill_between(x[order], low, high, label=label, **band)
-        median = f"median of {names[i]}" if system else "median"
+        median = f"median of {labelled(names[i], of_each)}" if system else "median"
         ax.plot(x[order], middle, color=_colour(i), linewidth=1.8, label=median)
     if truth is not None:
         _truth_line(ax, truth)
     if data is not None:
         _data_points(ax, data, count if system else None)
-    ax.set(xlabel=coordinate, ylabel=name)
+    ax.set(xlabel=labelled(coordinate, units), ylabel=labelled(name, of_all))
     ax.margins(x=0.02)
     legend_above(ax, columns=2)
-    return figure
+    return ax
+
+
+def _units_of(
+    name: str, components: Sequence[str], units: Mapping[str, str]
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Units for the axis, which are those of the name or of all components, and for each component."""
+    own = {units.get(component, "") for component in components}
+    if name in units or len(own) != 1:
+        return units, units
+    return {name: own.pop()}, {}
 
 
 def _colour(component: int) -> str:
