@@ -108,10 +108,11 @@ def with_more_features(
     count = max(0, min(math.ceil(more * own), len(operator.points) // 2 - own))
     near = count // 2
     key_slope, key_place, key_point = jax.random.split(key, 3)
-    size = jnp.sqrt(jnp.mean(first.weight**2, axis=0))
+    size = jnp.sqrt(jnp.mean(first.weight**2, axis=0, keepdims=True))
     other = 1 + 0.5 * (jnp.arange(count - near) % 2)
     steeper = jnp.concatenate([other, 4.0 * (1 + jnp.arange(near) % 2)])[:, None]
-    sizes = jnp.minimum(size * steeper, points_along_axes(operator.points) / POINTS_PER_SLOPE)
+    most = points_along_axes(operator.points)[None] / POINTS_PER_SLOPE
+    sizes = jnp.minimum(size * steeper, most)
     slopes = sizes * jax.random.normal(key_slope, (count, sides), first.weight.dtype)
     places = jax.random.uniform(key_place, (count - near, sides), slopes.dtype, -1.0, 1.0)
     drawn = jax.random.choice(key_point, len(shares), (near,), p=jnp.asarray(shares))

@@ -80,7 +80,8 @@ def random_features(
     first, last = operator.network.layers  # pyright: ignore[reportAttributeAccessIssue]
     key_slope, key_place = jax.random.split(key)
     slopes = scale * jax.random.normal(key_slope, first.weight.shape, first.weight.dtype)
-    slopes = slopes * jnp.asarray(stretch or 1.0, slopes.dtype)
+    if stretch:
+        slopes = slopes * jnp.asarray(stretch, slopes.dtype)[None]
     places = jax.random.uniform(key_place, slopes.shape, slopes.dtype, -1.0, 1.0)
     return eqx.tree_at(
         lambda o: (

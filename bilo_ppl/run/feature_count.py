@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bilo_ppl._compile import jit_once
-from bilo_ppl._types import Scalar, Theta, Weights
+from bilo_ppl._types import Theta, Weights
 from bilo_ppl.network.features import with_output_weights
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.output_layer import OutputLayer
@@ -154,7 +154,7 @@ def accuracies_of(
 
 
 @jit_once
-def _state(operator: OutputLayer, theta: Theta, start: Weights) -> tuple[Weights, Scalar]:
+def _state(operator: OutputLayer, theta: Theta, start: Weights) -> tuple[Weights, Any]:
     """Weights at theta, and whether they solve."""
     _, state, info = operator.solve(theta, start)
     return state, info.converged

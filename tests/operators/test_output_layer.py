@@ -343,7 +343,7 @@ def test_features_of_one_layer_are_compared_with_more_of_them():
         assert isinstance(better, bilo.OutputLayer)
         assert better.tolerance == pytest.approx(1e-2)
         assert better.level.shape == (1, 8 + 12 + 1)
-        assert len(better.operator.points) > 2 * len(local.points)
+        assert len(better.operator.points) == 2 * len(local.points)
         own = better.operator.network.layers[0]
         np.testing.assert_array_equal(own.weight[:8], operator.operator.network.layers[0].weight)
         np.testing.assert_array_equal(own.bias[:8], operator.operator.network.layers[0].bias)
@@ -381,6 +381,39 @@ def test_half_of_further_features_pass_where_the_residual_is_large():
     fewer = [float(values(operator, t["a"], t["b"])[1].loss) for t in thetas]
     assert all(new < 0.1 * old for new, old in zip(trial.losses, fewer, strict=True))
     assert all(np.isfinite(trial.unseen))
+
+
+class Fading(bilo.Problem):
+    """u_t = 0.01 u_xx from sin(5 pi x): five waves in space that fade slowly."""
+
+    parameters, components = ("a",), 1
+    domain = bilo.space_time(bilo.interval(0.0, 1.0), 1.0)
+    points = domain.grid(31, 21)
+
+    def residual(self, u, x, theta):
+        return bilo.partial(u, 1)(x) - 0.01 * bilo.partial(u, 0, 0)(x)
+
+    def lift(self, x, raw, theta):
+        return theta["a"] * jnp.sin(5 * jnp.pi * x[0]) + x[0] * (1 - x[0]) * x[1] * raw
+
+
+def test_random_features_are_steeper_along_the_axis_that_asks_for_it():
+    thetas = [{"a": jnp.asarray(a)} for a in (1.0, -2.0)]
+    local, trials = choose_random_features(Fading(), thetas, count=60, key=jax.random.key(0))
+    best = min(trials, key=lambda trial: trial.score)
+    assert best.stretch[0] > best.stretch[1]
+    alike = min(trial.score for trial in trials if len(set(trial.stretch)) == 1)
+    assert best.score < alike - 1  # in the logarithm
+    slopes = local.network.layers[0].weight
+    sizes = best.scale * np.array(best.stretch)
+    np.testing.assert_allclose(np.std(slopes, axis=0), sizes, rtol=0.3)
+    # Further ones are as steep along each axis as far as points see that.
+    one = jnp.full(len(local.points), 1 / len(local.points))
+    operator = bilo.OutputLayer(local, thetas[0], tolerance=1e-2).operator
+    more = with_more_features(operator, 1.0, one, key=jax.random.key(1))
+    further = np.sqrt(np.mean(np.asarray(more.network.layers[0].weight[60:]) ** 2, axis=0))
+    assert further[0] > further[1]
+    assert further[0] < 1.5 * len(np.unique(local.points[:, 0])) / 4
 
 
 def test_random_features_have_the_scale_that_leaves_the_least_between_the_points():

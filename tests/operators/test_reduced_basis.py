@@ -120,8 +120,8 @@ def test_what_known_solutions_do_not_tell_is_solved_by_all_weights(case):
     field, state, info = solve(fitted, theta)
     wanted, weights, other = solve(whole, theta)
     assert info.steps == other.steps + 1
-    assert info.loss < 1e-3 * TOLERANCE
-    assert other.loss < 1e-3 * TOLERANCE
+    assert info.loss < 2e-3 * TOLERANCE
+    assert other.loss < 2e-3 * TOLERANCE
     assert state.shape == weights.shape
     x = jnp.array([0.4])
     np.testing.assert_allclose(field(x), wanted(x), rtol=1e-6)

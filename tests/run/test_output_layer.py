@@ -45,7 +45,8 @@ def test_a_run_finds_a_gaussian_posterior(gaussian, tmp_path):
     settings = SampleSettings(MODEL, fine_tune="output-layer", out=out, quiet=True, samples=500)
     assert sample_model(settings) == 0
     record = json.loads((out / "run.json").read_text())
-    assert record["sizes"]["width"] == {"value": 25, "origin": "usual"}
+    assert record["sizes"]["width"] == {"value": 128, "origin": "usual"}
+    assert record["sizes"]["points"]["value"] == 512
     scores = {
         t["scale"]: np.mean(np.log(np.maximum(t["unseen"], 1e-20)))
         for t in record["features"]["trials"]
@@ -210,8 +211,8 @@ def test_there_are_more_features_where_they_are_far_too_few(monkeypatch, right_f
     def choose(problem, thetas, *, count, key):
         return count, [FeatureTrial(1.0, [1e-3, 2e-3], [1e-3, 3e-3])]
 
-    def add(local, thetas, *, scale, more, key):
-        return round((1 + more) * local), FeatureTrial(scale, [1e-3, 2e-3], [1e-3, 3e-3])
+    def add(local, thetas, *, like, more, key):
+        return round((1 + more) * local), FeatureTrial(like.scale, [1e-3, 2e-3], [1e-3, 3e-3])
 
     def measured(plan, local, tried, error):
         return [Accuracy(0.02, 0.0), Accuracy(0.1 if local >= right_from else 1.0, 0.0)]
