@@ -360,7 +360,13 @@ def test_a_close_look_is_at_some_draws_of_every_chain():
     np.testing.assert_array_equal(found.missed, found.steps > 700)
     missed = f"{np.sum(found.missed)} of 400 draws are not solved"
     assert told(found, operator) == f"399 need inner steps, {missed}"
-    assert told(found, types.SimpleNamespace(checks_by_solving=True)) == missed
+
+    class Anew(Noted):
+        @property
+        def checks_by_solving(self):
+            return True
+
+    assert told(found, Anew(operator.problem)) == missed
 
 
 def test_a_wrong_solution_at_the_first_guess_ends_the_run():
