@@ -32,6 +32,9 @@ class Rod(bilo.Problem):
         ends = LEFT + (RIGHT - LEFT) * x[0]
         return ends + (RIGHT - LEFT) * x[0] * (1 - x[0]) * raw
 
+    # A flux condition, which `lift` cannot hold, is a row of conditions(self, u, theta):
+    # return {"end": bilo.partial(u, 0)(jnp.array([1.0]))[None]} for u'(1) = 0.
+
 
 problem = Rod()
 start = {"h": 5.0}  # a first guess of the parameters; it need not be good
