@@ -124,7 +124,8 @@ def test_what_known_solutions_do_not_tell_is_solved_by_all_weights(case):
     assert other.loss < 2e-3 * TOLERANCE
     assert state.shape == weights.shape
     x = jnp.array([0.4])
-    np.testing.assert_allclose(field(x), wanted(x), rtol=1e-6)
+    # The normal matrix is far larger there than at home, so that the ridge is not quite the same.
+    np.testing.assert_allclose(field(x), wanted(x), rtol=1e-5)
     slope = jax.grad(lambda v: jnp.sum(solve(fitted, {**theta, "k": v})[0](x)))
     if "k" in home:
         same = jax.grad(lambda v: jnp.sum(solve(whole, {**theta, "k": v})[0](x)))
