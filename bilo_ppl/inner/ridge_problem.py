@@ -221,14 +221,21 @@ class RidgeProblem(eqx.Module):
     def _factor(self, normal: Any) -> Any:
         """Of a normal matrix without the ridge, of which the lower triangle counts.
 
-        Where it is far larger than at the theta that the ridge is from, it takes a larger one.
+        Where that is too little, for a matrix far larger than at the theta that the ridge is from, it
+        takes a larger one: the minimiser and its derivative are not quite those of the objective there.
         """
-        ridge = jnp.maximum(self.ridge, smallest_ridge(jnp.trace(normal), normal.dtype))
+        factor = self._with_ridge(normal, self.ridge)
+        larger = jnp.maximum(self.ridge, smallest_ridge(jnp.trace(normal), normal.dtype))
+        return jax.lax.cond(
+            jnp.isfinite(factor).all(), lambda: factor, lambda: self._with_ridge(normal, larger)
+        )
+
+    def _with_ridge(self, normal: Any, ridge: Any) -> Any:
         return cholesky(normal + ridge * jnp.eye(len(normal)), symmetrize_input=False)
 
     def _curved(self, gram: Any, theta: Theta, flat: Any) -> Any:
         """The factor of half the Hessian; where that has no factor, of the normal matrix."""
-        factor = self._factor(gram + self.level.bend(theta, flat))
+        factor = self._with_ridge(gram + self.level.bend(theta, flat), self.ridge)
         return jax.lax.cond(jnp.isfinite(factor).all(), lambda: factor, lambda: self._factor(gram))
 
 
