@@ -118,7 +118,7 @@ def choose_random_features(
             *(problem, thetas[0]), count=count, scale=scale, stretch=stretch, key=key
         )
         made.append(local)
-        trials.append(_trial(local, thetas, points, scale)._replace(stretch=stretch))
+        trials.append(_trial(local, thetas, points, scale, stretch))
 
     def best() -> int:
         return int(np.argmin([trial.score for trial in trials]))
@@ -136,7 +136,8 @@ def choose_random_features(
             known = trials[best()]
             stretch = list(known.stretch)
             stretch[axis] *= factor
-            if max(stretch) / min(stretch) > MOST_STRETCHED:
+            tried = {trial.stretch for trial in trials if trial.scale == known.scale}
+            if max(stretch) / min(stretch) > MOST_STRETCHED or tuple(stretch) in tried:
                 break
             attempt(known.scale, tuple(stretch))
             if not trials[-1].score < known.score - BETTER:
@@ -167,18 +168,22 @@ def add_features(
         *(problem, thetas[0]), count=count, scale=like.scale, stretch=like.stretch, key=key
     )
     points = jnp.asarray(refined(np.asarray(problem.points, float), problem.domain))
-    tried = [(local, _trial(local, thetas, points, like.scale)) for local in (beside, anew)]
-    local, trial = min(tried, key=lambda pair: pair[1].score)
-    return local, trial._replace(stretch=like.stretch)
+    shape = like.scale, like.stretch
+    tried = [(local, _trial(local, thetas, points, *shape)) for local in (beside, anew)]
+    return min(tried, key=lambda pair: pair[1].score)
 
 
 def _trial(
-    local: LocalOperator, thetas: Sequence[Theta], points: Any, scale: float
+    local: LocalOperator,
+    thetas: Sequence[Theta],
+    points: Any,
+    scale: float,
+    stretch: tuple[float, ...],
 ) -> FeatureTrial:
     operator = OutputLayer(local, thetas[0], tolerance=np.inf)
     found = [_losses(operator, theta, points) for theta in thetas]
     seen, unseen = ([float(pair[i]) for pair in found] for i in (0, 1))
-    return FeatureTrial(scale, seen, unseen)
+    return FeatureTrial(scale, seen, unseen, stretch)
 
 
 @jit_once
