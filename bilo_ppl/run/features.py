@@ -23,6 +23,7 @@ from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.sizes import described
 from bilo_ppl.run.tolerance import FAR_TOO_WRONG, noted_at_mode, theta_of, tolerance_of
+from bilo_ppl.run.uniqueness import warn_unless_determined
 from bilo_ppl.validation.accuracy import LARGEST_STEP, Accuracy, PredictionError
 
 __all__ = ["featured", "limit_of", "tolerance_at_estimate"]
@@ -83,6 +84,7 @@ def featured(
             f"at {len(tried)} thetas."
         )
         operator = OutputLayer(found.local, file.start, tolerance=plan.tolerance)
+        warn_unless_determined(plan, record, operator.to_tolerance(_loosest(plan, found)))
         if error is not None:
             if limit is not None:
                 _check(plan, found, limit)
@@ -170,6 +172,12 @@ def _tolerance(record: Record, found: Features) -> float:
         advice=MORE_FEATURES,
     )
     return max(tolerance, SPREAD * max((loss for _, loss in near), default=0.0))
+
+
+def _loosest(plan: Plan, found: Features) -> float:
+    """The largest loss that may come to be taken for a solution."""
+    first = [accuracy.tolerance(found.best.losses[0]) for accuracy in found.accuracies[:1]]
+    return max(*(first or [plan.tolerance]), SPREAD * max(found.best.losses))
 
 
 def _strictest(found: list[tuple[Accuracy, float]]) -> float:
