@@ -3,6 +3,10 @@
 U and its gradient are computed again at the estimate, by solves to a much smaller loss at more points.
 One Newton step, with the Hessian of the least-squares rows or that of Laplace's approximation, then says,
 in posterior standard deviations, where the estimate would move.
+
+Of many unknowns there is a bound: where rows r, with the Jacobian J, change by d, the estimate moves by
+-(J^T J)^-1 J^T d. Of a Gaussian with the covariance (J^T J)^-1 that is at most |d| standard deviations,
+in whatever direction, and however many unknowns there are.
 """
 
 import math
@@ -39,11 +43,15 @@ class EstimateAccuracy(NamedTuple):
     """Whether it reached its tolerance."""
     note: str
     """Why there are no shifts, or by what the posterior standard deviations are."""
+    bound: float | None = None
+    """What no shift exceeds, in the same unit; None where that is not known, or the shifts are."""
 
     @property
     def largest_shift(self) -> float:
-        """Largest shift in absolute value; NaN without any."""
-        return max(map(abs, self.shifts.values())) if self.shifts else math.nan
+        """Largest shift in absolute value, or what bounds it; NaN without either."""
+        if self.shifts:
+            return max(map(abs, self.shifts.values()))
+        return math.nan if self.bound is None else self.bound
 
     @property
     def good(self) -> bool:
@@ -52,20 +60,25 @@ class EstimateAccuracy(NamedTuple):
 
     @property
     def alarming(self) -> bool:
-        """Whether the estimate would move."""
-        return self.largest_shift > SHIFT_LIMIT
+        """Whether the estimate would move: a bound does not tell."""
+        return bool(self.shifts) and self.largest_shift > SHIFT_LIMIT
 
     def __str__(self) -> str:
         change = f"U by {self.energy_change:+.2g}"
         missed = "" if self.converged else "; it did not reach its tolerance"
         solve = f"solving to a loss of {self.loss:.0e}{missed}"
-        if self.shifts is None:
-            return f"UNDECIDED: {solve} would change {change}; {self.note}"
-        name = max(self.shifts, key=lambda n: abs(self.shifts[n]))  # pyright: ignore
         verdict = "GOOD" if self.good else "ALARM" if self.alarming else "UNDECIDED"
         advice = (
             "" if self.good else " Estimate again with a tighter tolerance (--tol) or more points."
         )
+        if self.bound is not None:
+            return (
+                f"{verdict}: {solve} would change {change}, and the predictions by {self.bound:.2g} sd "
+                f"of the noise: the estimate moves by no more posterior sd, in any direction.{advice}"
+            )
+        if self.shifts is None:
+            return f"UNDECIDED: {solve} would change {change}; {self.note}"
+        name = max(self.shifts, key=lambda n: abs(self.shifts[n]))  # pyright: ignore
         units = f" {self.note}" if self.note else ""
         return (
             f"{verdict}: {solve} would change {change}, and move the estimate by "
@@ -81,8 +94,8 @@ def check_estimate(
     Posterior standard deviations are those of the Gauss-Newton Hessian where all data have normal
     likelihoods and determine the unknowns: it is free of the differences of gradients, and of the noise
     of solves in them, that Laplace's approximation is made of, which serves elsewhere. For more than
-    ``max_dimension`` unknowns, or without either, only the change of U is known. Raises a ``ValueError``
-    if an operator cannot be tightened.
+    ``max_dimension`` unknowns, where all data have normal likelihoods, there is the bound; else only the
+    change of U is known. Raises a ``ValueError`` if an operator cannot be tightened.
 
     Examples:
         >>> from bilo_ppl.estimate import check_estimate
@@ -102,16 +115,18 @@ def check_estimate(
         name: objective.operators[name].state_for(tight[name], state)
         for name, state in estimate.operator_states.items()
     }
-    energy, gradient, info = jax.device_get(_evaluated(better, estimate.z, states))
+    energy, gradient, rows, info = jax.device_get(_evaluated(better, estimate.z, states))
     covariance, note = _covariance(estimate, max_dimension)
-    shifts = None
+    shifts = bound = None
     if covariance is not None:
         moved = -covariance @ np.asarray(ravel_pytree(gradient)[0], float)
         sd = np.sqrt(np.diag(covariance))
         shifts = dict(zip(entries_of(estimate.z), (moved / sd).tolist(), strict=True))
-    return EstimateAccuracy(
-        float(energy) - estimate.energy, shifts, float(info.loss), bool(info.converged), note
-    )
+    elif objective.is_gaussian(estimate.z, estimate.operator_states):
+        own = _rows(objective, estimate.z, estimate.operator_states)
+        bound = float(np.linalg.norm(rows - np.asarray(own)))
+    change = float(energy) - estimate.energy
+    return EstimateAccuracy(change, shifts, float(info.loss), bool(info.converged), note, bound)
 
 
 def _covariance(estimate: Estimate, max_dimension: int) -> tuple[np.ndarray | None, str]:
@@ -145,12 +160,18 @@ def _jacobian(objective: Objective, z: Any, states: Any) -> Any:
 
 
 @jit_once
+def _rows(objective: Objective, z: Any, states: Any) -> Any:
+    """Of data and priors."""
+    return objective.with_rows(z, states)[0][1]
+
+
+@jit_once
 def _evaluated(objective: Objective, z: Any, states: Any) -> Any:
-    """U, its gradient, and what the solves report."""
+    """U, its gradient, the rows of data and priors, and what the solves report."""
 
     def energy(z):
-        value, (_, found) = objective(z, states)
-        return value, found.info
+        (value, rows), (_, found) = objective.with_rows(z, states)
+        return value, (rows, found.info)
 
-    (value, info), gradient = jax.value_and_grad(energy, has_aux=True)(z)
-    return value, gradient, info
+    (value, (rows, info)), gradient = jax.value_and_grad(energy, has_aux=True)(z)
+    return value, gradient, rows, info

@@ -33,6 +33,9 @@ METHODS = ("nested", "simultaneous")
 MAX_MISSES = 10
 FEW = 50
 """Unknowns up to which a Gauss-Newton step, a linear solve for each of them, is the cheaper one."""
+IMPROVEMENT, MANY = 1e-4, 100
+"""Fall of U for each unknown that is none, and unknowns that count: a draw from the posterior has, for
+each of them, half a nat more than the least."""
 
 
 def find_map(
@@ -47,7 +50,7 @@ def find_map(
     gradient_tolerance: float = 1e-3,
     step_tolerance: float = 0.0,
     patience: int | None = None,
-    improvement: float = 1e-4,
+    improvement: float | None = None,
     jacobian: bool = False,
     resume: "Estimate | str | Path | None" = None,
     progress: bool = True,
@@ -82,6 +85,7 @@ def find_map(
       unit of z) and the PDE is solved; ``step_tolerance``: the same for the step in z.
     - ``patience``: stop after so many steps in which U fell by less than ``improvement`` nats; by
       default never for "simultaneous", else 100, or 12 with backtracking_lbfgs and gauss_newton.
+      ``improvement`` is 1e-4 by default for each unknown, of which no more than 100 count.
     - ``resume``: an `Estimate`, or a file by `save_estimate`, of the same model, method and optimiser.
 
     The result is the best solved point ("nested") or the last one ("simultaneous"), where the PDE is
@@ -102,6 +106,8 @@ def find_map(
     start = find_start(model, key, model_args, model_kwargs, init or {})
     optimizer = _default_optimizer(method, start) if optimizer is None else optimizer
     _check_optimizer(optimizer, method, start)
+    if improvement is None:
+        improvement = IMPROVEMENT * min(_unknowns(start), MANY)
     objective = Objective(model, model_args, dict(model_kwargs), start.operators, jacobian)
     check_gradient(objective, start.z)
     stopping = Stopping(
@@ -126,8 +132,11 @@ def find_map(
 def _default_optimizer(method: str, start: Start) -> optax.GradientTransformation:
     if method == "simultaneous":
         return _ADAM
-    unknowns = sum(np.size(leaf) for leaf in jax.tree.leaves(start.z))
-    return _GAUSS_NEWTON if start.least_squares and unknowns <= FEW else _LBFGS
+    return _GAUSS_NEWTON if start.least_squares and _unknowns(start) <= FEW else _LBFGS
+
+
+def _unknowns(start: Start) -> int:
+    return sum(np.size(leaf) for leaf in jax.tree.leaves(start.z))
 
 
 # One object each: a new one would compile everything again.
@@ -144,7 +153,7 @@ def _check(method, steps, inner_steps, gradient, step, patience, improvement) ->
         ("inner_steps", inner_steps, 1),
         ("gradient_tolerance", gradient, 0),
         ("step_tolerance", step, 0),
-        ("improvement", improvement, 0),
+        ("improvement", 0 if improvement is None else improvement, 0),
         ("patience", 1 if patience is None else patience, 1),
     ):
         if not value >= least:

@@ -11,7 +11,7 @@ from bilo_ppl.validation.uniqueness import loosest_change
 __all__ = ["warn_unless_determined"]
 
 LARGEST_CHANGE = 0.5
-"""Part of its size by which u may change within the tolerance; where it is determined it is below 0.01."""
+"""Part of its size by which u may change within the tolerance; what is determined changes far less."""
 
 
 def warn_unless_determined(plan: Plan, record: Record, operator: OutputLayer) -> None:
@@ -24,7 +24,7 @@ def warn_unless_determined(plan: Plan, record: Record, operator: OutputLayer) ->
     record["undetermined"] = change
     if change > LARGEST_CHANGE:
         record.alarm(
-            "The PDE and its conditions do not determine u at the first guess: within the tolerance it can "
-            f"change by {change:.2g} times its size. Is a boundary or an initial condition missing? "
+            "The PDE and its conditions do not determine u at the first guess: within the tolerance it "
+            f"can change by {change:.2g} times its size. Is a boundary or an initial condition missing? "
             + see("Not determined")
         )

@@ -34,7 +34,9 @@ def loosest_change(operator: OutputLayer, theta: Theta, state: Weights) -> Weigh
 
 
 @jit_once
-def _loosest(operator: OutputLayer, theta: Theta, state: Any) -> Float[Array, "components features"]:
+def _loosest(
+    operator: OutputLayer, theta: Theta, state: Any
+) -> Float[Array, "components features"]:
     level, flat = operator.level, jnp.ravel(state)
     points = level.points[:: max(1, len(level.points) // POINTS)]
 

@@ -88,9 +88,24 @@ def counted(operator):
     numpyro.sample("n", dist.Poisson(10 * u(jnp.array([0.5]))), obs=jnp.array(9))
 
 
-def test_without_a_covariance_only_the_energy_is_known(small_operator):
+def test_without_a_covariance_there_is_a_bound(small_operator):
+    good = check_estimate(estimated(small_operator, 1e-8), max_dimension=0)
+    assert good.shifts is None
+    assert good.good
+    loose = estimated(small_operator, 1e2, scale=1.01)
+    shift = check_estimate(loose, factor=1e10)
+    bounded = check_estimate(loose, factor=1e10, max_dimension=0)
+    # The change of all predictions; only a part of it lies along that by the only unknown.
+    assert shift.largest_shift <= bounded.largest_shift <= 3 * shift.largest_shift
+    assert not bounded.good
+    assert not bounded.alarming
+    assert "in any direction" in str(bounded)
+
+
+def test_without_gaussian_data_only_the_energy_is_known(small_operator, monkeypatch):
+    monkeypatch.setattr(Objective, "is_gaussian", lambda *args: False)
     found = check_estimate(estimated(small_operator, 1e-8), max_dimension=0)
-    assert found.shifts is None
+    assert found.bound is None
     assert not found.good
     assert "UNDECIDED" in str(found)
     assert "max_dimension" in str(found)

@@ -83,6 +83,8 @@ class _Job:
         self.other_alarms: list[str] = []
         """Those of the stages before the certificate."""
         self.numerical: AbstractSolutionOperator | None = None
+        self.tried: Estimate | None = None
+        """That from the first data by which features were judged, where they do."""
 
     def run(self, interrupts: Interrupts) -> int:
         """All stages."""
@@ -130,7 +132,7 @@ class _Job:
         record, site = self.record, self.plan.solutions[0]
         with record.stage("check features", "Trying the features at an estimate."):
             try:
-                found = self._found(operator, self.plan.observations)
+                found = self.tried = self._found(operator, self.plan.observations)
                 state = found.operator_states[site]
                 error = prepared.error or prediction_error(self.plan)
                 (accuracy,) = accuracies_of(
@@ -138,9 +140,12 @@ class _Job:
                 )
             except ValueError as cause:
                 record.say(f"They do not do: {cause}")
+                self.tried = None
                 return False
         record.say(f"The estimate has {accuracy}.")
-        return accuracy.worst <= limit_of(self.plan)
+        if accuracy.worst > limit_of(self.plan):
+            self.tried = None
+        return self.tried is not None
 
     def _found(self, operator: AbstractSolutionOperator, data: Observations) -> Estimate:
         settings = self.settings
@@ -163,7 +168,7 @@ class _Job:
         said = data.described(by_values=self.plan.by_values)
         with self.record.stage(f"estimate {seed}", f"Estimate, data seed {seed}: {said}."):
             try:
-                found = self._found(operator, data)
+                found, self.tried = self.tried or self._found(operator, data), None
             except ValueError as error:
                 raise RunFailedError(f"data seed {seed}: {error}") from error
         self.record.say(str(found))
