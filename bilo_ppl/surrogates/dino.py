@@ -35,6 +35,7 @@ class DINO(eqx.Module):
     modes: Float[Array, "rank components *grid"]
     """s_k phi_k."""
     linear: Float[Array, "rank inputs"]
+    """Where u is linear in theta, nothing else is needed."""
     nonlinear: eqx.nn.MLP
 
     def __init__(
@@ -54,7 +55,6 @@ class DINO(eqx.Module):
             jnp.asarray(numbers, jnp.float32) for numbers in (enter, mean, modes)
         )
         inputs, rank = len(self.enter), len(self.modes)
-        # Where u is linear in theta, nothing else is needed.
         self.linear = jnp.zeros((rank, inputs), jnp.float32)
         self.nonlinear = eqx.nn.MLP(
             inputs, rank, width, depth, activation=jnp.tanh, dtype=jnp.float32, key=key

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._descent import descend
@@ -77,10 +77,14 @@ def train_dino(
         return np.moveaxis(rows.reshape(shape), -1, rows.ndim - 1)
 
     scaled = on_grid(sds[:, None] * modes)
+    coefficients = (values - mean) @ modes.T
     network = DINO(axes, enter, on_grid(mean), scaled, key=key_network, **sizes)
+    # The entries of z are uncorrelated with sd 1: this is the linear regression.
+    linear = jnp.asarray((coefficients / sds).T @ (t @ enter.T) / len(t), jnp.float32)
+    network = eqx.tree_at(lambda n: n.linear, network, linear)
     objective = _objective(
         sds,
-        (t, (values - mean) @ modes.T, _sizes(values)),
+        (t, coefficients, _sizes(values)),
         (directions, changes @ modes.T, _sizes(changes)),
         jacobian_weight,
         key_batches,
@@ -199,7 +203,7 @@ def _axes_of(points: Points) -> list[np.ndarray]:
     return axes
 
 
-def _sizes(numbers: Float[np.ndarray, "n ..."]) -> Float[Array, " n"]:
+def _sizes(numbers: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, " n"]:
     """What squared errors are relative to: own squared norms, where they are not close to 0."""
     squares = np.sum(numbers.reshape(len(numbers), -1) ** 2, axis=1)
     return np.maximum(squares, FLOOR * squares.mean())

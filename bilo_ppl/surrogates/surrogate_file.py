@@ -110,7 +110,7 @@ def _skeleton(header: Any) -> Any:
     elif kind == "DINO":
         grid, inputs, rank = sizes.pop("axes"), sizes.pop("inputs"), sizes.pop("rank")
         shapes = (inputs, thetas), (components, *grid), (rank, components, *grid)
-        network = DINO(map(jnp.zeros, grid), *map(jnp.zeros, shapes), key=key, **sizes)
+        network = DINO([*map(jnp.zeros, grid)], *map(jnp.zeros, shapes), key=key, **sizes)
     else:
         corners = sizes.pop("lower"), sizes.pop("upper"), tuple(sizes.pop("shape"))
         network = FNO(*corners, thetas, components, key=key, **sizes)
