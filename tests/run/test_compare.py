@@ -110,6 +110,18 @@ def test_scores_are_those_of_known_draws(folder):
     assert max(map(len, text.splitlines())) < 200
 
 
+def test_a_grid_that_is_too_narrow_costs_no_comparison(folder, capsys):
+    """The draws by the numerical operator take its place."""
+    text = pathlib.Path("closed.py").read_text()
+    narrow = text + '\nreference_grid = {"D": jnp.linspace(0.9, 1.0, 5)}\n'
+    pathlib.Path("narrow.py").write_text(narrow)
+    samples = {"D": np.array([[1.0, 2.0, 3.0, 6.0]])}
+    exact = exact_posterior(task("numerical", "narrow.py"), Outcome(means(samples), None, samples))
+    assert exact.grid is None
+    assert exact.moments("D") == (3.0, pytest.approx(3.5**0.5))
+    assert "extend the grid" in capsys.readouterr().err
+
+
 def test_outcomes_survive_the_way_between_processes(tmp_path):
     spent = Spent()
     spent.add("training", 1.5, 0.5)
