@@ -6,9 +6,10 @@ A case is a command line: a model, for Fisher-KPP also with other noise, and num
 numerical operator can pay for. For every case and data set the command runs once, with those methods of
 the case that the file does not have yet; a record is the row of one method on one data set, as
 compare.json of the command has it. So a study that was interrupted goes on where it was. Methods run one
-after the other, each in a process of its own on one thread. Where no grid gives the exact posterior, others
-are compared with the draws of the numerical operator, which then runs once more beside them. ``--seeds``
-is the number of data sets, ``--data-seed`` 0, 1, ... of the command; tables are of all that the file has.
+after the other, each in a process of its own on one thread. Where no grid gives the exact posterior,
+others are compared with the draws of the numerical operator, which then runs once more beside them.
+``--seeds`` is the number of data sets, ``--data-seed`` 0, 1, ... of the command; the tables are of all
+that the file has.
 """
 
 import argparse

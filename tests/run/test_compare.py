@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 
 from bilo_ppl.cli import main
+from bilo_ppl.run.compare import by_surrogates
 from bilo_ppl.run.compare.by_operators import means
 from bilo_ppl.run.compare.outcome import Outcome, Spent
 from bilo_ppl.run.compare.processes import Ran
 from bilo_ppl.run.compare.scores import exact_posterior, score
 from bilo_ppl.run.compare.table import shown, table
 from bilo_ppl.run.compare.task import Task
+from bilo_ppl.run.map.scores import compared_points
 
 SMALL = ["--chains", "2", "--warmup", "200", "--samples", "300"]
 
@@ -120,6 +122,20 @@ def test_a_grid_that_is_too_narrow_costs_no_comparison(folder, capsys):
     assert exact.grid is None
     assert exact.moments("D") == (3.0, pytest.approx(3.5**0.5))
     assert "extend the grid" in capsys.readouterr().err
+
+
+def test_a_dino_learns_from_prior_draws_and_samples(folder, monkeypatch):
+    """1 / D over its prior: few solutions and steps are enough for a posterior of the right size."""
+    monkeypatch.setattr(by_surrogates, "COUNT", 60)
+    monkeypatch.setattr(by_surrogates, "DINO_STEPS", 400)
+    own = task("dino", "closed.py", warmup=100, samples=100)
+    found = by_surrogates.dino(own)
+    assert found.training == "60 prior draws, derivatives of each: 1"
+    assert found.notes.startswith("test error ")
+    assert set(own.spent.cpu) == {"solving", "training", "sampling"}
+    mean, sd = exact_posterior(own, None).moments("D")
+    assert found.samples["D"].mean() == pytest.approx(mean, abs=0.7 * sd)
+    assert found.u.size == len(compared_points(own.file.problem))
 
 
 def test_outcomes_survive_the_way_between_processes(tmp_path):

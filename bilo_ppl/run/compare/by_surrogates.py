@@ -86,7 +86,7 @@ def _solutions(task: Task, points: Any) -> TrainingSet:
 def _sampled(task: Task, data: TrainingSet, found: Trained) -> Outcome:
     left_out = f", {data.unsolved} more not solved" if data.unsolved else ""
     if data.derivatives is not None:
-        left_out += f", with {data.derivatives.changes.shape[1]} derivatives each"
+        left_out += f", derivatives of each: {data.derivatives.changes.shape[1]}"
     return sampled(
         task,
         found.surrogate,
