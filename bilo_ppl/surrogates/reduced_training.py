@@ -135,10 +135,11 @@ def _objective(sds: Any, values: Any, slopes: Any, weight: float, key: Key) -> A
 def derivative_errors(surrogate: Surrogate, data: TrainingSet) -> Float[np.ndarray, " n"]:
     """|J_net - J| / |J| of every solution, J being the changes of u along the directions of ``data``.
 
-    >>> from bilo_ppl.surrogates import derivative_errors
+    >>> from bilo_ppl.surrogates import derivative_errors, solve_with_derivatives, train_dino
     >>> thetas = {"r": np.linspace(2.0, 15.0, 20)}
     >>> solved = solve_with_derivatives(exact, thetas, problem.domain.grid(21), key=key)
-    >>> derivative_errors(trained.surrogate, solved).shape
+    >>> derived = train_dino(problem, solved, key=key, steps=10, width=8, progress=False)
+    >>> derivative_errors(derived.surrogate, solved).shape
     (20,)
     """
     slopes = _derivatives_of(data, "derivative_errors")
