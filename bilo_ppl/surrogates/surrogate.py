@@ -11,6 +11,7 @@ from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.theta import admit
 from bilo_ppl.surrogates.deeponet import DeepONet
+from bilo_ppl.surrogates.dino import DINO
 from bilo_ppl.surrogates.encoding import ThetaEncoding
 from bilo_ppl.surrogates.fno import FNO
 
@@ -18,14 +19,14 @@ __all__ = ["Surrogate"]
 
 
 class Surrogate(AbstractSolutionOperator):
-    """u = lift(x, s * network(x; theta), theta) with a trained `DeepONet` or `FNO`.
+    """u = lift(x, s * network(x; theta), theta) with a trained `DeepONet` or `FNO`; a `DINO` is u itself.
 
     A solve costs one pass of the network and always counts as converged: outside of what it was trained
     on a surrogate is wrong without saying so. ``s`` is the size of what the network has to learn.
     """
 
     problem: Problem
-    network: DeepONet | FNO
+    network: DeepONet | FNO | DINO
     encoding: ThetaEncoding
     size: Array
     home_theta: dict[str, Array]
@@ -64,6 +65,9 @@ class _AtTheta(eqx.Module):
     def __call__(self, x: Point) -> Any:
         surrogate, problem = self.surrogate, self.surrogate.problem
         x = jnp.atleast_1d(x)
+        if isinstance(surrogate.network, DINO):
+            u = surrogate.network.value(self.known, x)
+            return u if problem.components > 1 else u[0]
         inputs = x if isinstance(surrogate.network, FNO) else problem.inputs(x, self.theta)
         raw = surrogate.size * surrogate.network.value(self.known, inputs.astype(jnp.float32))
         return problem.lift(x, raw if problem.components > 1 else raw[0], self.theta)

@@ -11,6 +11,7 @@ import numpy as np
 from bilo_ppl._leaves import read_header, read_leaves, write_leaves
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.surrogates.deeponet import DeepONet
+from bilo_ppl.surrogates.dino import DINO
 from bilo_ppl.surrogates.encoding import ThetaEncoding
 from bilo_ppl.surrogates.fno import FNO
 from bilo_ppl.surrogates.surrogate import Surrogate
@@ -77,11 +78,16 @@ def _parts(surrogate: Surrogate) -> Any:
     return surrogate.network, numbers, surrogate.size, surrogate.home_theta
 
 
-def _sizes(network: DeepONet | FNO) -> dict[str, Any]:
+def _sizes(network: DeepONet | FNO | DINO) -> dict[str, Any]:
     if isinstance(network, DeepONet):
         trunk = network.trunk
         kind = {"kind": "DeepONet", "inputs": trunk.in_size, "terms": network.terms}
         return {**kind, "width": trunk.width_size, "depth": trunk.depth}
+    if isinstance(network, DINO):
+        tuned = network.nonlinear
+        kind = {"kind": "DINO", "axes": [axis.size for axis in network.axes]}
+        shape = {"inputs": tuned.in_size, "rank": tuned.out_size}
+        return {**kind, **shape, "width": tuned.width_size, "depth": tuned.depth}
     return {
         "kind": "FNO",
         "lower": network.lower,
@@ -101,6 +107,10 @@ def _skeleton(header: Any) -> Any:
     network: Any
     if kind == "DeepONet":
         network = DeepONet(sizes.pop("inputs"), thetas, components, key=key, **sizes)
+    elif kind == "DINO":
+        grid, inputs, rank = sizes.pop("axes"), sizes.pop("inputs"), sizes.pop("rank")
+        shapes = (inputs, thetas), (components, *grid), (rank, components, *grid)
+        network = DINO([*map(jnp.zeros, grid)], *map(jnp.zeros, shapes), key=key, **sizes)
     else:
         corners = sizes.pop("lower"), sizes.pop("upper"), tuple(sizes.pop("shape"))
         network = FNO(*corners, thetas, components, key=key, **sizes)

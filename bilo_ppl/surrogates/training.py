@@ -6,11 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._descent import descend
-from bilo_ppl._types import Key
+from bilo_ppl._types import Key, Points
+from bilo_ppl.pde.domain import Box
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.surrogates.deeponet import DeepONet
 from bilo_ppl.surrogates.encoding import ThetaEncoding
@@ -21,7 +22,7 @@ from bilo_ppl.surrogates.training_set import TrainingSet
 __all__ = ["Trained", "relative_errors", "train", "train_deeponet", "train_fno"]
 
 SENSORS = 51
-"""Points along each axis at which a DeepONet sees a function, of an interval; of a plane 21."""
+"""Points along each axis at which a DeepONet or a DINO sees a function, of an interval; of a plane 21."""
 
 BATCH, POINTS = 32, 100
 """Solutions in a step, and points of each."""
@@ -58,11 +59,7 @@ def train_deeponet(
     >>> train_deeponet(problem, training, key=key, **options).errors.shape  # a tenth is kept for the test
     (2,)
     """
-    domain = problem.domain
-    sensors = (
-        domain.grid(SENSORS) if domain.dimension == 1 else domain.grid(*[21] * domain.dimension)
-    )
-    encoding = ThetaEncoding.of(problem.parameters, data.thetas, sensors)
+    encoding = ThetaEncoding.of(problem.parameters, data.thetas, sensors_of(problem.domain))
     theta = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, data.thetas)
     inputs = problem.inputs(jnp.asarray(data.points[0]), theta).size
     key_network, key_fit = jax.random.split(key)
@@ -123,12 +120,7 @@ def train(
     """Minimise the mean over solutions of |u_net - u|^2 / |u|^2, by Adam."""
     key_split, key_batches = jax.random.split(key)
     test, data = data.split(test_part, key_split)
-    middle = {
-        name: jnp.mean(jnp.asarray(value), axis=0)
-        for name, value in data.thetas.items()
-        if not callable(value)
-    }
-    surrogate = Surrogate(problem, network, encoding, jnp.float32(1.0), middle)
+    surrogate = Surrogate(problem, network, encoding, jnp.float32(1.0), middle_of(data.thetas))
     surrogate = eqx.tree_at(lambda s: s.size, surrogate, _size(surrogate, data))
     weights, static = eqx.partition(network, eqx.is_inexact_array)
     arrays, fixed = eqx.partition(data.thetas, eqx.is_array)
@@ -177,6 +169,20 @@ def relative_errors(surrogate: Surrogate, data: TrainingSet) -> Float[np.ndarray
         return jax.lax.map(one, (arrays, values))
 
     return np.asarray(every(surrogate, jax.tree.map(jnp.asarray, arrays), jnp.asarray(data.values)))
+
+
+def sensors_of(domain: Box) -> Points:
+    """Points at which functions in theta are seen."""
+    return domain.grid(SENSORS) if domain.dimension == 1 else domain.grid(*[21] * domain.dimension)
+
+
+def middle_of(thetas: Any) -> dict[str, Array]:
+    """Means of the entries of thetas that are no functions."""
+    return {
+        name: jnp.mean(jnp.asarray(value), axis=0)
+        for name, value in thetas.items()
+        if not callable(value)
+    }
 
 
 def _size(surrogate: Surrogate, data: TrainingSet) -> Any:

@@ -1,6 +1,6 @@
 """Numerical solutions to learn from, at thetas of a stated distribution."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -13,7 +13,15 @@ from bilo_ppl._types import Key, Points
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.look import look_at
 
-__all__ = ["TrainingSet", "prior_thetas", "solve_all"]
+__all__ = ["Derivatives", "TrainingSet", "kept", "prior_thetas", "solve_all"]
+
+
+class Derivatives(NamedTuple):
+    """How n solutions change with theta, along k directions each."""
+
+    directions: Any
+    """As the thetas, with axes n and k before every array of floating-point numbers; None for others."""
+    changes: Float[Array, "n k m components"]
 
 
 class TrainingSet(NamedTuple):
@@ -26,6 +34,8 @@ class TrainingSet(NamedTuple):
     values: Float[Array, "n m components"]
     unsolved: int = 0
     """Thetas that were left out, since the numerical operator did not solve there."""
+    derivatives: Derivatives | None = None
+    """What `train_dino` learns from as well."""
 
     @property
     def count(self) -> int:
@@ -36,11 +46,15 @@ class TrainingSet(NamedTuple):
         """A random part of the solutions, and the others."""
         order = np.asarray(jax.random.permutation(key, self.count))
         number = max(round(part * self.count), 1)
-        return self._at(order[:number]), self._at(order[number:])
+        return self.at(order[:number]), self.at(order[number:])
 
-    def _at(self, which: np.ndarray) -> "TrainingSet":
+    def at(self, which: np.ndarray) -> "TrainingSet":
+        """The solutions of these numbers."""
+        slopes = self.derivatives
+        if slopes is not None:
+            slopes = Derivatives(_taken(slopes.directions, which), slopes.changes[which])
         thetas = _taken(self.thetas, which)
-        return TrainingSet(thetas, self.points, self.values[which])
+        return TrainingSet(thetas, self.points, self.values[which], derivatives=slopes)
 
 
 def prior_thetas(
@@ -94,14 +108,23 @@ def solve_all(operator: AbstractSolutionOperator, thetas: Any, points: Points) -
         return jax.lax.map(one, arrays)
 
     values, solved = jax.device_get(every(arrays))
-    good = np.flatnonzero(solved & np.isfinite(values).all(axis=(1, 2)))
+    return kept("solve_all", operator, TrainingSet(thetas, points, values), solved)
+
+
+def kept(
+    name: str, operator: AbstractSolutionOperator, data: TrainingSet, solved: np.ndarray
+) -> TrainingSet:
+    """What is solved and finite; a ``ValueError`` where nothing is, which ``name`` begins."""
+    known = [data.values] if data.derivatives is None else [data.values, data.derivatives.changes]
+    finite = [np.isfinite(numbers).reshape(len(solved), -1).all(axis=1) for numbers in known]
+    good = np.flatnonzero(np.logical_and.reduce([solved, *finite]))
     if not good.size:
         raise ValueError(
-            f"solve_all: none of the {len(solved)} thetas is solved by the {type(operator).__name__}; "
+            f"{name}: none of the {len(solved)} thetas is solved by the {type(operator).__name__}; "
             "are they where a solution exists?"
         )
-    return TrainingSet(_taken(thetas, good), points, values[good], len(solved) - len(good))
+    return data.at(good)._replace(unsolved=len(solved) - len(good))
 
 
-def _taken(thetas: Mapping[str, Any], which: np.ndarray) -> Any:
+def _taken(thetas: Any, which: np.ndarray) -> Any:
     return jax.tree.map(lambda leaf: leaf[which] if eqx.is_array(leaf) else leaf, thetas)

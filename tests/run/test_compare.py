@@ -1,10 +1,12 @@
 import json
 import pathlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bilo_ppl.cli import main
+from bilo_ppl.run.compare import by_surrogates
 from bilo_ppl.run.compare.by_operators import means
 from bilo_ppl.run.compare.outcome import Outcome, Spent
 from bilo_ppl.run.compare.processes import Ran
@@ -108,6 +110,38 @@ def test_scores_are_those_of_known_draws(folder):
     assert f"failed: {'why ' * 8} ..." in text
     assert "training set" not in text
     assert max(map(len, text.splitlines())) < 200
+
+
+def test_a_grid_that_is_too_narrow_costs_no_comparison(folder, capsys):
+    """The draws by the numerical operator take its place."""
+    text = pathlib.Path("closed.py").read_text()
+    narrow = text + '\nreference_grid = {"D": jnp.linspace(0.9, 1.0, 5)}\n'
+    pathlib.Path("narrow.py").write_text(narrow)
+    samples = {"D": np.array([[1.0, 2.0, 3.0, 6.0]])}
+    exact = exact_posterior(task("numerical", "narrow.py"), Outcome(means(samples), None, samples))
+    assert exact.grid is None
+    assert exact.moments("D") == (3.0, pytest.approx(3.5**0.5))
+    assert "extend the grid" in capsys.readouterr().err
+
+
+def test_a_dino_learns_from_prior_draws(folder, monkeypatch):
+    """u = sin(pi x) / D; what samples with an operator is tested elsewhere."""
+    operators = []
+
+    def sampled(task, operator, **told):
+        operators.append(operator)
+        return Outcome({}, None, **told)
+
+    monkeypatch.setattr(by_surrogates, "sampled", sampled)
+    monkeypatch.setattr(by_surrogates, "COUNT", 60)
+    monkeypatch.setattr(by_surrogates, "DINO_STEPS", 600)
+    own = task("dino")
+    found = by_surrogates.dino(own)
+    assert found.training == "60 prior draws, derivatives of each: 1"
+    assert found.notes.startswith("test error ")
+    assert set(own.spent.cpu) == {"solving", "training"}
+    middle = operators[0].field({"D": jnp.array(1.5)})(jnp.array([0.5]))
+    assert float(middle) == pytest.approx(1 / 1.5, rel=0.2)
 
 
 def test_outcomes_survive_the_way_between_processes(tmp_path):

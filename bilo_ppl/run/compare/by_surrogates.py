@@ -6,19 +6,29 @@ from bilo_ppl.run.compare.by_operators import sampled
 from bilo_ppl.run.compare.outcome import Outcome
 from bilo_ppl.run.compare.task import Task
 from bilo_ppl.run.map.scores import compared_points
-from bilo_ppl.surrogates import Trained, TrainingSet, prior_thetas, solve_all
+from bilo_ppl.surrogates import (
+    Trained,
+    TrainingSet,
+    prior_thetas,
+    solve_all,
+    solve_with_derivatives,
+)
 from bilo_ppl.surrogates import train_deeponet as fit_deeponet
+from bilo_ppl.surrogates import train_dino as fit_dino
 from bilo_ppl.surrogates import train_fno as fit_fno
 
-__all__ = ["COUNT", "deeponet", "fno"]
+__all__ = ["COUNT", "deeponet", "dino", "fno"]
 
 COUNT = 400
 """Draws from the prior at which the numerical operator solves."""
 
-DEEPONET_STEPS, FNO_STEPS = 8000, 4000
+DEEPONET_STEPS, FNO_STEPS, DINO_STEPS = 8000, 4000, 4000
 
 GRIDS = {1: (65,), 2: (33, 33)}
 """Points of the grid of a Fourier neural operator, by dimension."""
+
+MODE_GRIDS = {1: (257,), 2: (65, 65)}
+"""Points at which the modes of a DINO are known; what it costs hardly depends on them."""
 
 
 def deeponet(task: Task) -> Outcome:
@@ -34,11 +44,7 @@ def deeponet(task: Task) -> Outcome:
 def fno(task: Task) -> Outcome:
     """NUTS with a Fourier neural operator."""
     domain = task.file.problem.domain
-    if domain.dimension not in GRIDS:
-        raise ValueError(
-            f"fno: there is no grid for {domain.dimension} dimensions, only for 1 and 2."
-        )
-    shape = GRIDS[domain.dimension]
+    shape = _grid("fno", GRIDS, domain.dimension)
     data = _solutions(task, domain.grid(*shape))
     with task.spent.stage("training"):
         found = fit_fno(
@@ -47,15 +53,40 @@ def fno(task: Task) -> Outcome:
     return _sampled(task, data, found)
 
 
-def _solutions(task: Task, points: Any) -> TrainingSet:
-    args, kwargs = task.arguments
+def dino(task: Task) -> Outcome:
+    """NUTS with a DINO."""
+    problem = task.file.problem
+    points = problem.domain.grid(*_grid("dino", MODE_GRIDS, problem.domain.dimension))
     with task.spent.stage("solving"):
-        thetas = prior_thetas(task.bound(task.reference), task.key(0), COUNT, *args, **kwargs)
-        return solve_all(task.reference, thetas, points)
+        data = solve_with_derivatives(task.reference, _thetas(task), points, key=task.key(3))
+    with task.spent.stage("training"):
+        found = fit_dino(problem, data, key=task.key(1), steps=DINO_STEPS, progress=False)
+    return _sampled(task, data, found)
+
+
+def _grid(method: str, grids: dict[int, tuple[int, ...]], dimension: int) -> tuple[int, ...]:
+    if dimension not in grids:
+        raise ValueError(
+            f"{method}: there is no grid for {dimension} dimensions, only for "
+            f"{' and '.join(map(str, grids))}."
+        )
+    return grids[dimension]
+
+
+def _thetas(task: Task) -> Any:
+    args, kwargs = task.arguments
+    return prior_thetas(task.bound(task.reference), task.key(0), COUNT, *args, **kwargs)
+
+
+def _solutions(task: Task, points: Any) -> TrainingSet:
+    with task.spent.stage("solving"):
+        return solve_all(task.reference, _thetas(task), points)
 
 
 def _sampled(task: Task, data: TrainingSet, found: Trained) -> Outcome:
     left_out = f", {data.unsolved} more not solved" if data.unsolved else ""
+    if data.derivatives is not None:
+        left_out += f", derivatives of each: {data.derivatives.changes.shape[1]}"
     return sampled(
         task,
         found.surrogate,

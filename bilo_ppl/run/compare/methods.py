@@ -41,6 +41,9 @@ METHODS = {
         f"NUTS with a DeepONet, trained on {by_surrogates.COUNT} solutions at prior draws",
     ),
     "fno": Method(by_surrogates.fno, "the same with a Fourier neural operator"),
+    "dino": Method(
+        by_surrogates.dino, "the same with a DINO, which learns derivatives of the solutions too"
+    ),
 }
 
 ALIASES = {"pinn": ("pinn-1", "pinn-10", "pinn-100", "pinn-1000")}

@@ -13,6 +13,7 @@ from bilo_ppl.run.compare.outcome import Outcome
 from bilo_ppl.run.compare.processes import Ran
 from bilo_ppl.run.compare.task import Task
 from bilo_ppl.run.map.scores import relative_errors
+from bilo_ppl.run.record import warn
 from bilo_ppl.validation.distance import distances
 from bilo_ppl.validation.posterior_grid import GridPosterior, grid_posterior
 
@@ -38,12 +39,18 @@ class Exact:
 
 
 def exact_posterior(task: Task, numerical: Outcome | None) -> Exact:
-    """On the model file's grid where there is one, else by the draws of the method "numerical"."""
+    """On the model file's grid where there is one, else by the draws of the method "numerical".
+
+    So it is, with a warning, where data that the grid was not made for put mass beyond it.
+    """
     file = task.file
     if file.reference_grid is not None and file.reference is not None:
         args, kwargs = task.arguments
         model = task.bound(task.reference)
-        return Exact(grid_posterior(model, file.reference_grid, *args, **kwargs), None)
+        try:
+            return Exact(grid_posterior(model, file.reference_grid, *args, **kwargs), None)
+        except ValueError as error:
+            warn(f"no exact posterior on the grid of {file.path}: {error}")
     return Exact(None, None if numerical is None else dict(scalar_draws(numerical.samples)))
 
 
