@@ -5,8 +5,8 @@
 The model files of the folder not_smooth/: a source and a coefficient that jump at an unknown place, the
 second also as a system with the flux as an unknown, and a fold, beyond which there is no solution. They
 have no numerical solver, as files of users who need this package; with ``--checked`` they get their
-closed form as one, by which a run certifies itself. Each is a run of ``bilo-ppl run`` without options in a
-process of its own, compared with quadrature over the closed form, and judged as in gallery.py. Prints a
+closed form as one, by which a run certifies itself. Each is a run of ``bilo-ppl run`` without options in
+a process of its own, compared with quadrature over the closed form, and judged as in gallery.py. Prints a
 table and writes a record for each run as it ends; what the file has already is not run again without
 --again.
 """
