@@ -5,7 +5,7 @@
 Poisson's equation with a diffusion coefficient exp(m(x)), m a Karhunen-Loeve expansion of K coefficients,
 and the 51 data of models/variable_poisson.py for every K. Two ways, each in a process of its own: random
 features with a reduced basis, adapted as `bilo-ppl run` does it, and finite differences; NUTS with 2
-chains from both, until there are 1000 draws of each or 40 CPU seconds are over. ``--growth`` adds what
+chains from both, until there are 1000 draws of each or 20 CPU seconds are over. ``--growth`` adds what
 a gradient costs against features, collocation points and nodes. Prints the tables, draws the figure, and
 writes a record for each case as it ends; what the file has already is not run again without --again.
 """
@@ -42,10 +42,17 @@ jax.config.update("jax_enable_x64", True)
 COEFFICIENTS = (2, 8, 32, 64, 128, 256)
 WAYS = ("features", "numerical")
 FEATURES, POINTS, NODES = 128, 512, 401
-TOLERANCE = 5e-7
-"""On the loss: what `bilo-ppl run` takes for these data, u being right to 0.05 of their noise."""
+MANY = 16
+"""Coefficients from which on there are twice as many features."""
 
-CHAINS, WARMUP, DRAWS, BLOCK, SECONDS = 2, 300, 1000, 50, 40.0
+TOLERANCE, SPREAD = 5e-7, 10.0
+"""On the loss: what `bilo-ppl run` takes for these data, u being right to 0.05 of their noise; no less
+than so many times what the features leave at a few prior draws, as there."""
+
+CHAINS, WARMUP, DRAWS, BLOCK, SECONDS = 2, 300, 1000, 50, 20.0
+SHORTER_BEYOND = 64
+"""Coefficients beyond which warm-up has half as many transitions, for the numerical operator's sake."""
+
 DENSE_UP_TO, LEARNT_UP_TO = 100, 50
 """Unknowns up to which the mass matrix is dense, and up to which warm-up changes a dense one: as in
 `bilo-ppl run`."""
@@ -70,13 +77,15 @@ def prior_thetas(coefficients: int, count: int, key: Any) -> list[dict[str, Any]
     return [{"D": bilo.KarhunenLoeve(a)} for a in jnp.concatenate([0 * drawn[:1], drawn])]
 
 
-def random_features(coefficients: int, count: int = FEATURES) -> bilo.OutputLayer:
+def random_features(coefficients: int, count: int | None = None) -> bilo.OutputLayer:
     """An output layer on features of the scale that suits the prior."""
     thetas = prior_thetas(coefficients, 4, jax.random.key(1))
-    features, _ = bilo.choose_random_features(
+    count = (FEATURES if coefficients < MANY else 2 * FEATURES) if count is None else count
+    features, trials = bilo.choose_random_features(
         ManyPoints(), thetas, count=count, key=jax.random.key(0)
     )
-    return bilo.OutputLayer(features, thetas[0], tolerance=TOLERANCE)
+    left = max(min(trials, key=lambda trial: trial.score).losses)
+    return bilo.OutputLayer(features, thetas[0], tolerance=max(TOLERANCE, SPREAD * left))
 
 
 def energy(operator: Any, coefficients: int) -> Callable:
@@ -113,6 +122,7 @@ def measured(way: str, coefficients: int) -> dict[str, Any]:
         )
         operator, starts, report = adapted.operator, adapted.starts(CHAINS), str(adapted.report)
         units = _units(adapted, coefficients)
+    warmup = WARMUP if coefficients <= SHORTER_BEYOND else WARMUP // 2
     start = bilo.init_near({"a": jnp.zeros(coefficients)})
     kernel = NUTS(model, init_strategy=start, step_size=0.1, max_tree_depth=(6, 10), **units)  # pyright: ignore[reportArgumentType]
     sampler = BlockSampler(
@@ -120,7 +130,7 @@ def measured(way: str, coefficients: int) -> dict[str, Any]:
         (operator, data["x"], data["y"], coefficients),
         chains=CHAINS,
         chain_method="sequential",
-        warmup=WARMUP,
+        warmup=warmup,
         block=BLOCK,
     )
     quiet: dict[str, Any] = {"progress": False, "label": way}
@@ -136,7 +146,7 @@ def measured(way: str, coefficients: int) -> dict[str, Any]:
             stages.timed("sampling", lambda: sampler.run(BLOCK, keep=True, **quiet))
 
     stages.timed("compile", begin)
-    stages.timed("warmup", lambda: sampler.run(WARMUP - 1, keep=False, **quiet))
+    stages.timed("warmup", lambda: sampler.run(warmup - 1, keep=False, **quiet))
     sample()
     found = sampler.collected()
     a, steps = np.asarray(found.samples["a"]), np.asarray(found.statistics["num_steps"])
@@ -158,6 +168,7 @@ def measured(way: str, coefficients: int) -> dict[str, Any]:
         "mean": mean.tolist(),
         "sd": a.std(axis=(0, 1)).tolist(),
         "sizes": getattr(operator, "reduced_sizes", None),
+        "tolerance": getattr(operator, "loss_tolerance", None),
         "adapted": report,
     }
 
@@ -178,12 +189,11 @@ def _units(adapted: bilo.Adapted, coefficients: int) -> dict[str, Any]:
 
 def growth(coefficients: int = 32) -> Iterator[dict[str, Any]]:
     """What value and gradient of U cost, operator by operator."""
-    a = jnp.zeros(coefficients)
-    for nodes in (101, 201, 401, 801, 1601):
-        value = energy(case.reference(nodes), coefficients)
-        yield _cost("numerical", nodes, value, a)
-    sizes = [(count, POINTS) for count in (64, 128, 256)]
-    for count, points in [*sizes, (FEATURES, 256), (FEATURES, 1024), (FEATURES, 2048)]:
+    for number in COEFFICIENTS:
+        yield _cost("numerical", NODES, energy(case.reference(NODES), number), number)
+    for nodes in (101, 1601):
+        yield _cost("numerical", nodes, energy(case.reference(nodes), coefficients), coefficients)
+    for count, points in ((64, POINTS), (128, POINTS), (256, POINTS), (128, 256), (128, 1024)):
         ManyPoints.points = case.VariablePoisson.domain.grid(points)
         operator = random_features(coefficients, count)
         thetas = prior_thetas(coefficients, 60, jax.random.key(4))
@@ -192,14 +202,16 @@ def growth(coefficients: int = 32) -> Iterator[dict[str, Any]]:
             batch, rank=0, steps=1, key=jax.random.key(0), progress=False
         )
         for name, one in (("all features", operator), ("reduced basis", fitted)):
-            found = _cost(name, count, energy(one, coefficients), a)
+            found = _cost(name, count, energy(one, coefficients), coefficients)
             yield found | {"points": points, "sizes": one.reduced_sizes}
 
 
-def _cost(way: str, size: int, value: Callable, a: Any) -> dict[str, Any]:
+def _cost(way: str, size: int, value: Callable, coefficients: int) -> dict[str, Any]:
+    a = jnp.zeros(coefficients)
     return {
         "way": way,
         "size": size,
+        "coefficients": coefficients,
         "value_ms": milliseconds(value, a),
         "gradient_ms": milliseconds(jax.value_and_grad(value), a),
     }

@@ -65,15 +65,15 @@ def table(records: Sequence[dict[str, Any]]) -> str:
 def growth_table(records: Sequence[dict[str, Any]]) -> str:
     """A row for each operator and size."""
     lines = [
-        "| operator | features or nodes | collocation points | basis, points looked at | U, CPU ms | "
-        "with gradient |",
-        "|---|---|---|---|---|---|",
+        "| operator | coefficients | features or nodes | collocation points | basis, points looked at | "
+        "U, CPU ms | with gradient |",
+        "|---|---|---|---|---|---|---|",
     ]
     for r in sorted(records, key=lambda r: r["way"]):
         sizes = ", ".join(map(str, r["sizes"])) if r.get("sizes") else ""
         lines.append(
-            f"| {r['way']} | {r['size']} | {r.get('points', '')} | {sizes} | {r['value_ms']:.3g} | "
-            f"{r['gradient_ms']:.3g} |"
+            f"| {r['way']} | {r['coefficients']} | {r['size']} | {r.get('points', '')} | {sizes} | "
+            f"{r['value_ms']:.3g} | {r['gradient_ms']:.3g} |"
         )
     return "\n".join(lines)
 
