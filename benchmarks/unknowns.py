@@ -244,7 +244,7 @@ def main() -> None:
                 print(f"{way}, {coefficients} coefficients: failed", file=sys.stderr)
                 continue
             known[way, coefficients] = json.loads(done.stdout.splitlines()[-1])
-            kept["cases"] = [known[key] for key in sorted(known, key=lambda key: key[1])]
+            kept["cases"] = [known[key] for key in sorted(known, key=lambda key: (key[1], key[0]))]
             path.write_text(json.dumps(kept, indent=1) + "\n")
             print(table(kept["cases"]), flush=True)
     if arguments.growth:
