@@ -3,12 +3,13 @@
     python benchmarks/not_smooth.py [--problems NAME ...] [--seeds 5] [--checked] [--out FILE.json]
 
 The model files of the folder not_smooth/: a source and a coefficient that jump at an unknown place, the
-second also as a system with the flux as an unknown, and a fold, beyond which there is no solution. They
-have no numerical solver, as files of users who need this package; with ``--checked`` they get their
-closed form as one, by which a run certifies itself. Each is a run of ``bilo-ppl run`` without options in
-a process of its own, compared with quadrature over the closed form, and judged as in gallery.py. Prints a
-table and writes a record for each run as it ends; what the file has already is not run again without
---again.
+second also as a system with the flux as an unknown, and a fold, beyond which there is no solution, with
+data that exclude the turning point and with data that do not. They have no numerical solver, as files of
+users who need this package; with ``--checked`` they get their closed form as one, by which a run
+certifies itself. Each is a run of ``bilo-ppl run`` without options in a process of its own, compared with
+quadrature over the closed form, and judged as in gallery.py. Prints a table and writes a record for each
+run as it ends; what the file has already is not run again without --again. ``--solves`` tells what
+random features make of the equation at the truth, without data.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import importlib.util
 import json
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gallery
@@ -26,6 +27,8 @@ import matplotlib
 import numpy as np
 from commands import write_records
 from numpyro.distributions import LogNormal, Uniform
+
+import bilo_ppl as bilo
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -38,6 +41,7 @@ PRIORS: dict[str, tuple[str, Any, tuple[float, float]]] = {
     "jump_source": ("z", Uniform(0.0, 1.0), (0.0, 1.0)),
     "jump_coefficient": ("z", Uniform(0.0, 1.0), (0.0, 1.0)),
     "flux_form": ("z", Uniform(0.0, 1.0), (0.0, 1.0)),
+    "fold_reached": ("c", LogNormal(np.log(2.5), 0.5), (0.1, 3.51383071)),
     "fold": ("c", LogNormal(np.log(2.5), 0.5), (0.1, 3.51383071)),
 }
 """By problem: the unknown, its prior, and where there are solutions."""
@@ -48,6 +52,11 @@ def main() -> None:
     arguments = _arguments()
     jax.config.update("jax_enable_x64", True)
     out = pathlib.Path(arguments.out)
+    if arguments.solves:
+        found = list(solves())
+        out.with_name("not_smooth_solves.json").write_text(json.dumps(found, indent=1) + "\n")
+        print(solves_table(found))
+        return
     records = json.loads(out.read_text()) if out.exists() else []
     known = {_key(record): record for record in records}
     for seed in range(arguments.seeds):
@@ -69,10 +78,70 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--checked", action="store_true", help="with a numerical solver in the file"
     )
+    parser.add_argument("--solves", action="store_true", help="single solves in the place of runs")
     parser.add_argument("--time-limit", type=float, default=600.0, help="wall seconds of one run")
     parser.add_argument("--again", action="store_true", help="also what the file has already")
     parser.add_argument("--out", default=str(HERE / "results" / "not_smooth.json"))
     return parser.parse_args()
+
+
+def solves() -> Iterator[dict[str, Any]]:
+    """What random features make of each equation at the truth, without data: u, and its derivative."""
+    for name, (unknown, _, _) in PRIORS.items():
+        module = load(name)
+        problem, truth = module.problem, module.truth[unknown]
+        problem = _finer(problem)
+        features, _ = bilo.choose_random_features(
+            problem, [module.start, module.truth], count=128, key=jax.random.key(0)
+        )
+        operator = bilo.OutputLayer(features, module.start, tolerance=np.inf)
+        data = module.synthetic_data(0)
+        x = jnp.asarray(data["x"])
+
+        def seen(value, operator=operator, unknown=unknown, x=x):
+            field, _, info = operator.solve({unknown: value}, operator.init_state())
+            return jax.vmap(field)(x).reshape(len(x), -1)[:, 0], info.loss
+
+        def exact(value, module=module, unknown=unknown, x=x):
+            u = jax.vmap(lambda p: module.closed_form(p, {unknown: value}))(x)
+            return u.reshape(len(x), -1)[:, 0]
+
+        u, loss = jax.jit(seen)(truth)
+        slope = jax.jit(jax.jacfwd(lambda value, f=seen: f(value)[0]))(jnp.asarray(truth))
+        step = 1e-4
+        true_slope = (exact(truth + step) - exact(truth - step)) / (2 * step)
+        yield {
+            "problem": name,
+            "loss": float(loss),
+            "error_in_sigma": float(jnp.abs(u - exact(truth)).max() / data["sigma"]),
+            "slope": float(jnp.linalg.norm(slope)),
+            "true_slope": float(jnp.linalg.norm(true_slope)),
+            "slope_error": float(jnp.linalg.norm(slope - true_slope) / jnp.linalg.norm(true_slope)),
+        }
+
+
+def _finer(problem: bilo.Problem) -> bilo.Problem:
+    """At as many points as features should have."""
+
+    class Finer(type(problem)):
+        points = problem.domain.grid(512)  # pyright: ignore[reportAttributeAccessIssue]
+
+    return Finer()
+
+
+def solves_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each problem."""
+    lines = [
+        "| problem | loss | largest error of u at a sensor, in sigma | "
+        "du/dtheta at the sensors: norm, exact | its relative error |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['problem']} | {r['loss']:.1e} | {r['error_in_sigma']:.2g} | {r['slope']:.3g}, "
+        f"{r['true_slope']:.3g} | {r['slope_error']:.1%} |"
+        for r in records
+    ]
+    return "\n".join(lines)
 
 
 def _key(record: Mapping[str, Any]) -> tuple[str, bool, int]:
