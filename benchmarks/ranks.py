@@ -71,7 +71,7 @@ def leading_part(layer: LowRankLinear, _: Any) -> LowRankLinear:
     rank, weight = len(layer.A), layer.base.value
     left, values, right = jnp.linalg.svd(weight, full_matrices=False)
     root = jnp.sqrt(values[:rank])
-    A, B = root[:, None] * right[:rank], left[:, :rank] * root
+    A, B = root[:, None] * right[:rank], left[:, :rank] * root[None]
     return _with(layer, A, B, weight - B @ A)
 
 
