@@ -77,11 +77,12 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(name: str, seed: int, time_limit: float) -> dict[str, Any]:
+def run(name: str, seed: int, time_limit: float, models: pathlib.Path = FOLDER) -> dict[str, Any]:
     """One run of the command line: what it wrote, and how it ended."""
     with tempfile.TemporaryDirectory() as folder:
         results = pathlib.Path(folder) / "run"
-        file = (FOLDER / f"{name}.py").relative_to(ROOT)
+        file = models / f"{name}.py"
+        file = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
         arguments = ["run", str(file), "--seed", str(seed), "--data-seed", str(seed)]
         ran = run_command(arguments, results, time_limit)
         known = ran.written.get("versions", {})
@@ -102,12 +103,18 @@ def run(name: str, seed: int, time_limit: float) -> dict[str, Any]:
         }
 
 
-def compared(record: dict[str, Any]) -> dict[str, Any]:
-    """The record of a run with the comparison and the verdict in the place of its table."""
+def compared(
+    record: dict[str, Any], reference: Mapping[str, tuple[float, float]] | None = None
+) -> dict[str, Any]:
+    """The record of a run with the comparison and the verdict in the place of its table.
+
+    ``reference`` are mean and sd by unknown, by default those of gallery/_references.py.
+    """
     summary = record.pop("summary")
     if record["status"] != 0:
         return record | {"verdict": "timeout" if record["status"] is None else "stopped"}
-    reference = reference_moments(record["problem"], record["seed"])
+    if reference is None:
+        reference = reference_moments(record["problem"], record["seed"])
     scalars = {name: _scalar(summary.get(name), *moments) for name, moments in reference.items()}
     right = all(scalar["right"] for scalar in scalars.values())
     wrong = "wrong but alarmed" if record["alarms"] else "wrong and GOOD"

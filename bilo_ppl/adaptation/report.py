@@ -114,8 +114,10 @@ class Adapted:
         if self.about_mode is not None:
             known = self.about_mode
         found = covariance_of(self.positions, known)
-        np.fill_diagonal(found, self.inverse_mass_matrix)
-        return found
+        # Correlations with the variances given; a diagonal put in as it is could be too small for them,
+        # and a covariance that is not positive definite leaves a sampler without momenta.
+        scale = np.sqrt(self.inverse_mass_matrix / np.diag(found))
+        return scale[:, None] * found * scale
 
     @property
     def operator(self) -> AbstractSolutionOperator:
