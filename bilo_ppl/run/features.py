@@ -188,6 +188,7 @@ def _strictest(found: list[tuple[Accuracy, float]]) -> float:
 
 
 def tolerance_at_estimate(
+    plan: Plan,
     record: Record,
     error: PredictionError,
     limit: float | None,
@@ -199,9 +200,10 @@ def tolerance_at_estimate(
     A solve comes no nearer to it where it is tighter: what misses it is not solved. Raises
     `RunFailedError` where the error is more than ``limit`` times what is allowed, if that is given.
     """
-    theta = operator.home
-    if len(theta) < len(operator.problem.parameters):
-        return operator.loss_tolerance
+    # An operator knows no home with functions.
+    data = plan.observations
+    look = look_at(plan.model(stand_in(plan)), data.model_args, data.model_kwargs, values=values)
+    theta = theta_of(plan, look)
     found = accuracies_of(error, operator, [(theta, operator.init_state(), values)])[0]
     loss = float(jit_once(OutputLayer.loss_at)(operator, theta, operator.init_state()))
     text = f"with random features the point estimate has {found}, at a loss of {loss:.1e}"
