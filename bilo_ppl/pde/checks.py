@@ -112,18 +112,31 @@ def _check_dependence(
                 "Is its argument used?"
             )
     for parameter in problem.parameters:
-        moved = [{**theta, parameter: _moved(theta[parameter], f)} for f in FACTORS]
         if not jax.tree.leaves(eqx.filter(theta[parameter], eqx.is_inexact_array)):
             continue
-        if all(_same(found, trials(other)) for other in moved):
+
+        def unchanged(factor: float, parameter: str = parameter) -> bool:
+            """Whether nothing changes with the parameter."""
+            return _same(found, trials({**theta, parameter: _moved(theta[parameter], factor)}))
+
+        # On one side a jump may lie at a collocation point.
+        if not any(map(unchanged, SLIGHT)):
+            continue
+        if all(map(unchanged, STRONG)):
             raise ValueError(
                 f"{name}: the parameter {parameter!r} has no part in residual, lift or conditions, so "
                 "that the solution cannot tell of it. Use it, or take it out of parameters."
             )
+        raise ValueError(
+            f"{name}: residual, lift and conditions change with the parameter {parameter!r} by jumps only, "
+            "as a comparison of x with it does: their derivative in it is 0, and no estimate or sampler "
+            "that goes by derivatives moves it. Let the jump be a few collocation points wide, as "
+            "jax.nn.sigmoid((z - x[0]) / width) is, or begin where the parameter matters."
+        )
 
 
-FACTORS = (1.001, 2.0, 0.5)
-"""By which a parameter is changed, to see whether anything depends on it: small and large, for jumps."""
+SLIGHT, STRONG = (1.0001, 0.9999), (2.0, 0.5)
+"""By which a parameter is changed, to see whether anything depends on it, and smoothly."""
 
 
 def _moved(entry: Any, factor: float) -> Any:

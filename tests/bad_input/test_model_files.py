@@ -218,6 +218,7 @@ PROBLEMS = [
     (residual("return 0.0 * u(x)"), "residual does not depend on u"),
     (residual("return bilo.laplacian(u)(x)"), "the parameter 'a' has no part"),
     (residual("return u(x) - 0 * theta['a']"), "the parameter 'a' has no part"),
+    (residual("return u(x) - jnp.where(x[0] < theta['a'], 1.0, 0.0)"), "'a' by jumps only"),
     (residual("sys.exit()"), "residual fails .*ends the process"),
     (residual("raise ValueError('no')"), "residual fails .*ValueError: no"),
     (residual("return self.residual(u, x, theta)"), "residual fails.*RecursionError"),
