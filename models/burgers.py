@@ -5,13 +5,11 @@
 from values at t = 1 only. Three truths: "smooth" 0.5 sin(pi x) + 0.25 sin(2 pi x); "shock"
 sin(2 pi x), whose shock forms at x = 1/2 at t = 0.8; "rarefaction" -sin(2 pi x), with compression at
 the ends. u0 = sin(pi x) + x (1 - x) N(x) with a small network N, 0 at the start; the objective is the
-mean squared misfit plus 1e-3 times the mean of u0'^2. `bayesian_model` has instead sin(pi x) plus six
-sines with independent coefficients of the standard deviation 1 / (2 k^2). The local operator sees u0(x)
-as an auxiliary input. For the truths with shocks `Burgers` takes a viscosity.
+mean squared misfit plus 1e-3 times the mean of u0'^2. The local operator sees u0(x) as an auxiliary
+input. For the truths with shocks `Burgers` takes a viscosity.
 """
 
 import functools
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -27,7 +25,6 @@ from bilo_ppl.ppl.unknowns import squared_penalty, unknown_function, weight_in_n
 SPEED = 0.2
 SIGMA = 0.01
 REGULARISATION = 1e-3
-MODES = 6
 ROUGHNESS_POINTS = 401  # so close that no kink of the network between them goes unpenalised
 SPACE = bilo.interval(0.0, 1.0)
 
@@ -98,24 +95,6 @@ def model(operator, x, y=None, sigma=SIGMA, regularisation=REGULARISATION):
     u = bilo.solution("u", operator, {"u0": u0})
     weight = weight_in_nats(regularisation, sigma, len(x))
     squared_penalty("roughness", weight, bilo.grad(u0), SPACE.grid(ROUGHNESS_POINTS))
-    numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
-
-
-class FirstGuessPlus(eqx.Module):
-    """sin(pi x) plus the sum of a_k sin(k pi x) / (2 k^2)."""
-
-    coefficients: Any
-
-    def __call__(self, x):
-        k = jnp.arange(1, len(self.coefficients) + 1)
-        sines = jnp.sin(k * jnp.pi * jnp.reshape(x[0], ())) / (2 * k**2)
-        return jnp.sin(jnp.pi * jnp.reshape(x[0], ())) + jnp.dot(self.coefficients, sines)
-
-
-def bayesian_model(operator, x, y=None, sigma=SIGMA):
-    """The same data; the posterior has no shock before t = 1, most of the prior has none."""
-    a = numpyro.sample("a", dist.Normal(0.0, 1.0).expand([MODES]).to_event(1))
-    u = bilo.solution("u", operator, {"u0": FirstGuessPlus(a)})
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 
 

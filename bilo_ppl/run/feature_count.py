@@ -89,10 +89,16 @@ def enough_features(
 
 
 def error_of(plan: Plan, found: Features, limit: float | None) -> float:
-    """In units of what is allowed: the largest; with a limit, at the first guess and at most others."""
+    """In units of what is allowed: the largest; with a limit, at the first guess and at most others.
+
+    Where theta has functions all others count: a point estimate of these is not looked at, since the
+    operator knows no home with them.
+    """
     errors = [accuracy.worst for accuracy in found.accuracies]
     if limit is None:
         return found.worst[0].worst
+    if any(map(callable, plan.file.start.values())):
+        return max(errors)
     return max(errors[0], float(np.median(errors)))
 
 

@@ -38,7 +38,7 @@ what that does to the result, up to a nat, the certificate says."""
 MORE_FEATURES = "More features (--width) at more points (--points) may help; see the certificate."
 
 SPREAD = 10.0
-"""How many times the loss of a few prior draws that of others may be: a solve comes no nearer where it is
+"""How many times the loss at a few thetas that of others may be: a solve comes no nearer where it is
 not allowed for, and what is rejected bends the posterior more than an error three times as large."""
 
 SEVERAL_UNKNOWNS, MANY_UNKNOWNS = 8, 16
@@ -188,7 +188,6 @@ def _strictest(found: list[tuple[Accuracy, float]]) -> float:
 
 
 def tolerance_at_estimate(
-    plan: Plan,
     record: Record,
     error: PredictionError,
     limit: float | None,
@@ -200,10 +199,9 @@ def tolerance_at_estimate(
     A solve comes no nearer to it where it is tighter: what misses it is not solved. Raises
     `RunFailedError` where the error is more than ``limit`` times what is allowed, if that is given.
     """
-    # An operator knows no home with functions.
-    data = plan.observations
-    look = look_at(plan.model(stand_in(plan)), data.model_args, data.model_kwargs, values=values)
-    theta = theta_of(plan, look)
+    theta = operator.home
+    if len(theta) < len(operator.problem.parameters):
+        return operator.loss_tolerance
     found = accuracies_of(error, operator, [(theta, operator.init_state(), values)])[0]
     loss = float(jit_once(OutputLayer.loss_at)(operator, theta, operator.init_state()))
     text = f"with random features the point estimate has {found}, at a loss of {loss:.1e}"
@@ -211,5 +209,5 @@ def tolerance_at_estimate(
         raise RunFailedError(text)
     if found.worst > 1:
         record.alarm(f"{text}: less than the noise asks for. {MORE_FEATURES}")
-    tolerance = max(found.tolerance_within(loss, operator.loss_tolerance), 2 * loss)
+    tolerance = max(found.tolerance_within(loss, operator.loss_tolerance), SPREAD * loss)
     return noted_at_mode(record, tolerance, found, loss)

@@ -126,7 +126,7 @@ def _with_features(
     layer = featured(plan, record, interrupts, error, limit=limit)
     if not plan.settings.adapts:
         return Prepared(layer, None, _nowhere)
-    at_mode = None if error is None else partial(tolerance_at_estimate, plan, record, error, limit)
+    at_mode = None if error is None else partial(tolerance_at_estimate, record, error, limit)
     least = LEAST_READY if limit is None else WELL_ADAPTED
     return _adapted(
         *(plan, record, interrupts, layer),
