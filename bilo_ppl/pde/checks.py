@@ -128,9 +128,9 @@ def _check_dependence(
                 "that the solution cannot tell of it. Use it, or take it out of parameters."
             )
         raise ValueError(
-            f"{name}: residual, lift and conditions change with the parameter {parameter!r} by jumps only, as "
-            "a comparison of x with it does: their derivative in it is 0, and no estimate or sampler "
-            "that goes by derivatives moves it. Let the jump be a few collocation points wide, as "
+            f"{name}: residual, lift and conditions change with the parameter {parameter!r} by jumps "
+            "only, as a comparison of x with it does: their derivative in it is 0, and no estimate or "
+            "sampler that goes by derivatives moves it. Let the jump be a few collocation points wide, as "
             "jax.nn.sigmoid((z - x[0]) / width) is, or begin where the parameter matters."
         )
 
