@@ -130,8 +130,8 @@ def _check_dependence(
         raise ValueError(
             f"{name}: residual, lift and conditions change with the parameter {parameter!r} by jumps "
             "only, as a comparison of x with it does: their derivative in it is 0, and no estimate or "
-            "sampler that goes by derivatives moves it. Let the jump be a few collocation points wide, as "
-            "jax.nn.sigmoid((z - x[0]) / width) is, or begin where the parameter matters."
+            "sampler that goes by derivatives moves it. Let the jump be a few collocation points wide, "
+            "as jax.nn.sigmoid((z - x[0]) / width) is, or begin where the parameter matters."
         )
 
 
