@@ -12,8 +12,10 @@ from bilo_ppl.inner.pretraining import pretrain
 from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, ResidualGradient
 from bilo_ppl.inner.solvers import LevenbergMarquardt, OptaxSolver
 from bilo_ppl.mcmc import BiLOHMC, init_near, sample_in_blocks
+from bilo_ppl.network.features import is_one_layer
 from bilo_ppl.network.operator_file import load_operator
 from bilo_ppl.operators.fine_tuned import FineTuned
+from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.run.compare.by_operators import means, u_at
 from bilo_ppl.run.compare.outcome import Outcome
 from bilo_ppl.run.compare.task import Task
@@ -68,11 +70,13 @@ def bilo(task: Task) -> Outcome:
     )
 
 
-def _operator(task: Task, folder: pathlib.Path, record: Any) -> FineTuned:
-    """The operator of a run, to its tolerance."""
+def _operator(task: Task, folder: pathlib.Path, record: Any) -> FineTuned | OutputLayer:
+    """The operator of a run, random features or a network, to its tolerance."""
     network = task.file.architecture.get("network")
     local = load_operator(folder / "operator-adapted.eqx", task.file.problem, network=network)
     tolerance = record["adapt"]["tolerance"]
+    if "features" in record and is_one_layer(local):
+        return OutputLayer(local, task.file.start, tolerance=tolerance)
     return FineTuned(local, LevenbergMarquardt(tolerance, max_steps=50), ImplicitDifferentiation())
 
 
