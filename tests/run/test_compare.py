@@ -1,12 +1,15 @@
 import json
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import bilo_ppl as bilo
 from bilo_ppl.cli import main
-from bilo_ppl.run.compare import by_surrogates
+from bilo_ppl.operators.random_features import random_features
+from bilo_ppl.run.compare import by_run, by_surrogates
 from bilo_ppl.run.compare.by_operators import means
 from bilo_ppl.run.compare.outcome import Outcome, Spent
 from bilo_ppl.run.compare.processes import Ran
@@ -142,6 +145,21 @@ def test_a_dino_learns_from_prior_draws(folder, monkeypatch):
     assert set(own.spent.cpu) == {"solving", "training"}
     middle = operators[0].field({"D": jnp.array(1.5)})(jnp.array([0.5]))
     assert float(middle) == pytest.approx(1 / 1.5, rel=0.2)
+
+
+@pytest.mark.parametrize("by_features", [True, False])
+def test_the_operator_of_a_run_is_the_one_that_it_sampled_with(tmp_path, by_features):
+    asked = task("bilo", "poisson")
+    problem, theta, key = asked.file.problem, asked.file.start, jax.random.key(0)
+    if by_features:
+        local = random_features(problem, theta, count=16, scale=2.0, key=key)
+    else:
+        local = bilo.LocalOperator(problem, theta, key=key, width=8, depth=2)
+    bilo.save_operator(tmp_path / "operator-adapted.eqx", local)
+    record = {"features": {"count": 16}, "adapt": {"tolerance": 1e-3}}
+    found = by_run._operator(asked, tmp_path, record)
+    assert isinstance(found, bilo.OutputLayer if by_features else bilo.FineTuned)
+    assert found.loss_tolerance == 1e-3
 
 
 def test_outcomes_survive_the_way_between_processes(tmp_path):
