@@ -135,14 +135,15 @@ def _solver_lines(
     if prefix + "steps" not in stats:
         return []
     steps, loss = stats[prefix + "steps"], stats[prefix + "loss"]
-    work = f"{steps.mean():.3g} steps per draw"
+    work = f"{steps.mean():.3g} step{'s' * (steps.mean() != 1)} per draw"
     if while_sampling and "n_steps" in stats:
         work += f", {steps.sum() / max(stats['n_steps'].sum(), 1):.3g} per leapfrog step"
+    none = f"; {np.mean(steps == 0):.0%} of the draws needed none" if np.any(steps == 0) else ""
     where = "while sampling" if while_sampling else "anew at the draws, from the stored weights"
     limit = "" if tolerance is None else f" (tolerance {tolerance:.3g})"
     what = "transitions" if while_sampling else "draws"
     return [
-        f"Inner solves {where}: {work}; {np.mean(steps == 0):.0%} of the draws needed none.",
+        f"Inner solves {where}: {work}{none}.",
         f"  Worst loss at a draw {loss.max():.3g}{limit}; {what} with an unconverged solve: "
         f"{_missed(stats, prefix)} of {steps.size}.",
     ]

@@ -419,7 +419,7 @@ def test_the_effective_draws_of_the_tails_are_those_of_the_5_and_95_percent_quan
 def test_report_of_a_sound_run():
     text = diagnostics.inner_report(diagnostics.to_arviz(recorded()), tolerance=TOL)
     assert "4 x 500 draws" in text
-    assert "1 steps per draw, 0.25 per leapfrog step; 50% of the draws needed none" in text
+    assert "1 step per draw, 0.25 per leapfrog step; 50% of the draws needed none" in text
     assert "Worst loss at a draw 0.01 (tolerance 0.1); transitions with an unconverged" in text
     assert "Divergences: 0 of 2000 transitions." in text
     assert "WARNING" not in text
