@@ -135,7 +135,7 @@ def _solver_lines(
     if prefix + "steps" not in stats:
         return []
     steps, loss = stats[prefix + "steps"], stats[prefix + "loss"]
-    work = f"{steps.mean():.3g} step{'s' * (steps.mean() != 1)} per draw"
+    work = f"{steps.mean():.3g} {'step' if steps.mean() == 1 else 'steps'} per draw"
     if while_sampling and "n_steps" in stats:
         work += f", {steps.sum() / max(stats['n_steps'].sum(), 1):.3g} per leapfrog step"
     none = f"; {np.mean(steps == 0):.0%} of the draws needed none" if np.any(steps == 0) else ""
