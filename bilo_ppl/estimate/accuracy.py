@@ -6,7 +6,7 @@ in posterior standard deviations, where the estimate would move.
 
 Of many unknowns there is a bound: where rows r, with the Jacobian J, change by d, the estimate moves by
 -(J^T J)^-1 J^T d. Of a Gaussian with the covariance (J^T J)^-1 that is at most |d| standard deviations,
-in whatever direction, and however many unknowns there are.
+in whatever direction, and however many unknowns there are; to first order, with J as it is.
 """
 
 import math
@@ -27,6 +27,9 @@ __all__ = ["EstimateAccuracy", "check_estimate", "gauss_newton_covariance"]
 
 SHIFT_LIMIT = 0.1
 """Largest shift of an estimate, in posterior standard deviations."""
+
+CHEAPER = 20
+"""How many times the unknowns may be where the Gauss-Newton Hessian does: it takes no differences."""
 
 
 class EstimateAccuracy(NamedTuple):
@@ -74,7 +77,7 @@ class EstimateAccuracy(NamedTuple):
         if self.bound is not None:
             return (
                 f"{verdict}: {solve} would change {change}, and the predictions by {self.bound:.2g} sd "
-                f"of the noise: the estimate moves by no more posterior sd, in any direction.{advice}"
+                f"of the noise: to first order the estimate moves by no more posterior sd.{advice}"
             )
         if self.shifts is None:
             return f"UNDECIDED: {solve} would change {change}; {self.note}"
@@ -94,8 +97,9 @@ def check_estimate(
     Posterior standard deviations are those of the Gauss-Newton Hessian where all data have normal
     likelihoods and determine the unknowns: it is free of the differences of gradients, and of the noise
     of solves in them, that Laplace's approximation is made of, which serves elsewhere. For more than
-    ``max_dimension`` unknowns, where all data have normal likelihoods, there is the bound; else only the
-    change of U is known. Raises a ``ValueError`` if an operator cannot be tightened.
+    ``max_dimension`` unknowns (of the Gauss-Newton Hessian 20 times as many), where all data have normal
+    likelihoods, there is the bound; else only the change of U is known. Raises a ``ValueError`` if an
+    operator cannot be tightened.
 
     Examples:
         >>> from bilo_ppl.estimate import check_estimate
@@ -122,7 +126,9 @@ def check_estimate(
         moved = -covariance @ np.asarray(ravel_pytree(gradient)[0], float)
         sd = np.sqrt(np.diag(covariance))
         shifts = dict(zip(entries_of(estimate.z), (moved / sd).tolist(), strict=True))
-    elif objective.is_gaussian(estimate.z, estimate.operator_states):
+    elif len(ravel_pytree(estimate.z)[0]) > max_dimension and objective.is_gaussian(
+        estimate.z, estimate.operator_states
+    ):
         own = _rows(objective, estimate.z, estimate.operator_states)
         bound = float(np.linalg.norm(rows - np.asarray(own)))
     change = float(energy) - estimate.energy
@@ -132,7 +138,7 @@ def check_estimate(
 def _covariance(estimate: Estimate, max_dimension: int) -> tuple[np.ndarray | None, str]:
     """Of the posterior about the estimate, and what is to be said of it; None if it is not known."""
     size = ravel_pytree(estimate.z)[0].size
-    if size <= max_dimension:
+    if size <= CHEAPER * max_dimension:
         found = gauss_newton_covariance(estimate)
         if found is not None:
             return found, "by the Gauss-Newton Hessian"

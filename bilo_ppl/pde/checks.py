@@ -98,6 +98,18 @@ class _Trials:
         """By function, the values for each trial solution."""
         return self.parts(eqx.filter(theta, eqx.is_array))
 
+    def have_slope(self, theta: Theta, parameter: str) -> bool:
+        """Whether any number has a derivative in the parameter that is not 0."""
+        arrays = eqx.filter(theta, eqx.is_array)
+        numbers, others = eqx.partition(arrays[parameter], eqx.is_inexact_array)
+
+        def moved(numbers: Any) -> Any:
+            return self.parts({**arrays, parameter: eqx.combine(numbers, others)})
+
+        ones = jax.tree.map(jnp.ones_like, numbers)
+        slopes = jax.jvp(moved, (numbers,), (ones,))[1]
+        return any(np.any(np.asarray(slope) != 0) for slope in jax.tree.leaves(slopes))
+
 
 def _check_dependence(
     name: str, problem: Problem, theta: Theta, trials: _Trials, found: dict[str, list[Any]]
@@ -127,6 +139,8 @@ def _check_dependence(
                 f"{name}: the parameter {parameter!r} has no part in residual, lift or conditions, so "
                 "that the solution cannot tell of it. Use it, or take it out of parameters."
             )
+        if trials.have_slope(theta, parameter):
+            continue
         raise ValueError(
             f"{name}: residual, lift and conditions change with the parameter {parameter!r} by jumps "
             "only, as a comparison of x with it does: their derivative in it is 0, and no estimate or "
@@ -143,7 +157,9 @@ def _moved(entry: Any, factor: float) -> Any:
     """An entry of theta, changed; also where it is zero."""
 
     def move(leaf: Any) -> Any:
-        return factor * leaf + (factor - 1) / 8 if eqx.is_inexact_array(leaf) else leaf
+        if not eqx.is_inexact_array(leaf):
+            return leaf
+        return factor * leaf + (factor - 1) * jnp.where(leaf < 0, -1, 1) / 8
 
     return jax.tree.map(move, entry)
 

@@ -14,17 +14,28 @@ LARGEST_CHANGE = 0.5
 """Part of its size by which u may change within the tolerance; what is determined changes far less."""
 
 
+FROM_OUTSIDE = 100.0
+"""How many times smaller the change is with u held all around, where conditions are missing; a tolerance
+that is too loose for what happens inside leaves both alike."""
+
+
 def warn_unless_determined(plan: Plan, record: Record, operator: OutputLayer) -> None:
     """Alarm where u can be another function at the first guess, with a loss no larger than is allowed."""
     theta = plan.file.start
     _, state, _ = operator.solve(theta, operator.init_state())
-    other = state + loosest_change(operator, theta, state)
-    before, after = (with_output_weights(operator.operator, w) for w in (state, other))
-    change = prediction_error(plan).between(before, after, theta, plan.first_guess).size
-    record["undetermined"] = change
-    if change > LARGEST_CHANGE:
+    error = prediction_error(plan)
+
+    def size(held: bool) -> float:
+        """Part of its size by which u changes."""
+        other = state + loosest_change(operator, theta, state, held=held)
+        before, after = (with_output_weights(operator.operator, w) for w in (state, other))
+        return error.between(before, after, theta, plan.first_guess).size
+
+    change, inside = size(False), size(True)
+    record["undetermined"] = {"change": change, "with_u_held_around": inside}
+    if change > max(LARGEST_CHANGE, FROM_OUTSIDE * inside):
         record.alarm(
-            "The PDE and its conditions do not determine u at the first guess: within the tolerance it "
-            f"can change by {change:.2g} times its size. Is a boundary or an initial condition missing? "
+            f"The PDE leaves u open at the first guess: it can change by {min(change, 100):.2g} times "
+            "its size within the tolerance. Is a boundary or initial condition missing? "
             + see("Not determined")
         )

@@ -30,12 +30,12 @@ class Heated(bilo.Problem):
         return x[0] * (1 - x[0]) * raw if self.fixed else x[0] * raw
 
 
-def changed(problem, theta):
+def changed(problem, theta, held=False):
     """The rise of the loss and the root mean square of the change of u."""
     local = random_features(problem, theta, count=32, scale=1.5, key=jax.random.key(0))
     operator = bilo.OutputLayer(local, theta, tolerance=TOLERANCE)
     _, state, _ = operator.solve(theta, operator.init_state())
-    change = loosest_change(operator, theta, state)
+    change = loosest_change(operator, theta, state, held=held)
     rise = operator.loss_at(theta, state + change) - operator.loss_at(theta, state)
     before, after = (
         jax.vmap(with_output_weights(local, weights).field(theta))(problem.points)
@@ -55,3 +55,11 @@ def test_loosest_change_is_first_eigenfunction(r):
 def test_forgotten_condition_leaves_u_free():
     # Any multiple of x may be added.
     assert changed(Heated(False), {"r": 1.0})[1] > 10
+
+
+def test_u_held_at_the_ends_is_determined_again():
+    # With v = 0 at both ends only the sine is left, as where the lift says so.
+    free, held = (changed(Heated(False), {"r": 1.0}, held=held)[1] for held in (False, True))
+    # They are held by rows, not exactly.
+    assert held == pytest.approx(math.sqrt(TOLERANCE) / math.pi**2, rel=0.3)
+    assert free > 1000 * held

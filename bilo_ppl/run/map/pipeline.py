@@ -99,12 +99,13 @@ class _Job:
         self.numerical = plan.numerical
         if self.numerical is None and plan.file.reference is not None:
             self.numerical = plan.file.reference()
+        tried = self.tried is not None
         for number, seed in enumerate(self.settings.data_seeds):
             self._estimate(operator, seed)
             self._write()
             if interrupts.count:
                 break
-            if number == 0:
+            if number == 0 and len(self.settings.data_seeds) > 1 and not tried:
                 say("(The first estimate includes compilation.)")
         interrupted = bool(interrupts.count)
         verdict = judge_estimates(
