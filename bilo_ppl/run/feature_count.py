@@ -21,7 +21,7 @@ from bilo_ppl.run.sizes import USUAL
 from bilo_ppl.run.tolerance import FAR_TOO_WRONG
 from bilo_ppl.validation.accuracy import Accuracy, PredictionError
 
-__all__ = ["Features", "accuracies_of", "enough_features", "error_of"]
+__all__ = ["Features", "accuracies_of", "enough_features", "error_of", "solved_state"]
 
 
 HELPS = 0.8
@@ -119,7 +119,7 @@ def _measured(
 ) -> list[Accuracy]:
     operator = OutputLayer(local, plan.file.start, tolerance=plan.tolerance)
     found = [
-        (theta, _state(operator, theta, operator.init_state())[0], values)
+        (theta, solved_state(operator, theta, operator.init_state())[0], values)
         for theta, values in tried
     ]
     return accuracies_of(error, operator, found)
@@ -143,7 +143,7 @@ def accuracies_of(
     accuracies = []
     for theta, weights, values in found:
         start = operator.state_for(richer, weights)
-        better, converged = _state(richer, theta, start)
+        better, converged = solved_state(richer, theta, start)
         if not converged and bool(jnp.array_equal(start, better)):
             # No step was found: what a solution there would change is not known.
             accuracies.append(Accuracy(math.inf, math.inf))
@@ -154,7 +154,7 @@ def accuracies_of(
 
 
 @jit_once
-def _state(operator: OutputLayer, theta: Theta, start: Weights) -> tuple[Weights, Any]:
+def solved_state(operator: OutputLayer, theta: Theta, start: Weights) -> tuple[Weights, Any]:
     """Weights at theta, and whether they solve."""
     _, state, info = operator.solve(theta, start)
     return state, info.converged

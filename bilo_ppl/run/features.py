@@ -22,7 +22,13 @@ from bilo_ppl.run.pretraining import save
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.run.sizes import described
-from bilo_ppl.run.tolerance import FAR_TOO_WRONG, noted_at_mode, theta_of, tolerance_of
+from bilo_ppl.run.tolerance import (
+    FAR_TOO_WRONG,
+    noted_at_mode,
+    prediction_error,
+    theta_of,
+    tolerance_of,
+)
 from bilo_ppl.run.uniqueness import warn_unless_determined
 from bilo_ppl.validation.accuracy import LARGEST_STEP, Accuracy, PredictionError
 
@@ -84,7 +90,8 @@ def featured(
             f"at {len(tried)} thetas."
         )
         operator = OutputLayer(found.local, file.start, tolerance=plan.tolerance)
-        warn_unless_determined(plan, record, operator.to_tolerance(_loosest(plan, found)))
+        loosest = operator.to_tolerance(_loosest(plan, found))
+        warn_unless_determined(plan, record, loosest, error or prediction_error(plan))
         if error is not None:
             if limit is not None:
                 _check(plan, found, limit)

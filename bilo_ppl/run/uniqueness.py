@@ -3,9 +3,10 @@
 from bilo_ppl._pages import see
 from bilo_ppl.network.features import with_output_weights
 from bilo_ppl.operators.output_layer import OutputLayer
+from bilo_ppl.run.feature_count import solved_state
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Record
-from bilo_ppl.run.tolerance import prediction_error
+from bilo_ppl.validation.accuracy import PredictionError
 from bilo_ppl.validation.uniqueness import loosest_change
 
 __all__ = ["warn_unless_determined"]
@@ -19,11 +20,12 @@ FROM_OUTSIDE = 100.0
 that is too loose for what happens inside leaves both alike."""
 
 
-def warn_unless_determined(plan: Plan, record: Record, operator: OutputLayer) -> None:
+def warn_unless_determined(
+    plan: Plan, record: Record, operator: OutputLayer, error: PredictionError
+) -> None:
     """Alarm where u can be another function at the first guess, with a loss no larger than is allowed."""
     theta = plan.file.start
-    _, state, _ = operator.solve(theta, operator.init_state())
-    error = prediction_error(plan)
+    state, _ = solved_state(operator, theta, operator.init_state())
 
     def size(held: bool) -> float:
         """Part of its size by which u changes."""
