@@ -96,10 +96,10 @@ def check_estimate(
 
     Posterior standard deviations are those of the Gauss-Newton Hessian where all data have normal
     likelihoods and determine the unknowns: it is free of the differences of gradients, and of the noise
-    of solves in them, that Laplace's approximation is made of, which serves elsewhere. For more than
-    ``max_dimension`` unknowns (of the Gauss-Newton Hessian 20 times as many), where all data have normal
-    likelihoods, there is the bound; else only the change of U is known. Raises a ``ValueError`` if an
-    operator cannot be tightened.
+    of solves in them, that Laplace's approximation is made of, which serves elsewhere. That Hessian is tried
+    for up to 20 ``max_dimension`` unknowns. For more than ``max_dimension`` of them, where it does not serve
+    and all data have normal likelihoods, there is the bound; else only the change of U is known. Raises a
+    ``ValueError`` if an operator cannot be tightened.
 
     Examples:
         >>> from bilo_ppl.estimate import check_estimate
@@ -120,24 +120,26 @@ def check_estimate(
         for name, state in estimate.operator_states.items()
     }
     energy, gradient, rows, info = jax.device_get(_evaluated(better, estimate.z, states))
-    covariance, note = _covariance(estimate, max_dimension)
+    gradient = np.asarray(ravel_pytree(gradient)[0], float)
+    size = gradient.size
+    covariance, note = _covariance(estimate, size, max_dimension)
     shifts = bound = None
     if covariance is not None:
-        moved = -covariance @ np.asarray(ravel_pytree(gradient)[0], float)
+        moved = -covariance @ gradient
         sd = np.sqrt(np.diag(covariance))
         shifts = dict(zip(entries_of(estimate.z), (moved / sd).tolist(), strict=True))
-    elif len(ravel_pytree(estimate.z)[0]) > max_dimension and objective.is_gaussian(
-        estimate.z, estimate.operator_states
-    ):
+    elif size > max_dimension and objective.is_gaussian(estimate.z, estimate.operator_states):
         own = _rows(objective, estimate.z, estimate.operator_states)
         bound = float(np.linalg.norm(rows - np.asarray(own)))
     change = float(energy) - estimate.energy
     return EstimateAccuracy(change, shifts, float(info.loss), bool(info.converged), note, bound)
 
 
-def _covariance(estimate: Estimate, max_dimension: int) -> tuple[np.ndarray | None, str]:
-    """Of the posterior about the estimate, and what is to be said of it; None if it is not known."""
-    size = ravel_pytree(estimate.z)[0].size
+def _covariance(estimate: Estimate, size: int, max_dimension: int) -> tuple[np.ndarray | None, str]:
+    """Of the posterior about the estimate, and what is to be said of it; None if it is not known.
+
+    ``size`` is the number of unknowns.
+    """
     if size <= CHEAPER * max_dimension:
         found = gauss_newton_covariance(estimate)
         if found is not None:

@@ -14,7 +14,6 @@ __all__ = ["warn_unless_determined"]
 LARGEST_CHANGE = 0.5
 """Part of its size by which u may change within the tolerance; what is determined changes far less."""
 
-
 FROM_OUTSIDE = 100.0
 """How many times smaller the change is with u held all around, where conditions are missing; a tolerance
 that is too loose for what happens inside leaves both alike."""
