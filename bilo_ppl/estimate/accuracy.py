@@ -96,10 +96,10 @@ def check_estimate(
 
     Posterior standard deviations are those of the Gauss-Newton Hessian where all data have normal
     likelihoods and determine the unknowns: it is free of the differences of gradients, and of the noise
-    of solves in them, that Laplace's approximation is made of, which serves elsewhere. That Hessian is tried
-    for up to 20 ``max_dimension`` unknowns. For more than ``max_dimension`` of them, where it does not serve
-    and all data have normal likelihoods, there is the bound; else only the change of U is known. Raises a
-    ``ValueError`` if an operator cannot be tightened.
+    of solves in them, that Laplace's approximation is made of, which serves elsewhere. It is tried for
+    up to 20 times ``max_dimension`` unknowns. For more than ``max_dimension``, where it does not serve
+    and all data have normal likelihoods, there is the bound; else only the change of U is known. Raises
+    a ``ValueError`` if an operator cannot be tightened.
 
     Examples:
         >>> from bilo_ppl.estimate import check_estimate
