@@ -15,6 +15,7 @@ from bilo_ppl.run import (
     SampleSettings,
     estimate_model,
     feature_count,
+    features,
     operators,
     sample_model,
 )
@@ -91,7 +92,7 @@ class GivenError(PredictionError):
     [
         ([2.0, 0.1, 0.1, 0.1, 0.1], "the first guess has"),
         ([0.1, 2.0, 0.1, 2.0, 2.0], "do not do at enough prior draws"),
-        ([0.1, 0.1, 0.1, 0.1, 0.1, 2.0], "the point estimate has"),
+        ([0.1, 0.1, 0.1, 0.1, 0.1, 20.0], "the point estimate has"),
     ],
 )
 def test_a_network_is_trained_where_features_do_not_do(monkeypatch, tmp_path, worst, message):
@@ -99,6 +100,8 @@ def test_a_network_is_trained_where_features_do_not_do(monkeypatch, tmp_path, wo
         raise TrainingError
 
     monkeypatch.setattr(operators, "prediction_error", lambda _: GivenError(worst))
+    # It asks for errors as well.
+    monkeypatch.setattr(features, "warn_unless_determined", lambda *_: None)
     monkeypatch.setattr(operators, "pretrained", train)
     with pytest.raises(TrainingError):
         sample_model(SampleSettings(MODEL, out=tmp_path / "out", quiet=True))
