@@ -13,6 +13,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
@@ -22,6 +23,7 @@ from bilo_ppl.network.lora import merge_lora
 from bilo_ppl.network.mlp import MLP
 from bilo_ppl.network.modulation import close_modulations
 from bilo_ppl.pde.points import points_along_axes
+from bilo_ppl.pde.problem import Problem
 
 __all__ = [
     "Jets",
@@ -29,6 +31,7 @@ __all__ = [
     "features",
     "is_one_layer",
     "output_weights",
+    "random_places",
     "taylor_value",
     "with_more_features",
     "with_output_weights",
@@ -61,7 +64,7 @@ def blinded(operator: LocalOperator) -> LocalOperator:
 
 def features(operator: LocalOperator, x: Point) -> Float[Array, " features"]:
     """What the output layer of a blinded operator sees at a point ``(d,)``, with a one for its bias."""
-    inputs = operator.problem.domain.normalise(x)
+    inputs = operator.problem.inputs(x, {})
     nothing = jnp.zeros(len(operator.embedding.matrix), operator.dtype)
     hidden = _plain(operator).hidden(inputs, nothing)
     return jnp.concatenate([hidden, jnp.ones(1, operator.dtype)])
@@ -111,13 +114,15 @@ def with_more_features(
     size = jnp.sqrt(jnp.mean(first.weight**2, axis=0, keepdims=True))
     other = 1 + 0.5 * (jnp.arange(count - near) % 2)
     steeper = jnp.concatenate([other, 4.0 * (1 + jnp.arange(near) % 2)])[:, None]
-    most = points_along_axes(operator.points)[None] / POINTS_PER_SLOPE
+    along = points_along_axes(operator.points)
+    # Inputs of a problem's own vary along any axis.
+    most = (along if len(along) == sides else np.full(sides, along.max()))[None] / POINTS_PER_SLOPE
     sizes = jnp.minimum(size * steeper, most)
     slopes = sizes * jax.random.normal(key_slope, (count, sides), first.weight.dtype)
-    places = jax.random.uniform(key_place, (count - near, sides), slopes.dtype, -1.0, 1.0)
+    places = random_places(operator.problem, count - near, slopes.dtype, key_place)
     drawn = jax.random.choice(key_point, len(shares), (near,), p=jnp.asarray(shares))
     points = jnp.asarray(operator.points, slopes.dtype)[drawn]
-    places = jnp.concatenate([places, jax.vmap(operator.problem.domain.normalise)(points)])
+    places = jnp.concatenate([places, _seen(operator.problem, points)])
     nothing = jnp.zeros((last.weight.shape[0], count), last.weight.dtype)
     return eqx.tree_at(
         lambda o: (
@@ -136,6 +141,20 @@ def with_more_features(
             jnp.zeros((own + count, operator.embedding.matrix.shape[1]), first.weight.dtype),
         ),
     )
+
+
+def random_places(
+    problem: Problem, count: int, dtype: Any, key: Key
+) -> Float[Array, "count inputs"]:
+    """What the network sees of ``count`` points that lie anywhere in the domain."""
+    domain = problem.domain
+    lower, upper = np.asarray(domain.lower), np.asarray(domain.upper)
+    anywhere = jax.random.uniform(key, (count, domain.dimension), dtype, -1.0, 1.0)
+    return _seen(problem, (lower + upper) / 2 + anywhere * (upper - lower) / 2)
+
+
+def _seen(problem: Problem, points: Any) -> Float[Array, "n inputs"]:
+    return jax.vmap(lambda x: problem.inputs(x, {}))(points)
 
 
 def _plain(operator: LocalOperator) -> MLP:

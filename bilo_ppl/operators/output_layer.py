@@ -37,7 +37,6 @@ from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.known_solutions import level_between
 from bilo_ppl.operators.output_solves import AbstractOutputLayer
 from bilo_ppl.pde.points import refined
-from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.sizes import POINTS_PER_FEATURE
 from bilo_ppl.pde.theta import admit, theta_as
 
@@ -83,10 +82,10 @@ class OutputLayer(AbstractOutputLayer):
             raise ValueError(
                 f"OutputLayer: tolerance={tolerance} must be positive, max_steps={max_steps} at least 1."
             )
-        if type(operator.problem).inputs is not Problem.inputs:
+        if operator.problem.fixed_inputs is None:
             raise ValueError(
-                f"OutputLayer: the inputs of the network are {type(operator.problem).__name__}'s own, "
-                "and may depend on theta; features that stay need the point alone."
+                f"OutputLayer: {type(operator.problem).__name__}.inputs depends on theta; features "
+                "that stay need the point alone."
             )
         operator = blinded(operator).astype(jnp.result_type(float))
         theta = admit(operator.problem, theta, operator.dtype)

@@ -18,7 +18,7 @@ from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Scalar, Theta
 from bilo_ppl.inner.lower_level import LowerLevel
 from bilo_ppl.inner.sensitivity import PartialDerivative
-from bilo_ppl.network.features import with_more_features, with_output_weights
+from bilo_ppl.network.features import random_places, with_more_features, with_output_weights
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.pde.points import refined
@@ -35,6 +35,9 @@ STEEPER, MOST_STRETCHED = 2.0, 8.0
 
 BETTER = 0.1
 """What a change has to bring, in the mean logarithm of the losses."""
+
+TRIED = 8
+"""Points at which it is seen whether u changes with the raw output."""
 
 NOTHING = 1e-20
 """A loss below which all are alike."""
@@ -74,7 +77,7 @@ def random_features(
 ) -> LocalOperator:
     """A local operator with ``count`` random features, and an output layer of zeros.
 
-    ``stretch`` are factors of the scale along each axis.
+    ``stretch`` are factors of the scale along each axis, or each input of a problem's own.
     """
     operator = LocalOperator(problem, theta, key=key, width=count, depth=1, embedded=())
     first, last = operator.network.layers  # pyright: ignore[reportAttributeAccessIssue]
@@ -82,16 +85,35 @@ def random_features(
     slopes = scale * jax.random.normal(key_slope, first.weight.shape, first.weight.dtype)
     if stretch:
         slopes = slopes * jnp.asarray(stretch, slopes.dtype)[None]
-    places = jax.random.uniform(key_place, slopes.shape, slopes.dtype, -1.0, 1.0)
+    places = random_places(problem, count, slopes.dtype, key_place)
     return eqx.tree_at(
         lambda o: (
             o.network.layers[0].weight,
             o.network.layers[0].bias,
             o.network.layers[1].weight,
+            o.network.layers[1].bias,
         ),
         operator,
-        (slopes, -jnp.sum(slopes * places, axis=1), jnp.zeros_like(last.weight)),
+        (
+            slopes,
+            -jnp.sum(slopes * places, axis=1),
+            jnp.zeros_like(last.weight),
+            jnp.where(_moves_at_zero(operator, theta), 0.0, jnp.ones_like(last.bias)),
+        ),
     )
+
+
+@jit_once
+def _moves_at_zero(operator: LocalOperator, theta: Theta) -> Any:
+    """Whether u changes with a raw output of zero: that of a square does not."""
+    problem, points = operator.problem, operator.points
+    zero = jnp.zeros(() if problem.components == 1 else problem.components, operator.dtype)
+
+    def slope(x):
+        return jax.jacfwd(lambda raw: problem.lift(x, raw, theta))(zero)
+
+    tried = jnp.asarray(points[:: max(1, len(points) // TRIED)], operator.dtype)
+    return jnp.any(jax.vmap(slope)(tried) != 0)
 
 
 def choose_random_features(
@@ -110,6 +132,7 @@ def choose_random_features(
         [True, True]
     """
     points = jnp.asarray(refined(np.asarray(problem.points, float), problem.domain))
+    inputs = problem.fixed_inputs or problem.domain.dimension
     made: list[LocalOperator] = []
     trials: list[FeatureTrial] = []
 
@@ -124,13 +147,13 @@ def choose_random_features(
         return int(np.argmin([trial.score for trial in trials]))
 
     for scale in SCALES:
-        attempt(scale, (1.0,) * problem.domain.dimension)
+        attempt(scale, (1.0,) * inputs)
     if not np.isfinite(trials[best()].score):
         raise ValueError(
             f"choose_random_features: features of no scale of {SCALES} solve the PDE at all of "
             f"{len(thetas)} thetas: the losses are not finite."
         )
-    for axis, factor in _changes_of(problem.domain.dimension):
+    for axis, factor in _changes_of(inputs):
         # In the direction of a change that helps, as far as it does.
         while True:
             known = trials[best()]
@@ -145,11 +168,11 @@ def choose_random_features(
     return made[best()], trials
 
 
-def _changes_of(dimension: int) -> list[tuple[int, float]]:
+def _changes_of(inputs: int) -> list[tuple[int, float]]:
     """Axes, with a factor for the scale along them; of one axis the scale itself has been tried."""
-    if dimension == 1:
+    if inputs == 1:
         return []
-    return [(axis, factor) for axis in range(dimension) for factor in (STEEPER, 1 / STEEPER)]
+    return [(axis, factor) for axis in range(inputs) for factor in (STEEPER, 1 / STEEPER)]
 
 
 def add_features(

@@ -13,7 +13,6 @@ from bilo_ppl.adaptation.report import Adapted, AdaptReport
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
-from bilo_ppl.pde.problem import Problem
 from bilo_ppl.run.checkpoint import recall, remember
 from bilo_ppl.run.features import featured, limit_of, tolerance_at_estimate
 from bilo_ppl.run.kept_stages import Region, adapted_once, pretrained_once
@@ -96,7 +95,7 @@ def make_operator(
 
 def _may_take_features(plan: Plan) -> bool:
     file = plan.file
-    own = "network" in file.architecture or type(file.problem).inputs is not Problem.inputs
+    own = "network" in file.architecture or file.problem.fixed_inputs is None
     return plan.settings.may_take_features and not own
 
 

@@ -463,7 +463,7 @@ def test_what_cannot_be_meant_is_refused(linear):
             return x * theta["a"]
 
     operator = bilo.LocalOperator(Own(), START, key=jax.random.key(0))
-    with pytest.raises(ValueError, match="may depend on theta"):
+    with pytest.raises(ValueError, match="inputs depends on theta"):
         bilo.OutputLayer(operator, START, tolerance=1.0)
 
     class Shifted(Diffusion):

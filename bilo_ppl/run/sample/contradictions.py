@@ -3,11 +3,12 @@
 import numpy as np
 
 from bilo_ppl.operators.output_layer import OutputLayer
+from bilo_ppl.run.sample.beyond import told_of_divergences
 from bilo_ppl.run.sample.results import Results
 from bilo_ppl.run.sample.solves import over_sites
 from bilo_ppl.validation.accuracy import NOISE_LIMIT
 
-__all__ = ["contradictions", "tightening"]
+__all__ = ["contradictions", "tightening", "without_remedy"]
 
 MANY_STEPS, MANY_DIVERGENCES = 0.5, 0.02
 """Parts of draws that need inner steps, and of diverging transitions, which contradict an adaptation."""
@@ -35,10 +36,19 @@ def contradictions(results: Results) -> list[str]:
             found.append(f"{np.mean(steps > 0):.0%} of the draws need inner steps.")
         if missed.any():
             found.append(f"At {missed.sum()} of {missed.size} draws the PDE is not solved anew.")
+    return found + _divergences(results)
+
+
+def _divergences(results: Results) -> list[str]:
     diverging = np.asarray(results.draws.statistics.get("diverging", False))
-    if diverging.mean() > MANY_DIVERGENCES:
-        found.append(f"{diverging.mean():.0%} of the transitions diverged.")
-    return found
+    many = diverging.mean() > MANY_DIVERGENCES
+    return [f"{diverging.mean():.0%} of the transitions diverged."] if many else []
+
+
+def without_remedy(results: Results, found: list[str]) -> str | None:
+    """Why another operator would be contradicted as well, where that is known; else None."""
+    only_divergences = found == _divergences(results)
+    return told_of_divergences(results) if found and only_divergences else None
 
 
 def tightening(results: Results) -> float:

@@ -24,7 +24,7 @@ from bilo_ppl.run.operators import (
 )
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Clock, Record
-from bilo_ppl.run.sample.contradictions import contradictions, tightening
+from bilo_ppl.run.sample.contradictions import contradictions, tightening, without_remedy
 from bilo_ppl.run.sample.kernel import make_kernel
 from bilo_ppl.run.sample.printed import print_report
 from bilo_ppl.run.sample.results import Results
@@ -128,14 +128,17 @@ def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) 
     prepared = make_operator(plan, record, interrupts)
     results, interrupted = _attempt(plan, record, prepared)
     found = [] if interrupted else contradictions(results)
-    if found and plan.settings.adapts and not plan.settings.output_layer:
+    again = plan.settings.adapts and not plan.settings.output_layer
+    if found and again and (reason := without_remedy(results, found)):
+        found = [f"{found[0]} {reason}"]
+    elif found and again:
         record.say(
             "", "The draws contradict the adaptation, which is done again from there:", *found
         )
         record["first_attempt"] = {"contradictions": found, "tolerance": results.tolerance}
         try:
-            again = _again(plan, record, interrupts, prepared, results)
-            results, interrupted = _attempt(plan, record, again)
+            other = _again(plan, record, interrupts, prepared, results)
+            results, interrupted = _attempt(plan, record, other)
             found = [] if interrupted else contradictions(results)
         except RunFailedError as error:
             # What was drawn with the first operator is kept, with what speaks against it.
