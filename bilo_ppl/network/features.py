@@ -147,10 +147,10 @@ def random_places(
     problem: Problem, count: int, dtype: Any, key: Key
 ) -> Float[Array, "count inputs"]:
     """What the network sees of ``count`` points that lie anywhere in the domain."""
-    domain = problem.domain
-    lower, upper = np.asarray(domain.lower), np.asarray(domain.upper)
-    anywhere = jax.random.uniform(key, (count, domain.dimension), dtype, -1.0, 1.0)
-    return _seen(problem, (lower + upper) / 2 + anywhere * (upper - lower) / 2)
+    lower, upper = (np.asarray(end, dtype) for end in (problem.domain.lower, problem.domain.upper))
+    anywhere = jax.random.uniform(key, (count, len(lower)), dtype, -1.0, 1.0)
+    places = jax.vmap(lambda y: (lower + upper) / 2 + y * (upper - lower) / 2)(anywhere)
+    return _seen(problem, places)
 
 
 def _seen(problem: Problem, points: Any) -> Float[Array, "n inputs"]:

@@ -475,6 +475,44 @@ def test_what_cannot_be_meant_is_refused(linear):
         bilo.OutputLayer(operator, START, tolerance=1.0)
 
 
+class Kinked(Diffusion):
+    """u'' = 0 beside z, where u' jumps by -b: u has a kink, and is smooth in x and |x - z|.
+
+    The lift is flat where the raw output is zero.
+    """
+
+    z = 0.37
+    points = bilo.interval(0.0, 1.0).grid(60)
+
+    def inputs(self, x, theta):
+        return jnp.concatenate([2 * x - 1, 2 * jnp.abs(x - self.z) - 0.5])
+
+    def residual(self, u, x, theta):
+        return bilo.laplacian(u)(x)
+
+    def conditions(self, u, theta):
+        after, before = (bilo.partial(u, 0)(jnp.array([self.z + s])) for s in (1e-9, -1e-9))
+        return {"jump": jnp.reshape(after - before + theta["b"], (1,))}
+
+    def lift(self, x, raw, theta):
+        return x[0] * (1 - x[0]) * raw**2
+
+
+def test_features_see_a_problem_s_own_inputs():
+    problem = Kinked()
+    thetas = [{"a": 0.0, "b": b} for b in (1.0, 3.0)]
+    local, trials = choose_random_features(problem, thetas, count=24, key=jax.random.key(0))
+    assert any(len(set(trial.stretch)) > 1 for trial in trials)
+    operator = bilo.OutputLayer(local, thetas[0], tolerance=1e-7)
+    z = problem.z
+    x = jnp.asarray(X)
+    for candidate, theta in ((operator, thetas[1]), (operator.richer, {"a": 0.0, "b": 2.0})):
+        field, _, info = eqx.filter_jit(candidate.solve)(theta, candidate.init_state())
+        assert info.converged
+        wanted = theta["b"] * jnp.minimum(x * (1 - z), z * (1 - x))[:, 0]
+        np.testing.assert_allclose(jax.vmap(field)(x), wanted, atol=1e-4)
+
+
 class Outbreak(bilo.Problem):
     """u' = r u (1 - u) from u(0) = 1/500: that nothing ever grows leaves hardly a residual."""
 
