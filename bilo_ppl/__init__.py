@@ -15,6 +15,7 @@ from bilo_ppl.estimate import Estimate, Laplace, find_map, laplace, save_estimat
 from bilo_ppl.fields import (
     KarhunenLoeve,
     NetworkField,
+    PiecewiseLinear,
     field_weights,
     fit_field,
     mean_squared_gradient,
@@ -108,6 +109,7 @@ __all__ = [
     "OptaxSolver",
     "OutputLayer",
     "PartialDerivative",
+    "PiecewiseLinear",
     "Problem",
     "ReactionDiffusion",
     "ResidualGradient",

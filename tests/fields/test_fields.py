@@ -13,6 +13,7 @@ import bilo_ppl as bilo
 from bilo_ppl.fields import (
     KarhunenLoeve,
     NetworkField,
+    PiecewiseLinear,
     field_weights,
     fit_field,
     mean_squared_gradient,
@@ -48,6 +49,26 @@ def test_karhunen_loeve_is_its_series(ends, wave):
 def test_other_ends_are_refused():
     with pytest.raises(ValueError, match="ends='periodic' must be"):
         KarhunenLoeve(np.ones(2), ends="periodic")
+
+
+@pytest.mark.parametrize("ends", [None, (0.5, 3.0)])
+def test_a_piecewise_linear_field_is_what_numpy_interpolates(ends):
+    values = np.array([1.0, 2.5, 0.5, 1.5])
+    full = values if ends is None else np.array([ends[0], *values, ends[1]])
+    field = PiecewiseLinear(values, -1.0, 2.0, ends=ends)
+    x = np.linspace(-1.0, 2.0, 37)
+    nodes = np.linspace(-1.0, 2.0, len(full))
+    np.testing.assert_allclose(jax.vmap(field)(x[:, None]), np.interp(x, nodes, full), atol=1e-12)
+    slope = jax.grad(lambda y: field(y))(0.3)
+    np.testing.assert_allclose(slope, np.interp([0.3, 0.31], nodes, full) @ [-100, 100])
+    assert field_weights(field).shape == (4,)
+
+
+def test_a_function_without_pieces_is_refused():
+    with pytest.raises(ValueError, match="give at least two"):
+        PiecewiseLinear(np.ones(1))
+    with pytest.raises(ValueError, match="lower below upper"):
+        PiecewiseLinear(np.ones(3), 1.0, 0.0)
 
 
 def test_the_lift_of_a_network_field_holds_for_any_weights():

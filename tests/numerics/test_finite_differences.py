@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bilo_ppl.fields import NetworkField, field_weights, with_field_weights
+from bilo_ppl.fields import NetworkField, PiecewiseLinear, field_weights, with_field_weights
 from bilo_ppl.numerics import FiniteDifferences, GridField
 from bilo_ppl.pde.calculus import divergence, grad, laplacian, partial
 from bilo_ppl.pde.domain import Box, interval
 from bilo_ppl.pde.problem import Problem
-from models import nonlinear_poisson, poisson
+from models import nonlinear_poisson, poisson, variable_poisson
 
 SAMPLES = np.linspace(0.0, 1.0, 317)
 
@@ -446,3 +446,14 @@ def test_unsuitable_arguments_are_refused():
         operator.solve({"theta": np.zeros(3)}, ())
     with pytest.raises(ValueError, match=r"missing \['theta'\], unknown \['other'\]"):
         operator.solve({"other": np.zeros(2)}, ())
+
+
+def test_with_a_coefficient_linear_between_its_nodes_it_is_the_method_of_linear_elements():
+    nodes, h = np.linspace(0.0, 1.0, 21), 0.05
+    D = 1 + np.random.default_rng(0).uniform(size=21)
+    # Integrals of D phi_i' phi_j' are means over a cell, and a lumped load is h f(x_i).
+    cells = (D[1:] + D[:-1]) / 2 / h
+    stiffness = np.diag(cells[1:] + cells[:-1]) - np.diag(cells[1:-1], 1) - np.diag(cells[1:-1], -1)
+    u = np.linalg.solve(stiffness, h * np.pi**2 * np.sin(np.pi * nodes[1:-1]))
+    field = variable_poisson.reference(21).solve({"D": PiecewiseLinear(D)}, ())[0]
+    np.testing.assert_allclose(field.values[1:-1], u, rtol=1e-10)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Points
 from bilo_ppl.estimate import Estimate
-from bilo_ppl.fields import KarhunenLoeve, NetworkField
+from bilo_ppl.fields import KarhunenLoeve, NetworkField, PiecewiseLinear
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.ppl.effect import solve_site
@@ -42,7 +42,7 @@ def is_on_a_line(field: Any) -> bool:
     """Whether an unknown function is one of the first coordinate only."""
     if isinstance(field, NetworkField):
         return field.domain.dimension == 1
-    return isinstance(field, KarhunenLoeve)
+    return isinstance(field, KarhunenLoeve | PiecewiseLinear)
 
 
 def _field_points(field: Any, problem: Problem) -> Points:

@@ -1,0 +1,216 @@
+"""An unknown diffusion coefficient by other methods: linear elements with gradient descent, DeepONets.
+
+    python benchmarks/variable_poisson.py [--seeds N] [--noise SD ...] [--again] [--out FILE]
+
+``-(D u')' = pi^2 sin(pi x)`` with a hat as D (`models/variable_poisson.py`), 51 data. For each noise and
+data set:
+
+- ``bilo``: ``bilo-ppl map variable_poisson`` without an option but the noise and the number of data
+  sets; CPU seconds are those of the command over that number.
+- ``linear elements``: D by its values at 51 nodes, u by linear elements on them (the stiffness matrix of
+  `FiniteDifferences` for such a D), gradient descent from D = 1 until no entry of the gradient is above
+  its tolerance.
+- ``DeepONet, l``: trained on 1000 solutions with D = 1 + a Gaussian field of variance 0.05 and
+  length l = 0.2, 0.3, 0.4 that vanishes at both ends; then `find_map` as for ``bilo``, with the same D.
+
+All have the model's objective: the mean squared misfit, and 1e-3 times the mean of D'^2. Errors are
+relative, in the Euclidean norm at 401 points: of D, and of the method's u against the numerical solution
+at its own D. A record is written as each method ends; what the file has is not done again without
+``--again``.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import tempfile
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+from commands import ONE_THREAD, run_command, write_records
+
+import bilo_ppl as bilo
+from bilo_ppl.fields import PiecewiseLinear
+from bilo_ppl.operators.base import AbstractSolutionOperator
+from bilo_ppl.ppl.unknowns import squared_penalty, unknown_function, weight_in_nats
+from bilo_ppl.surrogates import Trained, solve_all, train_deeponet
+from models import variable_poisson as file
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+NODES, FINE = 51, 401
+LENGTHS, SAMPLES, VARIANCE, TRAINING = (0.2, 0.3, 0.4), 1000, 0.05, 8000
+
+RATE, GRADIENT, DESCENT = 0.05, 1e-5, 50_000
+"""Step and tolerance of the gradient descent, in units of sigma^2 and its inverse, and most steps."""
+
+NOISES = (0.0, 0.01, 0.05)
+HEAD = f"{'method':18} {'noise':>6} {'seed':>4} {'D, %':>7} {'u, %':>8} {'CPU s':>7}  notes"
+
+
+def main() -> None:
+    arguments = _arguments()
+    jax.config.update("jax_enable_x64", True)
+    out = pathlib.Path(arguments.out)
+    known = {_name(r): r for r in (json.loads(out.read_text()) if out.exists() else [])}
+
+    def keep(records: list[dict[str, Any]]) -> None:
+        known.update({_name(record): record for record in records})
+        write_records(out, [known[name] for name in sorted(known)])
+
+    for noise in arguments.noise:
+        # Without noise all data sets are one.
+        seeds = range(arguments.seeds if noise else 1)
+
+        def lacking(method: str, noise: float = noise, seeds: range = seeds) -> list[int]:
+            return [s for s in seeds if arguments.again or (method, noise, s) not in known]
+
+        if lacking("bilo"):
+            keep(by_command(noise, len(seeds)))
+        for seed in lacking("linear elements"):
+            keep([by_linear_elements(noise, seed)])
+        for length in LENGTHS:
+            for seed in lacking(f"DeepONet, {length}"):
+                keep([by_deeponet(length, noise, seed)])
+    print(HEAD)
+    for record in known.values():
+        print(line(record))
+
+
+def by_command(noise: float, seeds: int) -> list[dict[str, Any]]:
+    """Records of ``bilo-ppl map``."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = pathlib.Path(folder) / "results"
+        command = ["map", "variable_poisson", "--noise", str(noise), "--seeds", str(seeds)]
+        ran = run_command(command, results, 1800.0, ONE_THREAD)
+        if ran.status:
+            raise RuntimeError(ran.message)
+        rows = json.loads((results / "map.json").read_text())
+    cpu = ran.cpu_seconds() / seeds
+    verdict = ran.written["verdict"]["state"]
+    return [
+        _record("bilo", noise, row["seed"], row["errors"]["D"], row["u_error"], cpu, verdict)
+        for row in rows
+    ]
+
+
+def by_linear_elements(noise: float, seed: int) -> dict[str, Any]:
+    """Values of D at nodes, by plain gradient descent."""
+    data, began = file.synthetic_data(seed, noise), time.process_time()
+    first = PiecewiseLinear(jnp.ones(NODES - 2), ends=(1.0, 1.0))
+    middles = (np.arange(NODES - 1)[:, None] + 0.5) / (NODES - 1)
+
+    def model(operator, x, y, sigma):
+        D = unknown_function("D", first)
+        u = bilo.solution("u", operator, {"D": D})
+        weight = weight_in_nats(file.REGULARISATION, sigma, len(x))
+        squared_penalty("roughness", weight, bilo.grad(D), middles)
+        numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
+
+    operator = bilo.FiniteDifferences(file.problem, NODES, theta={"D": first})
+    found = bilo.find_map(
+        *(model, jax.random.key(0), operator, *data.values()),
+        optimizer=optax.sgd(RATE * data["sigma"] ** 2),
+        gradient_tolerance=GRADIENT / data["sigma"] ** 2,
+        steps=DESCENT,
+        progress=False,
+    )
+    cpu = time.process_time() - began
+    steps = f"{found.history.steps} steps" + ("" if found.converged else ", not converged")
+    return _judged("linear elements", noise, seed, found, operator, cpu, steps)
+
+
+def by_deeponet(length: float, noise: float, seed: int) -> dict[str, Any]:
+    """The model's own estimate, by a neural operator."""
+    trained, spent = _deeponet(length)
+    data, began = file.synthetic_data(seed, noise), time.process_time()
+    operator = trained.surrogate
+    found = bilo.find_map(file.model, jax.random.key(0), operator, *data.values(), progress=False)
+    cpu = spent + time.process_time() - began
+    notes = f"test error {100 * trained.median_error:.2g} %, training {spent:.0f} CPU s"
+    return _judged(f"DeepONet, {length}", noise, seed, found, operator, cpu, notes)
+
+
+@functools.cache
+def _deeponet(length: float) -> tuple[Trained, float]:
+    """Trained on samples of D, and the CPU seconds for that."""
+    began = time.process_time()
+    x = np.linspace(0.0, 1.0, NODES)
+    covariance = VARIANCE * np.exp(-((x[:, None] - x) ** 2) / (2 * length**2))
+    ends, inner = [0, NODES - 1], np.arange(1, NODES - 1)
+    weights = np.linalg.solve(covariance[np.ix_(ends, ends)], covariance[np.ix_(ends, inner)])
+    given = covariance[np.ix_(inner, inner)] - covariance[np.ix_(inner, ends)] @ weights
+    values, vectors = np.linalg.eigh(given)
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(SAMPLES, NODES - 2)) @ (vectors * np.sqrt(np.maximum(values, 0))).T
+    fields = PiecewiseLinear(jnp.asarray(np.maximum(1 + drawn, 0.1)), ends=(1.0, 1.0))
+    data = solve_all(file.reference(), {"D": fields}, file.problem.domain.grid(101))
+    trained = train_deeponet(
+        file.problem, data, key=jax.random.key(0), steps=TRAINING, progress=False
+    )
+    return trained, time.process_time() - began
+
+
+def _judged(
+    method: str,
+    noise: float,
+    seed: int,
+    found: bilo.Estimate,
+    operator: AbstractSolutionOperator,
+    cpu: float,
+    notes: str,
+) -> dict[str, Any]:
+    points, reference = jnp.asarray(file.problem.domain.grid(FINE)), file.reference()
+    theta = found.theta("u")
+
+    @jax.jit
+    def on_grid(D):
+        own, numerical = (
+            jax.vmap(o.solve({"D": D}, o.init_state())[0])(points) for o in (operator, reference)
+        )
+        return jax.vmap(D)(points), jax.vmap(file.hat)(points), own, numerical
+
+    D, true, own, numerical = map(np.asarray, on_grid(theta["D"]))
+    errors = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in ((D, true), (own, numerical))]
+    return _record(method, noise, seed, *map(float, errors), cpu, notes)
+
+
+def _record(
+    method: str, noise: float, seed: int, D: float, u: float | None, cpu: float, notes: str
+) -> dict[str, Any]:
+    known = {"method": method, "noise": noise, "seed": seed, "error_D": D, "error_u": u}
+    print(line({**known, "cpu_seconds": cpu, "notes": notes}), flush=True)
+    return {**known, "cpu_seconds": round(cpu, 1), "notes": notes}
+
+
+def line(record: dict[str, Any]) -> str:
+    """A row of the table."""
+    u = record["error_u"]
+    return (
+        f"{record['method']:18} {record['noise']:6g} {record['seed']:4d} "
+        f"{100 * record['error_D']:7.2f} {'' if u is None else format(100 * u, '8.4f'):>8} "
+        f"{record['cpu_seconds']:7.1f}  {record['notes']}"
+    )
+
+
+def _name(record: dict[str, Any]) -> tuple[str, float, int]:
+    return record["method"], record["noise"], record["seed"]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=5, help="data sets for each noise above 0")
+    parser.add_argument("--noise", type=float, nargs="+", default=list(NOISES), metavar="SD")
+    parser.add_argument("--again", action="store_true", help="also what the file has already")
+    parser.add_argument("--out", default=str(HERE / "results" / "variable_poisson.json"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
