@@ -143,9 +143,9 @@ def _deeponet(length: float) -> tuple[Trained, float]:
     began = time.process_time()
     x = np.linspace(0.0, 1.0, NODES)
     covariance = VARIANCE * np.exp(-((x[:, None] - x) ** 2) / (2 * length**2))
-    ends, inner = [0, NODES - 1], np.arange(1, NODES - 1)
-    weights = np.linalg.solve(covariance[np.ix_(ends, ends)], covariance[np.ix_(ends, inner)])
-    given = covariance[np.ix_(inner, inner)] - covariance[np.ix_(inner, ends)] @ weights
+    ends = slice(None, None, NODES - 1)
+    across = covariance[ends, 1:-1]
+    given = covariance[1:-1, 1:-1] - across.T @ np.linalg.solve(covariance[ends, ends], across)
     values, vectors = np.linalg.eigh(given)
     rng = np.random.default_rng(0)
     drawn = rng.normal(size=(SAMPLES, NODES - 2)) @ (vectors * np.sqrt(np.maximum(values, 0))).T
@@ -177,8 +177,10 @@ def _judged(
         return jax.vmap(D)(points), jax.vmap(file.hat)(points), own, numerical
 
     D, true, own, numerical = map(np.asarray, on_grid(theta["D"]))
-    errors = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in ((D, true), (own, numerical))]
-    return _record(method, noise, seed, *map(float, errors), cpu, notes)
+    errors = [
+        float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in ((D, true), (own, numerical))
+    ]
+    return _record(method, noise, seed, errors[0], errors[1], cpu, notes)
 
 
 def _record(
