@@ -91,13 +91,16 @@ def by_command(noise: float, seeds: int) -> list[dict[str, Any]]:
         ran = run_command(command, results, 1800.0, ONE_THREAD)
         if ran.status:
             raise RuntimeError(ran.message)
-        rows = json.loads((results / "map.json").read_text())
+        found = json.loads((results / "map.json").read_text())
     cpu = ran.cpu_seconds() / seeds
     verdict = ran.written["verdict"]["state"]
-    return [
-        _record("bilo", noise, row["seed"], row["errors"]["D"], row["u_error"], cpu, verdict)
-        for row in rows
-    ]
+    rows = zip(
+        found["seeds"],
+        found["relative_error"]["D"]["values"],
+        found["u_relative_error"]["values"],
+        strict=True,
+    )
+    return [_record("bilo", noise, seed, D, u, cpu, verdict) for seed, D, u in rows]
 
 
 def by_linear_elements(noise: float, seed: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from bilo_ppl.adaptation.report import Adapted, AdaptReport
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
+from bilo_ppl.pde.problem import Problem
 from bilo_ppl.run.checkpoint import recall, remember
 from bilo_ppl.run.features import featured, limit_of, tolerance_at_estimate
 from bilo_ppl.run.kept_stages import Region, adapted_once, pretrained_once
@@ -50,6 +51,10 @@ DENSE_UP_TO = 100
 
 WELL_ADAPTED = 0.95
 """Part of fresh thetas that need no inner step, from which on a few points tell of the others."""
+
+OWN_INPUTS = 2
+"""Coordinates up to which features are tried with inputs of a problem's own: with three, on a growing
+tumour, the choice of features alone takes minutes."""
 
 FAILED = "features that do not suffice"
 """Name under which that is kept, so that a run that goes on does not try again."""
@@ -94,9 +99,10 @@ def make_operator(
 
 
 def _may_take_features(plan: Plan) -> bool:
-    file = plan.file
-    own = "network" in file.architecture or file.problem.fixed_inputs is None
-    return plan.settings.may_take_features and not own
+    problem = plan.file.problem
+    own = type(problem).inputs is not Problem.inputs
+    follow = own and (problem.fixed_inputs is None or problem.domain.dimension > OWN_INPUTS)
+    return plan.settings.may_take_features and not (follow or "network" in plan.file.architecture)
 
 
 def _with_network(
