@@ -43,7 +43,7 @@ class ModelFile:
     model: Any
     """``model(operator, x, y, sigma)``, or with a further parameter ``experiment``"""
     synthetic_data: Any = None
-    """From a seed to a mapping with x, y, sigma, and possibly experiment; None: only ``--data`` serves."""
+    """From a seed to a mapping with x, y, sigma, and possibly experiment; None: data are given."""
     truth: Any = None
     """The theta of the synthetic data, by site name."""
     reference: Any = None
