@@ -22,7 +22,14 @@ from bilo_ppl.estimate.line_search import (
 )
 from bilo_ppl.estimate.loop import MapState, begin, resumed
 from bilo_ppl.estimate.objective import Objective
-from bilo_ppl.estimate.result import Estimate, History, evaluate, message
+from bilo_ppl.estimate.result import (
+    Estimate,
+    History,
+    evaluate,
+    lag_note,
+    message,
+    solve_note,
+)
 from bilo_ppl.estimate.stopping import Best, Status, Stopping
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.experiments import first_theta, initial_states
@@ -229,11 +236,9 @@ def _result(
     if ended == Status.RUNNING:
         ended = status = "interrupted" if interrupted else "steps"
     text = message(ended, state, method, tolerance)
-    if not found.info.converged:
-        text += (
-            f" At the estimate the PDE is solved to a loss of {float(found.info.loss):.1e} only, not "
-            "to its tolerance: allow more max_steps or a larger tolerance."
-        )
+    went_on = ended not in {Status.DIVERGED, Status.INNER_DIVERGED}
+    lagging = method == "simultaneous" and went_on and not history.inner_converged[-1]
+    text += lag_note(history, found.info, tolerance) if lagging else solve_note(found.info)
     return Estimate(
         values={name: np.asarray(value) for name, value in found.values.items()},
         energy=float(energy),

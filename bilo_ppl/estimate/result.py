@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
+from bilo_ppl._pages import see
 from bilo_ppl._types import Points, Theta
 from bilo_ppl.estimate.loop import MapState
 from bilo_ppl.estimate.objective import Objective
@@ -18,7 +19,7 @@ from bilo_ppl.ppl.experiments import values_at
 from bilo_ppl.ppl.look import SolutionSite, site_at
 from bilo_ppl.ppl.potential import PotentialInfo
 
-__all__ = ["Estimate", "History", "evaluate", "find_site", "message"]
+__all__ = ["Estimate", "History", "evaluate", "find_site", "lag_note", "message", "solve_note"]
 
 
 class History(NamedTuple):
@@ -87,9 +88,13 @@ class Estimate:
 
     @property
     def converged(self) -> bool:
-        """Whether a stopping rule of the descent was met, and the PDE is solved there."""
+        """Whether a stopping rule of the descent was met, and the PDE is solved there.
+
+        A simultaneous descent must have solved it itself: else U was that of other weights.
+        """
         met = self.status in {"converged", "stalled", "no_progress"}
-        return met and bool(self.inner.converged)
+        followed = self.method != "simultaneous" or bool(self.history.inner_converged[-1])
+        return met and followed and bool(self.inner.converged)
 
     def __str__(self) -> str:
         shown = ", ".join(_shown(name, value) for name, value in self.values.items())
@@ -191,3 +196,23 @@ def message(status: Status | str, state: MapState, method: str, tolerance: float
         "interrupted": lambda: f"Interrupted after {steps} steps; the best point so far is kept.",
     }
     return texts[status]()
+
+
+def solve_note(info: PotentialInfo) -> str:
+    """What there is to say of the last solve, at the estimate; nothing where it met its tolerance."""
+    if info.converged:
+        return ""
+    return (
+        f" The PDE is solved there to a loss of {float(info.loss):.1e} only, not to its tolerance. "
+        + see("Tolerance not reached")
+    )
+
+
+def lag_note(history: History, info: PotentialInfo, tolerance: float) -> str:
+    """The same for a simultaneous descent whose weights had not reached their tolerance at its end."""
+    last = float(history.inner_loss[-1])
+    return (
+        f" The weights lag behind theta: lower-level loss {last:.1e} at the last step, "
+        f"{float(info.loss):.1e} after a solve there (tolerance {tolerance:.0e}). "
+        + see("Weights that lag behind")
+    )

@@ -491,13 +491,14 @@ def test_a_first_guess_without_density_names_the_term():
 # Simultaneous descent: Algorithm 1, by hand.
 
 
+class Algebraic(poisson.Poisson):
+    points = bilo.interval(0.0, 1.0).grid(4)
+
+    def residual(self, u, x, theta):
+        return theta["D"] * u(x) - jnp.sin(jnp.pi * x[0])
+
+
 def test_simultaneous_descent_is_algorithm_1():
-    class Algebraic(poisson.Poisson):
-        points = bilo.interval(0.0, 1.0).grid(4)
-
-        def residual(self, u, x, theta):
-            return theta["D"] * u(x) - jnp.sin(jnp.pi * x[0])
-
     local = bilo.LocalOperator(Algebraic(), {"D": 2.0}, key=KEY, width=4, depth=1, dtype=np.float64)
     weights_rate, theta_rate = optax.adam(0.02), optax.adam(0.05)
     solver = bilo.OptaxSolver(weights_rate, tolerance=1e-6, max_steps=0)
@@ -527,7 +528,25 @@ def test_simultaneous_descent_is_algorithm_1():
         W = eqx.apply_updates(W, update)
     np.testing.assert_allclose(found.state.z["D"], z, rtol=1e-10)
     assert not found.inner.converged
-    assert "not to its tolerance" in found.message
+    assert "Stopped at the limit of 4 steps. The weights lag behind theta" in found.message
+    assert f"loss {loss:.1e} at the last step" in found.message
+    assert "(tolerance 1e-06)" in found.message
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e3], ids=["lagging", "following"])
+def test_a_simultaneous_descent_is_judged_by_the_weights_that_it_went_with(tolerance):
+    """A solve at its end does not make an estimate of where it happened to be."""
+    local = bilo.LocalOperator(Algebraic(), {"D": 2.0}, key=KEY, width=4, depth=1, dtype=np.float64)
+    solver = bilo.OptaxSolver(optax.adam(0.02), tolerance=tolerance, max_steps=5000)
+    operator = bilo.FineTuned(local, solver, bilo.ResidualGradient())
+    stop = {"steps": 4, "patience": 1, "improvement": 1e9}
+    found = estimate(operator, optimizer=optax.adam(0.05), method="simultaneous", **stop)
+    assert found.status == "no_progress"
+    assert found.inner.converged
+    assert found.converged == (tolerance == 1e3)
+    assert ("The weights lag behind theta" in found.message) == (tolerance == 1e-3)
+    if tolerance == 1e-3:
+        assert f"{float(found.inner.loss):.1e} after a solve there" in found.message
 
 
 # Laplace's approximation.
