@@ -147,7 +147,7 @@ def _of_solves(evidence: Evidence, operating: Operating) -> Sequence[str]:
         found.append(f"u is not right enough for these data: {operating.tighter()}")
     elif not any(one.trustworthy for one in made):
         found.append(
-            "no certificate tells: draw more, or give a numerical operator (reference() in the model file)"
+            "no certificate tells: draw more, or write a numerical operator, reference(), in the model"
         )
     return found
 

@@ -56,7 +56,7 @@ def advised(evidence, operating=NETWORK, **numbers):
         ({"unsolved": 9}, NETWORK, "does not know all of the posterior region: .*--rank 8"),
         ({"certificates": ALARM}, NETWORK, "not right enough for these data: take --tol 1e-07"),
         ({"certificates": ALARM}, FEATURES, "take a smaller --tol with more features"),
-        ({"certificates": UNDECIDED}, NETWORK, "no certificate tells.*reference.. in the model"),
+        ({"certificates": UNDECIDED}, NETWORK, "no certificate tells.*reference.."),
         ({"fits": {"y": Fit(9.0, 0.0, 9, 9)}}, NETWORK, "sigma is smaller than the noise"),
         ({"fits": {"y": Fit(0.1, 1.0, 9, 9)}}, NETWORK, "sigma is larger than the noise"),
         ({"distances": OFF}, NETWORK, "a mean is not that of the grid"),
