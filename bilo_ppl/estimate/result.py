@@ -161,7 +161,7 @@ def evaluate(objective: Objective, z: Any, states: Any) -> Any:
     return objective(z, states)
 
 
-def message(status: Status | str, state: MapState, method: str, tolerance: float) -> str:
+def message(status: Status | str, state: MapState, tolerance: float) -> str:
     """One or two sentences for a person."""
     steps = int(state.steps)
     texts: dict[Any, Callable[[], str]] = {
@@ -172,25 +172,16 @@ def message(status: Status | str, state: MapState, method: str, tolerance: float
             "progress."
         ),
         Status.DIVERGED: lambda: (
-            f"Diverged at step {steps}: U or its gradient is not finite, or has grown a hundred "
-            "times. Lower the learning rate of optimizer, or start nearer to the data; the last "
-            "good point is kept."
+            f"Diverged at step {steps}, the last good point is kept: U or its gradient is not finite, or "
+            f"far too large. {see('Descents that end early')}"
         ),
         Status.INNER_DIVERGED: lambda: (
-            f"The lower-level loss diverged at step {steps} (in the first steps it "
-            f"was at most {float(state.early_loss):.1e}). "
-            + (
-                "Lower the learning rate of the inner solver, or that of theta (optimizer), so that "
-                "the weights can follow."
-                if method == "simultaneous"
-                else "Lower the learning rate of optimizer, so that theta moves less in a step."
-            )
-            + " The last good point is kept."
+            f"The lower-level loss diverged at step {steps}, the last good point is kept (in the first "
+            f"steps it was at most {float(state.early_loss):.1e}). {see('Descents that end early')}"
         ),
         Status.UNSOLVED: lambda: (
             f"Stopped at step {steps}: the inner solver missed its tolerance "
-            f"{tolerance:.0e} {int(state.misses)} times in a row. Allow more max_steps, a larger "
-            "tolerance or a larger rank, or lower the learning rate of theta."
+            f"{tolerance:.0e} {int(state.misses)} times in a row. {see('Descents that end early')}"
         ),
         "steps": lambda: f"Stopped at the limit of {steps} steps.",
         "interrupted": lambda: f"Interrupted after {steps} steps; the best point so far is kept.",

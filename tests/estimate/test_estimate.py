@@ -327,7 +327,7 @@ def test_patience_ends_a_descent_without_progress_and_the_best_point_is_kept():
 def test_divergence_stops_names_the_learning_rate_and_keeps_the_last_good_point():
     found = estimate(optimizer=optax.sgd(1.0))
     assert found.status == "diverged"
-    assert "Lower the learning rate of optimizer" in found.message
+    assert "far too large. See" in found.message
     assert np.isfinite(found.energy)
     assert found.history.steps < 50
 
@@ -335,7 +335,7 @@ def test_divergence_stops_names_the_learning_rate_and_keeps_the_last_good_point(
 def test_growth_of_the_lower_level_loss_is_divergence_too():
     found = estimate(ClosedForm(wall=2.1), optimizer=optax.sgd(-0.05))
     assert found.status == "inner_diverged"
-    assert "theta moves less in a step" in found.message
+    assert "lower-level loss diverged at step" in found.message
     assert found.values["D"] <= 2.1
 
 
@@ -593,7 +593,7 @@ def test_laplace_refuses_what_is_no_minimum():
     found = find_map(flat, KEY, CLOSED, init={"D": 1.0}, optimizer=ADAM, progress=False)
     with pytest.raises(ValueError, match=r"not convex at the estimate along \['D'\]"):
         laplace(found)
-    with pytest.raises(ValueError, match="1 unknowns need 2 gradients"):
+    with pytest.raises(ValueError, match=r"1 unknowns are more than max_dimension .0.*2 gradients"):
         laplace(found, max_dimension=0)
 
 
@@ -643,7 +643,7 @@ def test_laplace_that_does_not_reach_the_mode_is_refused(monkeypatch):
 def test_laplace_refuses_differences_of_failed_solves():
     found = estimate()
     edge = ClosedForm(bound=float(found.values["D"]) * 1.0001)
-    with pytest.raises(ValueError, match="not solved to its tolerance at 1 of the 3 points"):
+    with pytest.raises(ValueError, match="not solved at 1 of the 3 points"):
         laplace(estimate(edge, init={"D": found.values["D"]}, steps=1, optimizer=optax.sgd(0.0)))
 
 
