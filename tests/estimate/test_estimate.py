@@ -287,7 +287,7 @@ def test_lbfgs_comes_back_from_where_there_is_no_value_and_keeps_its_steps_short
     np.testing.assert_allclose(z, 0.1, atol=1e-6)
     _, once = minimised(lambda z: 100 * z**2, jnp.array(1.5), 1)
     np.testing.assert_allclose(once, 1.4)
-    with pytest.raises(ValueError, match="need the parameters and the value"):
+    with pytest.raises(ValueError, match="needs the parameters and the value"):
         backtracking_lbfgs().update(1.0, backtracking_lbfgs().init(jnp.array(1.0)))
 
 
