@@ -52,6 +52,9 @@ def told(error: BaseException) -> str:
     if isinstance(error, KeyError):
         return f"{kind}: there is no entry {text}"
     shown = text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
+    if isinstance(error, TypeError) and "operand" in text and "'function'" in text:
+        # The mistake of those who are new to it: no point behind the derivative.
+        shown += ". A derivative is a function of a point too: bilo_ppl.laplacian(u)(x)"
     return f"{kind}: {shown}" if shown else kind
 
 

@@ -3,8 +3,8 @@
     u'' - mu u + lambda delta(x - z) = 0   on [0, 1],   u(0) = u(1) = 0,   z = 1/2:
 
 the steady intensity of particles that are made at the gene site z, diffuse, decay and leave at the
-ends. Lengths are in units of the cell, rates in units of the diffusion rate over it. The data are
-particle positions in M = 100 snapshots, a Poisson point process of intensity M u:
+ends. Lengths are in units of the cell's length L, times in units of L^2 / D, the time of diffusion over
+it. The data are particle positions in M = 100 snapshots, a Poisson point process of intensity M u:
 
     log likelihood = sum_i log u(q_i) - M int u dx.
 
@@ -113,6 +113,12 @@ def synthetic_data(seed):
 
 
 truth = {"lam": 500.0, "mu": 10.0}
+units = {
+    "x": "cell lengths",
+    "u": "particles per cell length",
+    "lam": "particles per diffusion time",
+    "mu": "1 per diffusion time",
+}
 
 
 def reference(nodes=401):

@@ -254,7 +254,7 @@ start = {"rD": 1.0, "rRHO": 1.0}
 problem = growth(brain_phantom())
 truth = {"rD": 1.3, "rRHO": 1.15, "c1": 0.35, "c2": 0.6}
 init = {"c1": 0.3, "c2": 0.7}
-units = {"x": "cm", "y": "cm", "t": "240 days"}
+units = {"x": "cm", "y": "cm", "t": "240 days", "rD": "0.13 mm^2/day", "rRHO": "0.025/day"}
 architecture = {"width": 24, "depth": 2}
 observed = ("whole", "core")  # what the columns of y are called in a file
 

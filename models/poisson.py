@@ -45,6 +45,11 @@ def model(operator, x, y=None, sigma=SIGMA):
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 
 
+def exact(x):
+    """The solution at the truth."""
+    return jnp.sin(jnp.pi * x[0]) / D_TRUE
+
+
 def synthetic_data(seed):
     """Eleven equidistant points, ends included, and noisy values of the solution there."""
     x = problem.domain.grid(11)

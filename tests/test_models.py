@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
@@ -12,8 +13,10 @@ from scipy.optimize import brentq
 
 from bilo_ppl.fields import field_weights
 from bilo_ppl.pde.calculus import partial
+from bilo_ppl.plots import plot_posterior
 from bilo_ppl.ppl.look import look_at
 from bilo_ppl.run.model_file import load_model
+from bilo_ppl.run.sample.table import shown_table
 from models import (
     boundary_toy,
     burgers,
@@ -47,6 +50,11 @@ SMALL = {  # reference operators that compile and run fast
 BESIDES = {"glioblastoma": {"c1", "c2"}}
 """Unknowns that are no parameters of the equation."""
 
+WITH_UNITS = {
+    "gene_expression": {"x", "u", "lam", "mu"},
+    "glioblastoma": {"x", "y", "t", "rD", "rRHO"},
+}
+
 SLOW = ("burgers", "gene_expression", "heat_initial", "nonlinear_poisson", "poisson")
 
 
@@ -70,6 +78,18 @@ def test_the_model_has_one_solution_and_a_site_for_each_parameter(file):
     (theta,) = thetas.values()
     assert set(latent) == set(file.problem.parameters) | BESIDES.get(file.name, set())
     assert set(theta) == set(file.problem.parameters)
+
+
+def test_units_stand_where_the_equation_has_them_on_axes_and_in_tables(file):
+    """Equations of pure numbers have none."""
+    assert set(file.units) == WITH_UNITS.get(file.name, set())
+    known = {*file.problem.parameters, *file.problem.domain.coordinates, "u"}
+    assert set(file.units) <= known
+    table = shown_table(pd.DataFrame({"mean": 1.0}, index=[*file.problem.parameters]), file.units)
+    for name in set(file.units) & set(file.problem.parameters):
+        ax = plot_posterior(np.arange(40.0).reshape(2, 20), name, units=file.units)
+        assert ax.get_xlabel() == f"{name} ({file.units[name]})"
+        assert ax.get_xlabel() in table
 
 
 @pytest.mark.parametrize(

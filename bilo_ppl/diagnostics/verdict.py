@@ -46,6 +46,8 @@ class Verdict(NamedTuple):
     """What has been looked at and found good."""
     unchecked: tuple[str, ...]
     """What has not been looked at."""
+    advice: tuple[str, ...] = ()
+    """What to do about the reasons, as far as that is known."""
 
     def __str__(self) -> str:
         if self.reasons:
@@ -55,7 +57,8 @@ class Verdict(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        lists = {name: list(getattr(self, name)) for name in ("reasons", "checked", "unchecked")}
+        names = ("reasons", "checked", "unchecked", "advice")
+        lists = {name: list(getattr(self, name)) for name in names}
         return {"state": self.state.name, "text": str(self), **lists}
 
 
@@ -83,6 +86,17 @@ class Evidence(NamedTuple):
     alarms: Sequence[str] = ()
     """What stages before have warned of."""
     interrupted: bool = False
+    solver_failures: int | None = None
+    """Diverging transitions in which an inner solve missed its tolerance."""
+
+    @property
+    def means_off(self) -> tuple[str, ...]:
+        """Unknowns whose mean is not the exact one."""
+        return tuple(
+            name
+            for name, found in self.distances.items()
+            if abs(found.mean_error) > STANDARD_ERRORS and _shift(found) > SHIFT_LIMIT
+        )
 
 
 class _Opinion:
@@ -189,12 +203,16 @@ def _judge_fit(evidence: Evidence, opinion: _Opinion) -> None:
 
 
 def _judge_distances(evidence: Evidence, opinion: _Opinion) -> None:
-    for name, found in evidence.distances.items():
-        shift = abs(found.mean_error) / max(found.ess, 1.0) ** 0.5
-        if abs(found.mean_error) > STANDARD_ERRORS and shift > SHIFT_LIMIT:
-            opinion.doubts.append(f"the mean of {name} is {shift:.2f} sd from the exact one")
-    if evidence.distances and not any("exact one" in text for text in opinion.doubts):
+    for name in evidence.means_off:
+        shift = _shift(evidence.distances[name])
+        opinion.doubts.append(f"the mean of {name} is {shift:.2f} sd from the exact one")
+    if evidence.distances and not evidence.means_off:
         opinion.checked.append("means as on the grid")
+
+
+def _shift(found: Any) -> float:
+    """Distance of a mean from the exact one, in posterior standard deviations."""
+    return abs(found.mean_error) / max(found.ess, 1.0) ** 0.5
 
 
 def _first_sentence(text: str) -> str:

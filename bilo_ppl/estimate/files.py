@@ -76,9 +76,8 @@ def _compare(wanted: list[list[Any]], found: list[list[Any]], source: str) -> No
     missing = [leaf for leaf in wanted if leaf not in found]
     other = [leaf for leaf in found if leaf not in wanted]
     raise ValueError(
-        f"find_map: {source} belongs to another run: this one needs {missing[:2]}, it has "
-        f"{other[:2]}. Resume with the same model, operator, method and optimizer, and in the same "
-        "precision."
+        f"find_map: {source} belongs to another run: this one needs {missing[:2]}, it has {other[:2]}. "
+        "Take the same model, operator, method and optimizer."
     )
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from bilo_ppl._pages import see
 from bilo_ppl._types import Key
 from bilo_ppl.estimate.descent import Descent
 from bilo_ppl.estimate.files import check_same, load_state
@@ -22,7 +23,14 @@ from bilo_ppl.estimate.line_search import (
 )
 from bilo_ppl.estimate.loop import MapState, begin, resumed
 from bilo_ppl.estimate.objective import Objective
-from bilo_ppl.estimate.result import Estimate, History, evaluate, message
+from bilo_ppl.estimate.result import (
+    Estimate,
+    History,
+    evaluate,
+    lag_note,
+    message,
+    solve_note,
+)
 from bilo_ppl.estimate.stopping import Best, Status, Stopping
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.experiments import first_theta, initial_states
@@ -170,8 +178,8 @@ def _check_optimizer(optimizer: Any, method: str, start: Start) -> None:
         )
     if isinstance(optimizer, LeastSquaresTrials) and not start.least_squares:
         raise ValueError(
-            "find_map: gauss_newton needs data with a normal or log-normal likelihood, of which the "
-            "model has none; use the default optimizer."
+            "find_map: gauss_newton needs data with a normal or log-normal likelihood, of which there "
+            "are none; leave optimizer out."
         )
 
 
@@ -228,12 +236,10 @@ def _result(
     status = ended.name.lower()
     if ended == Status.RUNNING:
         ended = status = "interrupted" if interrupted else "steps"
-    text = message(ended, state, method, tolerance)
-    if not found.info.converged:
-        text += (
-            f" At the estimate the PDE is solved to a loss of {float(found.info.loss):.1e} only, not "
-            "to its tolerance: allow more max_steps or a larger tolerance."
-        )
+    text = message(ended, state, tolerance)
+    went_on = ended not in {Status.DIVERGED, Status.INNER_DIVERGED}
+    lagging = method == "simultaneous" and went_on and not history.inner_converged[-1]
+    text += lag_note(history, found.info, tolerance) if lagging else solve_note(found.info)
     return Estimate(
         values={name: np.asarray(value) for name, value in found.values.items()},
         energy=float(energy),
@@ -262,7 +268,6 @@ def _why_not_started(objective: Objective, state: MapState) -> str:
     _, (_, found) = jax.device_get(evaluate(objective, state.z, state.operator_states))
     bad = {n: float(v) for n, v in found.terms.items() if not np.isfinite(v)}
     return (
-        f"find_map: U or its gradient is not finite at the first guess; terms that are not finite: "
-        f"{bad or 'none, so it is the gradient'}. The lower-level loss there is "
-        f"{float(found.info.loss):.1e}. Give another init, or look at the noise, the priors and the data."
+        f"find_map: U or its gradient is not finite at the first guess: {bad or 'the gradient'} "
+        f"(lower-level loss {float(found.info.loss):.1e}). {see('Descents that end early')}"
     )

@@ -49,7 +49,7 @@ def find_start(
     operators = look_at(model, args, kwargs, values=given, key=key, first=_guess({})).operators
     if not operators:
         raise ValueError(
-            "find_map: the model has no solution(...) site, so there is no PDE to solve; minimise "
+            "find_map: the model has no solution(...) site, so no PDE; minimise "
             "numpyro.infer.util.potential_energy directly."
         )
     pretrained = {name: value for op in operators.values() for name, value in op.home.items()}
@@ -68,8 +68,8 @@ def find_start(
     edge = [name for name, value in z.items() if not np.isfinite(value).all()]
     if edge:
         raise ValueError(
-            f"find_map: the first guess of {edge} lies on the edge of its support, where the "
-            "optimiser cannot move; give init a value inside."
+            f"find_map: the first guess of {edge} lies on the edge of its support; give init a value "
+            "inside."
         )
     return Start(
         z,

@@ -10,6 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from bilo_ppl._compile import jit_once
+from bilo_ppl._pages import see
 from bilo_ppl.estimate.objective import Objective
 
 __all__ = ["check_gradient"]
@@ -38,10 +39,9 @@ def check_gradient(objective: Objective, z: Mapping[str, Any]) -> None:
     error = float(np.linalg.norm(given - true))
     if converged and error > RELATIVE * np.linalg.norm(true) + ABSOLUTE:
         raise ValueError(
-            f"find_map: the gradient of U at the first guess is wrong by {error:.3g}, its norm being "
-            f"{np.linalg.norm(true):.3g} nats per unit of z, since the operators of {vague} "
-            "differentiate at fixed weights and are not adapted there. Give FineTuned "
-            "ImplicitDifferentiation() as its sensitivity, or adapt the operator first."
+            f"find_map: the gradient of U at the first guess is wrong by {error:.3g} (norm "
+            f"{np.linalg.norm(true):.3g}): operators of {vague} differentiate at fixed weights. "
+            + see("Gradients at fixed weights")
         )
 
 

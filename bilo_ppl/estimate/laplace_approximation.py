@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 from numpyro.infer.util import constrain_fn
 
+from bilo_ppl._pages import see
 from bilo_ppl._types import Key
 from bilo_ppl.estimate.objective import Objective
 from bilo_ppl.estimate.result import Estimate, evaluate
@@ -110,8 +111,8 @@ def laplace(estimate: Estimate, *, max_dimension: int = 500) -> Laplace:
     flat, unravel = ravel_pytree(estimate.z)
     if flat.size > max_dimension:
         raise ValueError(
-            f"laplace: {flat.size} unknowns need {2 * flat.size} gradients and a dense covariance; "
-            f"raise max_dimension ({max_dimension}) if that is meant."
+            f"laplace: {flat.size} unknowns are more than max_dimension ({max_dimension}); raise it for "
+            f"{2 * flat.size} gradients."
         )
     states, names = estimate.operator_states, entries_of(estimate.z)
     width = jnp.full(flat.shape, FIRST_WIDTH, flat.dtype)
@@ -135,9 +136,8 @@ def laplace(estimate: Estimate, *, max_dimension: int = 500) -> Laplace:
         flat = new
     if not decrement <= FAR:
         raise ValueError(
-            f"laplace: the mode was not found: after up to {NEWTON_STEPS} Newton steps from the "
-            f"estimate it is still about {decrement:.2g} standard deviations away (at most {FAR:g} "
-            "is allowed). Let find_map converge, and tighten the inner tolerance."
+            f"laplace: the mode was not found: after Newton steps it is still {decrement:.2g} standard "
+            f"deviations away (limit {FAR:g}). {see('No Gaussian about the estimate')}"
         )
     return Laplace(np.asarray(here), covariance, float(found.energy), decrement, estimate)
 
@@ -187,9 +187,8 @@ def _lower(
 def _check_solved(unsolved: Any, unknowns: int) -> None:
     if unsolved:
         raise ValueError(
-            f"laplace: the PDE was not solved to its tolerance at {int(unsolved)} of the "
-            f"{2 * unknowns + 1} points of the differences for the Hessian. Allow more max_steps, a "
-            "larger rank, or a larger tolerance."
+            f"laplace: the PDE is not solved at {int(unsolved)} of the {2 * unknowns + 1} points of the "
+            f"Hessian. {see('No Gaussian about the estimate')}"
         )
 
 
@@ -206,8 +205,8 @@ def _positive(diagonal: np.ndarray, names: list[str]) -> np.ndarray:
     bad = [name for name, entry in zip(names, diagonal, strict=True) if not entry > 0]
     if bad:
         raise ValueError(
-            f"laplace: U is not convex at the estimate along {bad[:5]}: not a minimum, or nothing "
-            "determines them. Let find_map converge, or give them a proper prior."
+            f"laplace: U is not convex at the estimate along {bad[:5]}. "
+            + see("No Gaussian about the estimate")
         )
     return diagonal
 
@@ -221,8 +220,7 @@ def _inverse(hessian: np.ndarray, names: list[str]) -> np.ndarray:
     if eigenvalues[0] <= 0:
         worst = names[int(np.argmax(np.abs(vectors[:, 0])))]
         raise ValueError(
-            f"laplace: the Hessian of U has the eigenvalue {eigenvalues[0]:.3g}, mostly along "
-            f"{worst}: the estimate is no strict minimum. Let find_map converge, tighten the inner "
-            "tolerance, or give a proper prior to what the data do not determine."
+            f"laplace: the estimate is no strict minimum: the Hessian has the eigenvalue "
+            f"{eigenvalues[0]:.3g}, mostly along {worst}. {see('No Gaussian about the estimate')}"
         )
     return (vectors / eigenvalues) @ vectors.T

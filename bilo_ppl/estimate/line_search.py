@@ -134,8 +134,8 @@ def _backtracking(init_memory: Callable, direction: Callable, refused: Callable,
         del extra
         if params is None or value is None or (kind is LeastSquaresTrials and jacobian is None):
             raise ValueError(
-                "find_map's optimizers with backtracking need the parameters and the value, and "
-                "gauss_newton the jacobian: use them in find_map."
+                "backtracking needs the parameters and the value, and gauss_newton the jacobian: use "
+                "them in find_map."
             )
         moved = jax.tree.map(jnp.subtract, params, state.anchor)
         predicted = jnp.asarray(optax.tree.vdot(state.slope, moved))

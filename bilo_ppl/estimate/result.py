@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
+from bilo_ppl._pages import see
 from bilo_ppl._types import Points, Theta
 from bilo_ppl.estimate.loop import MapState
 from bilo_ppl.estimate.objective import Objective
@@ -18,7 +19,7 @@ from bilo_ppl.ppl.experiments import values_at
 from bilo_ppl.ppl.look import SolutionSite, site_at
 from bilo_ppl.ppl.potential import PotentialInfo
 
-__all__ = ["Estimate", "History", "evaluate", "find_site", "message"]
+__all__ = ["Estimate", "History", "evaluate", "find_site", "lag_note", "message", "solve_note"]
 
 
 class History(NamedTuple):
@@ -87,9 +88,13 @@ class Estimate:
 
     @property
     def converged(self) -> bool:
-        """Whether a stopping rule of the descent was met, and the PDE is solved there."""
+        """Whether a stopping rule of the descent was met, and the PDE is solved there.
+
+        A simultaneous descent must have solved it itself: else U was that of other weights.
+        """
         met = self.status in {"converged", "stalled", "no_progress"}
-        return met and bool(self.inner.converged)
+        followed = self.method != "simultaneous" or bool(self.history.inner_converged[-1])
+        return met and followed and bool(self.inner.converged)
 
     def __str__(self) -> str:
         shown = ", ".join(_shown(name, value) for name, value in self.values.items())
@@ -156,7 +161,7 @@ def evaluate(objective: Objective, z: Any, states: Any) -> Any:
     return objective(z, states)
 
 
-def message(status: Status | str, state: MapState, method: str, tolerance: float) -> str:
+def message(status: Status | str, state: MapState, tolerance: float) -> str:
     """One or two sentences for a person."""
     steps = int(state.steps)
     texts: dict[Any, Callable[[], str]] = {
@@ -167,27 +172,38 @@ def message(status: Status | str, state: MapState, method: str, tolerance: float
             "progress."
         ),
         Status.DIVERGED: lambda: (
-            f"Diverged at step {steps}: U or its gradient is not finite, or has grown a hundred "
-            "times. Lower the learning rate of optimizer, or start nearer to the data; the last "
-            "good point is kept."
+            f"Diverged at step {steps}, the last good point is kept: U or its gradient is not finite, or "
+            f"far too large. {see('Descents that end early')}"
         ),
         Status.INNER_DIVERGED: lambda: (
-            f"The lower-level loss diverged at step {steps} (in the first steps it "
-            f"was at most {float(state.early_loss):.1e}). "
-            + (
-                "Lower the learning rate of the inner solver, or that of theta (optimizer), so that "
-                "the weights can follow."
-                if method == "simultaneous"
-                else "Lower the learning rate of optimizer, so that theta moves less in a step."
-            )
-            + " The last good point is kept."
+            f"The lower-level loss diverged at step {steps}, the last good point is kept (in the first "
+            f"steps it was at most {float(state.early_loss):.1e}). {see('Descents that end early')}"
         ),
         Status.UNSOLVED: lambda: (
             f"Stopped at step {steps}: the inner solver missed its tolerance "
-            f"{tolerance:.0e} {int(state.misses)} times in a row. Allow more max_steps, a larger "
-            "tolerance or a larger rank, or lower the learning rate of theta."
+            f"{tolerance:.0e} {int(state.misses)} times in a row. {see('Descents that end early')}"
         ),
         "steps": lambda: f"Stopped at the limit of {steps} steps.",
         "interrupted": lambda: f"Interrupted after {steps} steps; the best point so far is kept.",
     }
     return texts[status]()
+
+
+def solve_note(info: PotentialInfo) -> str:
+    """What there is to say of the last solve, at the estimate; nothing where it met its tolerance."""
+    if info.converged:
+        return ""
+    return (
+        f" The PDE is solved there to a loss of {float(info.loss):.1e} only, not to its tolerance. "
+        + see("Tolerance not reached")
+    )
+
+
+def lag_note(history: History, info: PotentialInfo, tolerance: float) -> str:
+    """The same for a simultaneous descent whose weights had not reached their tolerance at its end."""
+    last = float(history.inner_loss[-1])
+    return (
+        f" The weights lag behind theta: lower-level loss {last:.1e} at the last step, "
+        f"{float(info.loss):.1e} after a solve there (tolerance {tolerance:.0e}). "
+        + see("Weights that lag behind")
+    )

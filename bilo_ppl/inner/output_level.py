@@ -106,8 +106,8 @@ def output_level(operator: LocalOperator, theta: Theta) -> OutputLevel:
             basis = _basis(level, theta)
             return level if basis is None else level.keeping(basis)
     raise ValueError(
-        f"OutputLayer: derivatives up to order {ORDERS[-1]} do not give the residual of "
-        f"{type(operator.problem).__name__}; it may only ask for derivatives of u at its point."
+        f"OutputLayer: the residual of {type(operator.problem).__name__} may only ask for derivatives of "
+        f"u at its point, up to order {ORDERS[-1]}."
     )
 
 

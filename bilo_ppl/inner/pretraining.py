@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
 from bilo_ppl._compile import jit_once
+from bilo_ppl._pages import see
 from bilo_ppl._types import Key, Points, Theta, Weights
 from bilo_ppl.inner.adequacy import Adequate
 from bilo_ppl.inner.fitting import FitReport, fit
@@ -165,9 +166,7 @@ def _warn_of_fixed_rows(problem: LeastSquares, weights: Weights, tolerance: floa
     if loss > tolerance:
         warnings.warn(
             f"pretrain: {int(count)} rows of the lower level depend on no weight, and their loss alone "
-            f"is {float(loss):.1e}, above the tolerance {tolerance:.0e}. As a rule these are collocation "
-            "points where the lift fixes u and its derivatives, such as corners of space-time: leave "
-            "them out of the problem's points (bilo_ppl.masked).",
+            f"is {float(loss):.1e} (tolerance {tolerance:.0e}). {see('Rows without a weight')}",
             stacklevel=3,
         )
     return bool(loss > tolerance)

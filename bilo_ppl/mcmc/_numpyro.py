@@ -146,14 +146,14 @@ def check_contract() -> None:
     found = _breaches()
     if found or version < TESTED[0]:
         raise ImportError(
-            f"bilo_ppl.mcmc works with NumPyro {tested}; the installed version is "
-            f"{numpyro.__version__}: " + ("; ".join(found) or "it is too old") + ". Install a "
-            "supported version, or use numpyro.infer.NUTS on the same model."
+            f"bilo_ppl.mcmc works with NumPyro {tested}, not with {numpyro.__version__}: "
+            + ("; ".join(found) or "it is too old")
+            + ". numpyro.infer.NUTS takes the same model."
         )
     if version > TESTED[1]:
         warnings.warn(
-            f"bilo_ppl.mcmc was tested with NumPyro {tested}, not with {numpyro.__version__}; "
-            "names and signatures fit, but run tests/mcmc/test_kernels.py before trusting a chain.",
+            f"bilo_ppl.mcmc was tested with NumPyro {tested}, not with {numpyro.__version__}: run "
+            "tests/mcmc/test_kernels.py before trusting a chain.",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -52,8 +52,8 @@ class BlockSampler:
     ):
         if not isinstance(kernel, (HMC, ChainKernel, TwoStage)) or kernel.model is None:
             raise ValueError(
-                f"{type(kernel).__name__}: in blocks run HMC and NUTS of NumPyro, BiLOHMC, BiLONUTS and "
-                "TwoStage, each with a model; for other kernels use numpyro.infer.MCMC."
+                f"{type(kernel).__name__}: in blocks run HMC and NUTS, BiLOHMC, BiLONUTS and TwoStage, "
+                "each with a model; others in numpyro.infer.MCMC."
             )
         if chain_method not in CHAIN_METHODS:
             raise ValueError(

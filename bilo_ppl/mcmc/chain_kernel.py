@@ -31,9 +31,8 @@ class ChainKernel(StartingKernel):
     ):
         if potential_fn is not None:
             raise ValueError(
-                f"{type(self).__name__}: potential_fn is not accepted, since a function of the "
-                "position alone has no solver state to carry; give model= (for a "
-                "StatefulPotential, its .model)."
+                f"{type(self).__name__}: potential_fn is not accepted, having no solver state to carry; "
+                "give model=."
             )
         if not callable(model):
             raise ValueError(f"{type(self).__name__}: give a NumPyro model.")

@@ -9,6 +9,7 @@ import numpy as np
 from numpyro.infer.util import potential_energy
 
 from bilo_ppl._compile import jit_once
+from bilo_ppl._pages import see
 from bilo_ppl.mcmc._numpyro import searches_for_step_size
 from bilo_ppl.mcmc.chain_kernel import ChainKernel
 from bilo_ppl.mcmc.initial_position import finite_chains, priors_only
@@ -54,8 +55,8 @@ def make_first_states(
         return kernel.init(keys, num_warmup, **options)
     if searches_for_step_size(kernel):
         raise ValueError(
-            f"{type(kernel).__name__}: find_heuristic_step_size is not possible in blocks, since the "
-            "search would not see the data; give step_size, or a kernel of bilo_ppl."
+            f"{type(kernel).__name__}: find_heuristic_step_size is not possible in blocks; give "
+            "step_size, or a kernel of bilo_ppl."
         )
     with priors_only():
         options["init_params"] = None
@@ -85,8 +86,6 @@ def _check(z: Any, energy: Any, gradient: Any) -> None:
     chain = int(np.argmin(finite))
     where = jax.tree.map(lambda leaf: np.asarray(leaf[chain]).tolist(), z)
     raise ValueError(
-        f"the chain cannot start at {where} (unconstrained; chain {chain} of {len(finite)}): the "
-        f"potential energy is {float(energy[chain]):g}, or its gradient is not finite. Either the PDE "
-        "was not solved there (allow more inner steps, a larger tolerance, or start nearer to the "
-        "theta of pretraining) or the prior and the likelihood exclude it."
+        f"the chain cannot start at {where} (unconstrained; chain {chain} of {len(finite)}): U is "
+        f"{float(energy[chain]):g}, or its gradient is not finite. {see('A chain that cannot start')}"
     )

@@ -28,9 +28,8 @@ def prior_moments(
         fn = innermost(site["fn"])
         if not isinstance(fn, (Normal, LogNormal)):
             raise ValueError(
-                f"PCN: the prior of {name!r} is {type(fn).__name__}, which is no Gaussian in "
-                "unconstrained space; give mean= and covariance= of a Gaussian to propose from, such as "
-                "Laplace's."
+                f"PCN: the prior of {name!r} is {type(fn).__name__}, no Gaussian in unconstrained space; "
+                "give mean= and covariance=, such as Laplace's."
             )
         shape = site["fn"].shape()
         means[name] = jnp.broadcast_to(jnp.asarray(fn.loc, float), shape)

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from numpyro.distributions import biject_to
 
+from bilo_ppl._pages import see
 from bilo_ppl.mcmc._numpyro import constrain_fn, init_to_uniform, initialize_model
 from bilo_ppl.ppl.handlers import without_solving
 from bilo_ppl.ppl.site_values import as_site_value
@@ -126,8 +127,7 @@ def check_first_state(
         f"the chain cannot start at {where} (chain {chain}): the potential energy is "
         f"{energy[chain]:g}"
         + (" and its gradient is not finite" if np.isfinite(energy[chain]) else "")
-        + f". {_what_the_solver_did(state)} Start at or near the theta at which the operator was "
-        "pretrained: init_strategy=numpyro.infer.init_to_value(values={...})."
+        + f". {_what_the_solver_did(state)} {see('A chain that cannot start')}"
     )
 
 
@@ -142,8 +142,5 @@ def finite_chains(energy: Any, gradient: Any) -> np.ndarray:
 def _what_the_solver_did(state: Any) -> str:
     report = f"(loss {float(state.inner_loss):.3g} after {int(state.inner_steps)} inner steps)"
     if bool(state.inner_converged):
-        return (
-            f"The inner solver converged there {report}, so look at the priors, the likelihood and "
-            "the sensitivity."
-        )
+        return f"The inner solver converged there {report}: look at prior, likelihood, sensitivity."
     return f"The inner solver did not reach its tolerance there {report}."

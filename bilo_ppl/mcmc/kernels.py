@@ -83,8 +83,8 @@ class BiLOHMC(ChainKernel):
             raise ValueError("BiLOHMC: give num_steps or trajectory_length.")
         if adapt_step_size and num_steps is not None and trajectory_length is not None:
             warnings.warn(
-                "BiLOHMC: with both num_steps and trajectory_length the step size is a quotient "
-                "and does not adapt; give trajectory_length=None to adapt it.",
+                "BiLOHMC: with num_steps and trajectory_length the step size does not adapt; give "
+                "trajectory_length=None.",
                 stacklevel=2,
             )
         super().__init__(

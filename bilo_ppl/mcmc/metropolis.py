@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from numpyro.infer.util import potential_energy
 
+from bilo_ppl._pages import see
 from bilo_ppl._types import Key, Scalar
 from bilo_ppl.mcmc._numpyro import is_prng_key
 from bilo_ppl.mcmc.model_kernel import StartingKernel, split_keys
@@ -115,8 +116,8 @@ class Metropolis(StartingKernel):
         state = jax.jit(first if single else jax.vmap(first))(z, key_chain)
         if not jnp.isfinite(state.potential_energy).all():
             raise ValueError(
-                f"{type(self).__name__}: the potential energy is {state.potential_energy} at the start; "
-                "give init_strategy=bilo_ppl.init_near(values) with values at which the PDE is solved."
+                f"{type(self).__name__}: the potential energy is {state.potential_energy} at the start. "
+                + see("A chain that cannot start")
             )
         return state
 

@@ -10,6 +10,7 @@ from jax.core import Tracer
 from numpyro.infer import HMC, NUTS
 
 from bilo_ppl._compile import jit_once
+from bilo_ppl._pages import see
 from bilo_ppl.mcmc._numpyro import fresh_kernel, is_forward_mode
 from bilo_ppl.mcmc.model_kernel import ModelKernel, split_keys
 from bilo_ppl.mcmc.second_stage import STATISTICS, Stages, TwoStageState, energy_of
@@ -142,8 +143,7 @@ class TwoStage(ModelKernel):
             where = jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), inner.z)
             raise ValueError(
                 f"TwoStage: the second energy is not finite where chain {int(np.argmin(finite))} starts "
-                f"(all chains, unconstrained: {where}), and without warm-up that is where it draws. "
-                "Start elsewhere, or look at what the operator of the second stage does there."
+                f"(unconstrained: {where}). {see('A chain that cannot start')}"
             )
         return state
 
@@ -220,14 +220,13 @@ def _check_kernel(kernel: Any) -> None:
     name = type(kernel).__name__
     if isinstance(kernel, NUTS):
         raise ValueError(
-            "TwoStage: the second stage needs transitions that are reversible, and those of NUTS are not "
-            "known to be; give numpyro.infer.HMC."
+            "TwoStage: the second stage needs reversible transitions, which those of NUTS may not be; "
+            "give numpyro.infer.HMC."
         )
     if not isinstance(kernel, HMC):
         raise ValueError(
-            f"TwoStage: the first stage is a {name}; it must be a numpyro.infer.HMC. Kernels that carry "
-            "the weights along have an energy that depends on their path, which no second stage can "
-            "make exact."
+            f"TwoStage: the first stage is a {name}; it must be a numpyro.infer.HMC. "
+            + see("Two stages", "exact")
         )
     if kernel.model is None:
         raise ValueError("TwoStage: give HMC a model; a potential_fn has no operators to replace.")

@@ -6,6 +6,7 @@ Repeated directions are nested ``jax.jvp``; the compiler merges their identical 
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,21 @@ from bilo_ppl._types import Field, Point
 __all__ = ["divergence", "grad", "laplacian", "partial"]
 
 
+def _as_point(x: Any) -> Point:
+    """Floating-point coordinates; raises a ``ValueError`` for a number, which is no point."""
+    if jnp.ndim(x) == 0:
+        raise ValueError(
+            "a derivative was asked for at a number; a point is an array (d,), such as jnp.array([2.0])."
+        )
+    known = jnp.asarray(x)
+    return known if jnp.issubdtype(known.dtype, jnp.inexact) else known.astype(float)
+
+
 def _along(u: Field, axis: int) -> Field:
     """The derivative of ``u`` along a coordinate axis, again a field."""
 
-    def derivative(x: Point):
+    def derivative(x: Any):
+        x = _as_point(x)
         if not -x.shape[0] <= axis < x.shape[0]:
             raise ValueError(
                 f"a derivative along axis {axis} was asked for, but the points have {x.shape[0]} "
@@ -44,7 +56,7 @@ def grad(u: Field) -> Callable[[Point], Float[Array, "*components d"]]:
         >>> bilo.grad(system)(jnp.array([1.0, 2.0])).shape
         (2, 2)
     """
-    return jax.jacfwd(u)
+    return lambda x: jax.jacfwd(u)(_as_point(x))
 
 
 def partial(u: Field, *axes: int | None) -> Field:
@@ -88,7 +100,8 @@ def laplacian(u: Field, axes: Sequence[int] | None = None) -> Field:
         (4.0, 0.0)
     """
 
-    def value(x: Point):
+    def value(x: Any):
+        x = _as_point(x)
         chosen = range(x.shape[0]) if axes is None else axes
         return sum(partial(u, axis, axis)(x) for axis in chosen)
 
@@ -111,7 +124,8 @@ def divergence(flux: Field, axes: Sequence[int] | None = None) -> Field:
         7.0
     """
 
-    def value(x: Point):
+    def value(x: Any):
+        x = _as_point(x)
         chosen = tuple(range(x.shape[0])) if axes is None else tuple(axes)
         return sum(_along(lambda y, i=i: flux(y)[i], axis)(x) for i, axis in enumerate(chosen))
 

@@ -180,7 +180,8 @@ def _check_conditions(name: str, found: Any) -> None:
         if np.ndim(values) != 1 or np.asarray(values).dtype.kind != "f":
             raise ValueError(
                 f"{name}.conditions: {row!r} has shape {np.shape(values)} and type "
-                f"{np.asarray(values).dtype}; rows are real numbers, an array of one axis."
+                f"{np.asarray(values).dtype}; rows are real numbers, an array of one axis "
+                "(of a number r, r[None])."
             )
         if not np.isfinite(np.asarray(values)).all():
             raise ValueError(

@@ -41,8 +41,11 @@ def plot_inner_steps(
         label = f"chain {chain}" if chain < len(COLOURS) else None
         top.scatter(number, steps[chain] + apart[chain], label=label, **style)
         bottom.scatter(number, placed[chain], **style)
-    share = f"{steps.mean():.3g} inner steps per draw, none for {np.mean(steps == 0):.0%}"
+    plural = "" if steps.mean() == 1 else "s"
+    none = f"; none for {np.mean(steps == 0):.0%}" if np.any(steps == 0) else ""
     several = len(steps) > 1
+    apart_note = " (chains drawn apart)" if several else ""
+    share = f"{steps.mean():.3g} inner step{plural} per draw{none}{apart_note}"
     top.set_title(share, fontsize="medium", loc="left", pad=22 if several else None)
     if several:
         legend_above(top, columns=5)

@@ -15,7 +15,7 @@ from bilo_ppl.pde.collocation import completed
 from bilo_ppl.pde.data_columns import check_names
 from bilo_ppl.pde.problem import Problem
 
-__all__ = ["EXPECTED", "check_file", "naming"]
+__all__ = ["EXPECTED", "SYNTHETIC_DATA", "check_file", "naming"]
 
 LONGEST_UNIT = 40
 
@@ -23,9 +23,12 @@ EXPECTED = {
     "problem": "the PDE, an instance of bilo_ppl.Problem",
     "start": "the theta to pretrain at, a mapping from the problem's parameters to values",
     "model": "the NumPyro model, a function model(operator, x, y, sigma)",
-    "synthetic_data": "a function of a seed that returns a mapping with x (n, d), y (n,) or (n, "
-    "components), sigma, and, where there are several, experiment (n,)",
 }
+
+SYNTHETIC_DATA = (
+    "a function of a seed that returns a mapping with x (n, d), y (n,) or (n, components), sigma, and, "
+    "where there are several, experiment (n,)"
+)
 
 
 def check_file(found: Any, learnt: bool) -> None:
@@ -46,8 +49,11 @@ def check_file(found: Any, learnt: bool) -> None:
             f"{found.path}: init is {_described(found.init)}; it must be a mapping from sample sites of "
             "the model to values."
         )
-    if not callable(found.synthetic_data) or not _takes(found.synthetic_data, 0):
-        refuse("synthetic_data")
+    data = found.synthetic_data
+    if data is not None and not (callable(data) and _takes(data, 0)):
+        raise ValueError(
+            f"{found.path}: synthetic_data is {_described(data)}; it must be {SYNTHETIC_DATA}."
+        )
     if not callable(found.model) or not _takes_data(found.model):
         refuse("model")
     bayesian = found.bayesian_model

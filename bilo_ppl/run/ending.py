@@ -34,6 +34,8 @@ def conclude(record: Record, verdict: Verdict, interrupted: str | None) -> int:
     failed = verdict.state is State.FAILED
     record.status(interrupted or (f"failed: {verdict}" if failed else "finished"))
     write_report(record)
+    if verdict.advice:
+        record.say("", "What to do:", *(f"  {text}." for text in verdict.advice))
     record.say("", str(verdict))
     if verdict.state is not State.RIGHT:
         warn(str(verdict))

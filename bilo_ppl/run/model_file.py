@@ -16,13 +16,13 @@ from bilo_ppl._blame import blaming, told
 from bilo_ppl._files import is_file
 from bilo_ppl.pde.data import Observations, check
 from bilo_ppl.pde.data_file import read_csv
-from bilo_ppl.run.definitions import EXPECTED, check_file
+from bilo_ppl.run.definitions import EXPECTED, SYNTHETIC_DATA, check_file
 from bilo_ppl.run.experiments import with_experiments_of
 
 __all__ = ["ModelFile", "load_model", "short_names"]
 
 OPTIONAL = (
-    *("truth", "reference", "reference_grid", "exact", "architecture", "init"),
+    *("synthetic_data", "truth", "reference", "reference_grid", "exact", "architecture", "init"),
     "bayesian_model",
     *("scores", "observed", "figures", "units"),
 )
@@ -42,8 +42,8 @@ class ModelFile:
     """Theta to pretrain at."""
     model: Any
     """``model(operator, x, y, sigma)``, or with a further parameter ``experiment``"""
-    synthetic_data: Any
-    """From a seed to a mapping with x, y, sigma, and possibly experiment."""
+    synthetic_data: Any = None
+    """From a seed to a mapping with x, y, sigma, and possibly experiment; None: data are given."""
     truth: Any = None
     """The theta of the synthetic data, by site name."""
     reference: Any = None
@@ -89,10 +89,12 @@ class ModelFile:
     def with_noise(self, noise: float | None) -> "ModelFile":
         """The file with synthetic data of this noise sd; None: of the model's own.
 
-        Raises a ``ValueError`` if synthetic_data has no argument noise.
+        Raises a ``ValueError`` if there is no synthetic_data, or it has no argument noise.
         """
         if noise is None:
             return self
+        if self.synthetic_data is None:
+            raise ValueError(f"{self.path} defines no synthetic_data, so --noise cannot be given.")
         if "noise" not in inspect.signature(self.synthetic_data).parameters:
             raise ValueError(
                 f"{self.path}: synthetic_data has no argument noise, so --noise cannot be given."
@@ -101,13 +103,18 @@ class ModelFile:
         return dataclasses.replace(self, synthetic_data=data)
 
     def observations(self, seed: int) -> Observations:
-        """The synthetic data of a seed, checked."""
+        """The synthetic data of a seed, checked; raises a ``ValueError`` where there are none."""
+        if self.synthetic_data is None:
+            raise ValueError(
+                f"{self.path} defines no synthetic_data, so there are no data: give --data FILE, or "
+                f"define it as {SYNTHETIC_DATA}."
+            )
         with blaming(f"{self.path}: synthetic_data({seed})"):
             data = self.synthetic_data(seed)
         if not isinstance(data, Mapping):
             raise ValueError(
                 f"{self.path}: synthetic_data({seed}) returns a {type(data).__name__}; it must be "
-                f"{EXPECTED['synthetic_data']}."
+                f"{SYNTHETIC_DATA}."
             )
         missing = [name for name in ("x", "y", "sigma") if name not in data]
         if missing:

@@ -1,7 +1,7 @@
-"""What is left of the equation over the domain: figures of the residual of draws, or of an estimate."""
+"""What is left of the equation and its conditions: figures of the residual of draws, or an estimate."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,14 @@ from bilo_ppl.diagnostics.inner import map_spaced
 from bilo_ppl.estimate import Estimate
 from bilo_ppl.estimate.result import find_site
 from bilo_ppl.plots import Panel, plot_maps
-from bilo_ppl.plots._style import COLOURS, INK, new_axes
+from bilo_ppl.plots._style import COLOURS, INK, legend_above, new_axes
 from bilo_ppl.plots.figure_file import Drawn
 from bilo_ppl.ppl.effect import solve_site
 from bilo_ppl.ppl.look import SolutionSite, look_at, site_at
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.plane import COARSE, Plane, plane_of
 
-__all__ = ["draw_residual_of_estimate", "draw_residuals", "residual_size"]
+__all__ = ["LeftOver", "draw_residual_of_estimate", "draw_residuals", "left_over"]
 
 MAX_DRAWS = 24
 """Draws, evenly spaced, that the root mean square is of."""
@@ -33,8 +33,17 @@ LEAST = 1e-4
 """Of the largest residual: less is drawn as this."""
 
 
-def residual_size(site: SolutionSite, points: Points, state: Any = None) -> Any:
-    """Euclidean norm of the residual at points ``(n, d)``, ``(n,)``, of a solve from a given state.
+class LeftOver(NamedTuple):
+    """What a solve has left of the equation, and of the problem's `conditions`."""
+
+    sizes: Any
+    """Euclidean norm of the residual at points, ``(n,)``."""
+    conditions: dict[str, Any]
+    """Root mean square of the rows of a condition, by name: what the loss has of it."""
+
+
+def left_over(site: SolutionSite, points: Points, state: Any = None) -> LeftOver:
+    """Of a solve from a given state, at points ``(n, d)``.
 
     A solve that misses its tolerance counts as it is. Not for the solutions of several experiments.
     """
@@ -44,7 +53,9 @@ def residual_size(site: SolutionSite, points: Points, state: Any = None) -> Any:
     def size(x):
         return jnp.linalg.norm(jnp.ravel(jnp.asarray(problem.residual(u, x, site.theta))))
 
-    return jax.vmap(size)(jnp.asarray(points))
+    conditions = problem.conditions(u, site.theta)
+    rms = {name: jnp.sqrt(jnp.mean(jnp.square(rows))) for name, rows in conditions.items()}
+    return LeftOver(jax.vmap(size)(jnp.asarray(points)), rms)
 
 
 def draw_residuals(
@@ -60,12 +71,14 @@ def draw_residuals(
         if batches[name] is not None:
             continue
 
-        def sizes(sample, name=name):
-            return residual_size(site_at(model, args, kwargs, sample, name), place.points)
+        def left(sample, name=name):
+            return left_over(site_at(model, args, kwargs, sample, name), place.points)
 
-        found = map_spaced(sizes, samples, MAX_DRAWS, 2, 1)
+        found = map_spaced(left, samples, MAX_DRAWS, 2, 1)
+        of_all = jax.tree.map(lambda sizes: np.sqrt(np.mean(np.square(sizes), axis=0)), found)
         label = "residual" if len(plan.solutions) == 1 else f"residual_{name}"
-        yield label, place.figure(np.sqrt(np.mean(found**2, axis=0)), tolerance)
+        what = f"residual, root mean square of {len(found.sizes)} draws"
+        yield label, place.figure(of_all, tolerance, what)
 
 
 def draw_residual_of_estimate(plan: Plan, estimate: Estimate) -> Iterator[tuple[str, Drawn]]:
@@ -75,14 +88,15 @@ def draw_residual_of_estimate(plan: Plan, estimate: Estimate) -> Iterator[tuple[
         return
 
     @jit_once
-    def sizes(objective, values, states, points):
+    def left(objective, values, states, points):
         asked = find_site(objective, values, site)
         asked = asked._replace(operator=objective.operators[site])
-        return residual_size(asked, points, states[site])
+        return left_over(asked, points, states[site])
 
     at = estimate.objective, estimate.values, estimate.operator_states
-    found = np.asarray(sizes(*at, jnp.asarray(place.points)))
-    yield "residual", place.figure(found, estimate.objective.operators[site].loss_tolerance)
+    found = left(*at, jnp.asarray(place.points))
+    tolerance = estimate.objective.operators[site].loss_tolerance
+    yield "residual", place.figure(found, tolerance, "residual of the estimate")
 
 
 class _Place:
@@ -107,15 +121,24 @@ class _Place:
             return cls(line, None, *named)
         return cls(plane.points[plane.inside], plane, *named)
 
-    def figure(self, sizes: np.ndarray, tolerance: float | None) -> Drawn:
-        """Sizes of the residual at the points, on a logarithmic scale; the tolerance is on the loss."""
-        sizes = np.asarray(sizes, float)
+    def figure(self, left: LeftOver, tolerance: float | None, what: str) -> Drawn:
+        """Sizes of the residual at the points, on a logarithmic scale; the tolerance is on the loss.
+
+        A condition has one size, wherever it holds: a level across the figure, or in a plane a line of
+        the title.
+        """
+        sizes = np.asarray(left.sizes, float)
+        conditions = {
+            f"condition {name}, {float(size):.1e}": float(size)
+            for name, size in left.conditions.items()
+        }
         # Where it happens to vanish its logarithm says nothing, and would take all of the scale.
         sizes = np.maximum(sizes, max(LEAST * np.nanmax(sizes), np.finfo(float).tiny))
         if self.plane is not None:
             values = np.full(len(self.plane.points), np.nan)
             values[self.plane.inside] = np.log10(sizes)
-            panel = Panel("log10 of the residual", self.plane.image(values))
+            title = "\n".join(["log10 of the residual", *conditions])
+            panel = Panel(title, self.plane.image(values))
             return plot_maps(
                 self.plane.x,
                 self.plane.y,
@@ -125,10 +148,14 @@ class _Place:
                 units=self.units,
             )
         ((ax,),) = new_axes()
-        ax.semilogy(self.points[:, 0], sizes, color=COLOURS[0], linewidth=1.6, label="residual")
+        ax.semilogy(self.points[:, 0], sizes, color=COLOURS[0], linewidth=1.6, label=what)
+        for number, (label, size) in enumerate(conditions.items(), start=1):
+            # One that holds to the last digit lies at the lower edge.
+            level, colour = max(size, sizes.min()), COLOURS[number % len(COLOURS)]
+            ax.axhline(level, color=colour, linestyle=":", linewidth=1.6, label=label)
         if tolerance is not None:
             label = f"root of the tolerance, {tolerance**0.5:.1e}"
             ax.axhline(tolerance**0.5, color=INK, linestyle="--", linewidth=1.2, label=label)
         ax.set(xlabel=labelled(self.name, self.units), ylabel="size of the residual")
-        ax.legend(frameon=False, fontsize="small")
+        legend_above(ax, columns=2)
         return ax

@@ -287,7 +287,7 @@ def test_lbfgs_comes_back_from_where_there_is_no_value_and_keeps_its_steps_short
     np.testing.assert_allclose(z, 0.1, atol=1e-6)
     _, once = minimised(lambda z: 100 * z**2, jnp.array(1.5), 1)
     np.testing.assert_allclose(once, 1.4)
-    with pytest.raises(ValueError, match="need the parameters and the value"):
+    with pytest.raises(ValueError, match="needs the parameters and the value"):
         backtracking_lbfgs().update(1.0, backtracking_lbfgs().init(jnp.array(1.0)))
 
 
@@ -327,7 +327,7 @@ def test_patience_ends_a_descent_without_progress_and_the_best_point_is_kept():
 def test_divergence_stops_names_the_learning_rate_and_keeps_the_last_good_point():
     found = estimate(optimizer=optax.sgd(1.0))
     assert found.status == "diverged"
-    assert "Lower the learning rate of optimizer" in found.message
+    assert "far too large. See" in found.message
     assert np.isfinite(found.energy)
     assert found.history.steps < 50
 
@@ -335,7 +335,7 @@ def test_divergence_stops_names_the_learning_rate_and_keeps_the_last_good_point(
 def test_growth_of_the_lower_level_loss_is_divergence_too():
     found = estimate(ClosedForm(wall=2.1), optimizer=optax.sgd(-0.05))
     assert found.status == "inner_diverged"
-    assert "theta moves less in a step" in found.message
+    assert "lower-level loss diverged at step" in found.message
     assert found.values["D"] <= 2.1
 
 
@@ -491,13 +491,14 @@ def test_a_first_guess_without_density_names_the_term():
 # Simultaneous descent: Algorithm 1, by hand.
 
 
+class Algebraic(poisson.Poisson):
+    points = bilo.interval(0.0, 1.0).grid(4)
+
+    def residual(self, u, x, theta):
+        return theta["D"] * u(x) - jnp.sin(jnp.pi * x[0])
+
+
 def test_simultaneous_descent_is_algorithm_1():
-    class Algebraic(poisson.Poisson):
-        points = bilo.interval(0.0, 1.0).grid(4)
-
-        def residual(self, u, x, theta):
-            return theta["D"] * u(x) - jnp.sin(jnp.pi * x[0])
-
     local = bilo.LocalOperator(Algebraic(), {"D": 2.0}, key=KEY, width=4, depth=1, dtype=np.float64)
     weights_rate, theta_rate = optax.adam(0.02), optax.adam(0.05)
     solver = bilo.OptaxSolver(weights_rate, tolerance=1e-6, max_steps=0)
@@ -527,7 +528,25 @@ def test_simultaneous_descent_is_algorithm_1():
         W = eqx.apply_updates(W, update)
     np.testing.assert_allclose(found.state.z["D"], z, rtol=1e-10)
     assert not found.inner.converged
-    assert "not to its tolerance" in found.message
+    assert "Stopped at the limit of 4 steps. The weights lag behind theta" in found.message
+    assert f"loss {loss:.1e} at the last step" in found.message
+    assert "(tolerance 1e-06)" in found.message
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e3], ids=["lagging", "following"])
+def test_a_simultaneous_descent_is_judged_by_the_weights_that_it_went_with(tolerance):
+    """A solve at its end does not make an estimate of where it happened to be."""
+    local = bilo.LocalOperator(Algebraic(), {"D": 2.0}, key=KEY, width=4, depth=1, dtype=np.float64)
+    solver = bilo.OptaxSolver(optax.adam(0.02), tolerance=tolerance, max_steps=5000)
+    operator = bilo.FineTuned(local, solver, bilo.ResidualGradient())
+    stop = {"steps": 4, "patience": 1, "improvement": 1e9}
+    found = estimate(operator, optimizer=optax.adam(0.05), method="simultaneous", **stop)
+    assert found.status == "no_progress"
+    assert found.inner.converged
+    assert found.converged == (tolerance == 1e3)
+    assert ("The weights lag behind theta" in found.message) == (tolerance == 1e-3)
+    if tolerance == 1e-3:
+        assert f"{float(found.inner.loss):.1e} after a solve there" in found.message
 
 
 # Laplace's approximation.
@@ -574,7 +593,7 @@ def test_laplace_refuses_what_is_no_minimum():
     found = find_map(flat, KEY, CLOSED, init={"D": 1.0}, optimizer=ADAM, progress=False)
     with pytest.raises(ValueError, match=r"not convex at the estimate along \['D'\]"):
         laplace(found)
-    with pytest.raises(ValueError, match="1 unknowns need 2 gradients"):
+    with pytest.raises(ValueError, match=r"1 unknowns are more than max_dimension .0.*2 gradients"):
         laplace(found, max_dimension=0)
 
 
@@ -624,7 +643,7 @@ def test_laplace_that_does_not_reach_the_mode_is_refused(monkeypatch):
 def test_laplace_refuses_differences_of_failed_solves():
     found = estimate()
     edge = ClosedForm(bound=float(found.values["D"]) * 1.0001)
-    with pytest.raises(ValueError, match="not solved to its tolerance at 1 of the 3 points"):
+    with pytest.raises(ValueError, match="not solved at 1 of the 3 points"):
         laplace(estimate(edge, init={"D": found.values["D"]}, steps=1, optimizer=optax.sgd(0.0)))
 
 

@@ -117,3 +117,13 @@ def test_time_is_the_axis_that_the_domain_says():
 def test_an_axis_that_the_points_lack_is_an_error_and_no_zero(axis):
     with pytest.raises(ValueError, match=f"along axis {axis} was asked for, but the points have 1"):
         bilo.partial(lambda x: x[0] ** 2, axis)(jnp.array([0.5]))
+
+
+@pytest.mark.parametrize("derivative", [lambda u: bilo.partial(u, 0), bilo.laplacian, bilo.grad])
+def test_a_number_is_no_point_and_whole_numbers_are_coordinates(derivative):
+    def u(x):
+        return x[0] ** 3
+
+    with pytest.raises(ValueError, match=r"at a number; a point is an array .d,., such as jnp"):
+        derivative(u)(2.0)
+    np.testing.assert_array_equal(derivative(u)(jnp.array([2])), derivative(u)(jnp.array([2.0])))

@@ -146,7 +146,7 @@ def test_inner_steps_marks_losses_above_the_tolerance():
     loss[0, 3], loss[1, 4], loss[1, 5] = 1e-5, np.nan, 0.0
     top, bottom = plots.plot_inner_steps(steps, loss, 1e-6)
     assert labels(top) == ["chain 0", "chain 1"]
-    assert top.get_title(loc="left") == "1 inner steps per draw, none for 50%"
+    assert top.get_title(loc="left") == "1 inner step per draw; none for 50% (chains drawn apart)"
     assert bottom.get_yscale() == "log"
     assert set(line(bottom, "tolerance").get_ydata()) == {1e-6}
     assert labels(bottom)[-1] == "above tolerance: 2 of 40"

@@ -77,6 +77,23 @@ def test_the_solution_is_drawn_along_the_section(domain, label, title):
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == (label, "u (K)", title)
 
 
+def test_the_descent_has_whole_steps_and_the_tolerance():
+    energy = np.array([3.0, 1.0, 0.5])
+    history = SimpleNamespace(steps=3, energy=energy, gradient=energy, inner_loss=energy * 1e-7)
+    operators = {
+        "u": SimpleNamespace(loss_tolerance=1e-6),
+        "v": SimpleNamespace(loss_tolerance=None),
+    }
+    estimate = Mock(spec=Estimate, history=history, objective=SimpleNamespace(operators=operators))
+    axes = figures._descent(estimate)
+    for ax in axes:
+        ticks = ax.xaxis.get_major_locator().tick_values(0, 2)
+        np.testing.assert_array_equal(ticks, np.round(ticks))
+    loss, level = axes[1].lines
+    np.testing.assert_array_equal(loss.get_ydata(), energy * 1e-7)
+    assert (level.get_label(), level.get_ydata()[0]) == ("tolerance 1.0e-06", 1e-6)
+
+
 class Pair(bilo.Problem):
     parameters, components = ("f",), 2
     component_names = ("prey", "predator")

@@ -65,7 +65,7 @@ def test_unknown_names_list_the_known_ones():
 def test_all_missing_names_are_listed_with_their_meaning(tmp_path):
     with pytest.raises(ValueError, match="is not a model file") as error:
         load_model(str(written(tmp_path, "problem = 3")))
-    for name in ("start", "model", "synthetic_data"):
+    for name in ("start", "model"):
         assert f"{name} ({EXPECTED[name]})" in str(error.value)
     assert EXPECTED["problem"] not in str(error.value)
 
@@ -134,6 +134,16 @@ def test_synthetic_data_are_checked(tmp_path):
     path = written(tmp_path, GOOD + outside)
     with pytest.raises(ValueError, match="observation 0 of synthetic_data: x = 7 lies outside"):
         load_model(str(path)).observations(seed=0)
+
+
+def test_a_file_for_measured_data_needs_no_synthetic_ones(tmp_path):
+    file = load_model(str(written(tmp_path, GOOD + "del synthetic_data\n")))
+    (tmp_path / "data.csv").write_text("x,y\n0.5,1\n")
+    assert file.read_data(tmp_path / "data.csv").y.tolist() == [1.0]
+    with pytest.raises(ValueError, match=r"line\.py defines no synthetic_data.*give --data FILE"):
+        file.observations(seed=0)
+    with pytest.raises(ValueError, match="no synthetic_data, so --noise cannot be given"):
+        file.with_noise(0.1)
 
 
 MASKS = (

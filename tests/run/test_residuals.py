@@ -14,7 +14,7 @@ import bilo_ppl as bilo
 from bilo_ppl.pde.data import Observations
 from bilo_ppl.ppl.look import SolutionSite
 from bilo_ppl.run.plan import Plan
-from bilo_ppl.run.residuals import draw_residual_of_estimate, draw_residuals, residual_size
+from bilo_ppl.run.residuals import draw_residual_of_estimate, draw_residuals, left_over
 
 
 class Pair(bilo.Problem):
@@ -32,6 +32,19 @@ class Pair(bilo.Problem):
 class Plane(Pair):
     domain = bilo.Box((0.0, 0.0), (1.0, 1.0))
     points = domain.grid(5, 5)
+
+
+class Outflow(Pair):
+    """And (u'(1) + 2) r, (u(0) - 1) r = 0: the rows of u = 1 - x are r and 0."""
+
+    def conditions(self, u, theta):
+        slope = bilo.partial(u, 0)(jnp.array([1.0]))
+        return {"ends": theta["r"] * jnp.stack([slope + 2, u(jnp.array([0.0])) - 1])}
+
+
+class PlaneOutflow(Plane):
+    def conditions(self, u, theta):
+        return {"corner": (bilo.partial(u, 0)(jnp.array([1.0, 0.0])) + 2)[None]}
 
 
 DATA = Observations(np.full((1, 1), 0.5), np.full(1, 0.5), 0.1)
@@ -67,7 +80,8 @@ def drawn(problem, numerical=None):
 
 def test_the_size_is_the_norm_over_the_equations():
     x = np.array([[0.0], [0.25], [0.9]])
-    found = residual_size(SolutionSite(operator(Pair()), {"r": 3.0}), x)
+    found, conditions = left_over(SolutionSite(operator(Pair()), {"r": 3.0}), x)
+    assert not conditions
     np.testing.assert_allclose(found, 2**0.5 * 3.0 * (1 - x[:, 0]), rtol=1e-6)
 
 
@@ -82,6 +96,18 @@ def test_on_an_interval_it_is_a_line_beside_the_tolerance():
     np.testing.assert_allclose(line.get_ydata(), 2**0.5 * 5.0 * (1 - x), rtol=1e-5)
     np.testing.assert_allclose(level.get_ydata(), 1e-2)
     assert ax.get_yscale() == "log"
+
+
+def test_conditions_stand_beside_it():
+    ax = drawn(Outflow())["residual"]
+    residual, condition, _ = ax.lines
+    assert residual.get_label() == "residual, root mean square of 2 draws"
+    # Of rows r and 0 the mean square is r²/2, and its mean over the draws 12.5.
+    np.testing.assert_allclose(condition.get_ydata(), 12.5**0.5, rtol=1e-5)
+    assert condition.get_label() == "condition ends, 3.5e+00"
+    assert residual.get_color() != condition.get_color()
+    (ax,) = drawn(PlaneOutflow())["residual"]
+    assert ax.get_title(loc="left") == "log10 of the residual\ncondition corner, 1.0e+00"
 
 
 def test_in_a_plane_it_is_an_image_of_the_logarithm():
@@ -107,6 +133,7 @@ def test_of_an_estimate_it_is_that_of_its_theta():
     plan = Mock(spec=Plan, file=file, solutions=("u",), numerical=None)
     ((name, ax),) = draw_residual_of_estimate(plan, found)
     assert name == "residual"
+    assert ax.lines[0].get_label() == "residual of the estimate"
     line = ax.lines[0]
     wanted = 2**0.5 * float(found.values["r"]) * (1 - line.get_xdata())
     np.testing.assert_allclose(line.get_ydata(), wanted, rtol=1e-5)

@@ -25,6 +25,11 @@ def test_few_draws_are_doubtful_and_that_counts_where_it_is_asked_for(folder, ca
     found = record()
     assert found["verdict"]["state"] == "DOUBTFUL"
     assert found["verdict"]["text"] == last
+    advice = found["verdict"]["advice"]
+    assert advice
+    assert "\n".join(["What to do:", *(f"  {text}." for text in advice), "", last]) in out
+    page = pathlib.Path("runs/closed-hmc/report.html").read_text()
+    assert all(f"<li>{text}</li>" in page for text in advice)
     assert found["status"] == "finished"
     strict = [*FEW, "--samples", "10", "--overwrite", "--strict", "--quiet"]
     assert main(["run", "closed.py", *strict]) == 3
@@ -40,7 +45,7 @@ def test_enough_draws_are_right(folder, capsys):
     assert (out, "Verdict" in err) == ("", False)
     found = record()["verdict"]
     assert found["state"] == "RIGHT"
-    assert found["reasons"] == found["unchecked"] == []
+    assert found["reasons"] == found["unchecked"] == found["advice"] == []
     assert "means as on the grid" in found["checked"]
 
 

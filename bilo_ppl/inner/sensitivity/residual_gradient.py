@@ -47,8 +47,8 @@ class ResidualGradient(AbstractSensitivity):
         scale = operator.scales
         if set(scale) != set(theta):
             raise ValueError(
-                "ResidualGradient needs every entry of theta in the network's embedding, but it has "
-                f"{list(scale)} of {list(theta)}; use ImplicitDifferentiation."
+                f"ResidualGradient: the network's embedding has {list(scale)} of {list(theta)}; use "
+                "ImplicitDifferentiation."
             )
         zero = {key: jnp.zeros_like(unit) for key, unit in scale.items()}
 

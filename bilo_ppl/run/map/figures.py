@@ -71,8 +71,15 @@ def _descent(estimate: Estimate) -> Drawn:
     top.set(xlabel="step", ylabel="nats", yscale="log")
     top.plot(steps, history.gradient, color=COLOURS[1], linewidth=1, label="largest gradient")
     top.legend(frameon=False, fontsize="small")
-    bottom.plot(steps, np.maximum(history.inner_loss, 1e-30), color=COLOURS[2])
+    bottom.plot(steps, np.maximum(history.inner_loss, 1e-30), color=COLOURS[2], label="loss")
     bottom.set(xlabel="step", ylabel="lower-level loss", yscale="log")
+    known = [operator.loss_tolerance for operator in estimate.objective.operators.values()]
+    for tolerance in {value for value in known if value is not None}:
+        label = f"tolerance {tolerance:.1e}"
+        bottom.axhline(tolerance, color=INK, linestyle="--", linewidth=1.2, label=label)
+    for ax in axes:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    bottom.legend(frameon=False, fontsize="small")
     return axes
 
 

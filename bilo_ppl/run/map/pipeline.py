@@ -33,6 +33,7 @@ from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.operators import Prepared, make_operator
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Clock, Record, plain, warn
+from bilo_ppl.run.remedies import for_estimates, operating
 from bilo_ppl.run.settings import RunFailedError, refusing
 from bilo_ppl.run.tolerance import prediction_error
 
@@ -117,6 +118,7 @@ class _Job:
             alarms=self.other_alarms,
             interrupted=interrupted,
         )
+        verdict = verdict._replace(advice=self._advice(operator, interrupted))
         with self.record.stage("figures", "Figures."):
             self.record.draw(
                 draw_estimate_figures(plan, operator, self.estimates[0], self.numerical),
@@ -124,6 +126,19 @@ class _Job:
             )
         self._report()
         return conclude(self.record, verdict, "interrupted in estimate" if interrupted else None)
+
+    def _advice(self, operator: AbstractSolutionOperator, interrupted: bool) -> tuple[str, ...]:
+        settings = self.settings
+        tolerance = operator.loss_tolerance if settings.fine_tuned else None
+        return for_estimates(
+            short=any(found.status == "steps" for found in self.estimates),
+            steps=settings.chosen_steps,
+            simultaneous=settings.method == "simultaneous",
+            unsolved=not all(np.all(found.inner.converged) for found in self.estimates),
+            accuracy=self.accuracies[0] if self.accuracies else None,
+            operating=operating(settings, operator, tolerance),
+            interrupted=interrupted,
+        )
 
     def _suffices(self, prepared: Prepared) -> bool:
         """Whether an operator does at the estimate from the first data, unless it was asked for."""

@@ -68,6 +68,9 @@ def _verdict(content: Mapping[str, Any]) -> str:
     parts = [f"<strong>{text(verdict['text'])}</strong>"]
     warnings = [*content.get("alarms", ())]
     parts += [f"<p>{text(warning)}</p>" for warning in warnings]
+    if advice := verdict.get("advice"):
+        items = "".join(f"<li>{text(one)}</li>" for one in advice)
+        parts.append(f"<p>What to do:</p><ul>{items}</ul>")
     return f'<div class="verdict {text(verdict["state"])}">{"".join(parts)}</div>\n'
 
 

@@ -63,7 +63,7 @@ def exact(x):
 
 
 def synthetic_data(seed):
-    """Data to try it with, where no --data FILE.csv is given."""
+    """Data to try it with, where no --data FILE.csv is given; may be left out where one always is."""
     x = problem.domain.interior_grid(15)
     noise = np.random.default_rng(seed).normal(size=len(x))
     return {"x": x, "y": np.asarray(jax.vmap(exact)(x)) + noise, "sigma": 1.0}
