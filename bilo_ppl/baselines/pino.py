@@ -49,8 +49,8 @@ class PINO:
     equation_error: float
     """`bilo_ppl.surrogates.equation_error` of its solution at ``theta``, a squared relative error."""
     misfit: float
-    """What stands beside it, without the data weight, and in units of u^2: of Gaussian data the mean
-    squared misfit, and what priors and penalties add."""
+    """What stands beside it, without the data weight, in units of u^2 and up to a constant: of Gaussian
+    data the mean squared misfit, and what priors and penalties add."""
     history: np.ndarray
     """The objective at every step."""
 

@@ -1,20 +1,22 @@
 """PINO: what the equation says of values on a grid, and what is learnt from that alone."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import optax
 import pytest
 
 import bilo_ppl as bilo
 from bilo_ppl.baselines import fit_pino
 from bilo_ppl.surrogates import (
+    DeepONet,
     equation_error,
     on_grid,
     relative_errors,
     solve_all,
-    train_deeponet,
     train_pino,
 )
 
@@ -47,12 +49,12 @@ def scheme_of(n, m):
 
 @pytest.fixture(scope="module")
 def scheme():
-    return scheme_of(12, 16)
+    return scheme_of(8, 10)
 
 
 @pytest.fixture(scope="module")
 def data(scheme):
-    return solve_all(scheme, {"a": np.linspace(1.0, 2.0, 20)}, Darcy.domain.grid(13, 17))
+    return solve_all(scheme, {"a": np.linspace(1.0, 2.0, 20)}, Darcy.domain.grid(9, 11))
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +64,12 @@ def by_the_equation(scheme, data):
         scheme,
         data,
         key=jax.random.key(0),
-        steps=250,
+        steps=2500,
         data_weight=0,
         progress=False,
         channels=8,
         modes=3,
-        depth=2,
+        depth=1,
     )
 
 
@@ -91,16 +93,18 @@ def test_at_a_smooth_function_the_residual_is_the_equation_to_second_order():
     def u(x):
         return jnp.sin(2 * x[0]) * jnp.cos(x[1])
 
-    theta, off = {"a": 1.3}, []
-    for n in (12, 24):
-        scheme = scheme_of(n, n)
-        points = Darcy.domain.grid(n + 1, n + 1)
-        values = jax.vmap(u)(jnp.asarray(points)).reshape(n + 1, n + 1)
+    theta, schemes = {"a": 1.3}, {n: scheme_of(n, n) for n in (8, 16)}
+
+    def off(n):
+        points = jnp.asarray(Darcy.domain.grid(n + 1, n + 1))
         inner = jnp.asarray(Darcy.domain.interior_grid(n + 1, n + 1))
-        exact = -jax.vmap(lambda x: scheme.problem.residual(u, x, theta))(inner)
-        off.append(float(jnp.abs(scheme.residual(theta, values).ravel() - exact).max()))
-    assert off[0] < 0.05
-    assert off[0] / off[1] == pytest.approx(4, rel=0.15)
+        found = schemes[n].residual(theta, jax.vmap(u)(points).reshape(n + 1, n + 1))
+        exact = -jax.vmap(lambda x: Darcy().residual(u, x, theta))(inner)
+        return jnp.abs(found.ravel() - exact).max()
+
+    coarse, fine = jax.jit(lambda: (off(8), off(16)))()
+    assert coarse < 0.1
+    assert float(coarse / fine) == pytest.approx(4, rel=0.15)
 
 
 @pytest.mark.parametrize("smoothed", [True, False])
@@ -150,45 +154,53 @@ def test_on_the_grid_u_is_what_it_is_at_points(data, by_the_equation):
     np.testing.assert_allclose(on_grid(surrogate, theta).ravel(), at_points, atol=1e-6)
 
 
-def test_an_instance_is_tuned_by_data_and_equation(scheme, data, by_the_equation):
-    theta = {"a": 1.7}
+def test_an_instance_is_tuned_by_data_and_equation(scheme, by_the_equation):
+    """Outside of what was trained on, where the operator is wrong until it is tuned."""
+    theta = {"a": 2.5}
     u, _, _ = scheme.solve(theta, ())
     x = Darcy.domain.interior_grid(6, 6)
     y = np.asarray(jax.vmap(u)(jnp.asarray(x)))
     surrogate = by_the_equation.surrogate
     found = fit_pino(
-        model, jax.random.key(0), surrogate, x, y, scheme=scheme, steps=300, progress=False
+        model,
+        jax.random.key(0),
+        surrogate,
+        x,
+        y,
+        scheme=scheme,
+        steps=1500,
+        optimizer=optax.adam(2e-3),
+        progress=False,
     )
-    assert found.values["a"] == pytest.approx(1.7, rel=0.01)
-    before = float(equation_error(scheme, found.theta, on_grid(surrogate, found.theta)))
-    after = float(equation_error(scheme, found.theta, on_grid(found.surrogate, found.theta)))
-    assert after == pytest.approx(found.equation_error, rel=1e-3)
-    assert after < 0.3 * before
-    assert found.history[-1] < 0.1 * found.history[0]
-    np.testing.assert_allclose(found.solution(x), y, rtol=0.03, atol=1e-4)
+    assert found.values["a"] == pytest.approx(2.5, rel=0.02)
+    before = equation_error(scheme, found.theta, on_grid(surrogate, found.theta))
+    assert found.equation_error < 0.1 * before
+    np.testing.assert_allclose(found.solution(x), y, rtol=0.05)
+    frozen = jax.vmap(surrogate.field(theta))(jnp.asarray(x))
+    assert np.linalg.norm(frozen - y) > 0.05 * np.linalg.norm(y)
 
 
 def test_what_does_not_fit_is_refused(scheme, data, by_the_equation):
     options = {"key": jax.random.key(0), "steps": 2, "progress": False}
     other = data._replace(points=data.points[::-1])
-    with pytest.raises(ValueError, match=r"not the 13 x 17 nodes of the scheme"):
+    with pytest.raises(ValueError, match=r"not the 9 x 11 nodes of the scheme"):
         train_pino(scheme, other, **options)
     with pytest.raises(ValueError, match=r"not the 9 x 9 nodes"):
         train_pino(scheme_of(8, 8), data, **options)
     with pytest.raises(ValueError, match="neither can be negative"):
         train_pino(scheme, data, data_weight=0, equation_weight=0, **options)
-    with pytest.raises(ValueError, match=r"12 x 16 cells have 13 x 17 nodes"):
-        scheme.residual({"a": 1.0}, jnp.zeros((13, 16)))
+    with pytest.raises(ValueError, match=r"8 x 10 cells have 9 x 11 nodes"):
+        scheme.residual({"a": 1.0}, jnp.zeros((9, 10)))
 
-    deeponet = train_deeponet(Darcy(), data, width=4, depth=1, terms=2, **options).surrogate
+    surrogate, key = by_the_equation.surrogate, jax.random.key(0)
+    network = DeepONet(2, 1, 1, width=2, depth=1, terms=1, key=key)
     with pytest.raises(ValueError, match="needs an FNO"):
-        on_grid(deeponet, {"a": 1.0})
-    x, key = Darcy.domain.interior_grid(3, 3), jax.random.key(0)
+        on_grid(eqx.tree_at(lambda s: s.network, surrogate, network), {"a": 1.0})
+    x = Darcy.domain.interior_grid(3, 3)
     fit = {"steps": 2, "progress": False}
     with pytest.raises(ValueError, match="is a FiniteVolumes; give the surrogate"):
         fit_pino(model, key, scheme, x, np.ones(1), scheme=scheme, **fit)
-    surrogate = by_the_equation.surrogate
-    with pytest.raises(ValueError, match=r"\(13, 17\) points and the scheme \(9, 9\)"):
+    with pytest.raises(ValueError, match=r"\(9, 11\) points and the scheme \(9, 9\)"):
         fit_pino(model, key, surrogate, x, np.ones(1), scheme=scheme_of(8, 8), **fit)
     with pytest.raises(ValueError, match="give a positive weight"):
         fit_pino(model, key, surrogate, x, np.ones(1), scheme=scheme, data_weight=0, **fit)
