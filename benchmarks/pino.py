@@ -49,7 +49,7 @@ CELLS, FINE = 50, 100
 """Of the operator's grid, and of the solutions; A is sampled at the nodes of the fine one."""
 ROCKS, SOFT, TEST = 1200, 600, 100
 STEEPEST = 30.0
-SIZES = {"channels": 24, "modes": 12, "depth": 4}
+SIZES: dict[str, Any] = {"channels": 24, "modes": 12, "depth": 4}
 TRAINING_STEPS, STEPS, NUMERICAL_STEPS = 7000, 2000, 500
 FIRST_FIELD = 1000
 """Number of the first field of the training; cases have smaller ones."""
