@@ -1,6 +1,7 @@
 """PINO for the Darcy flow with an unknown permeability, `models/darcy_estimate.py`.
 
-    python benchmarks/pino.py [--operator FILE.eqx] [--cases N ...] [--out FILE.json]
+    python benchmarks/pino.py [--operator FILE.eqx] [--cases N ...] [--data-weights W ...]
+        [--out FILE.json]
 
 An FNO on 51 x 51 points is trained on finite-volume solutions (100 x 100 cells) and on the finite-volume
 scheme of its own grid, at random A: two rocks of the model file's kind, and 3 + 9 sigmoid(k phi) of such
@@ -116,7 +117,7 @@ def train(path: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def estimate(number: int, trained: Surrogate) -> dict[str, Any]:
+def estimate(number: int, trained: Surrogate, data_weight: float) -> dict[str, Any]:
     """One case by PINO."""
     truth, data, began = *observed(number), time.process_time()
     found = fit_pino(
@@ -126,6 +127,7 @@ def estimate(number: int, trained: Surrogate) -> dict[str, Any]:
         *data,
         scheme=case.reference(CELLS),
         steps=STEPS,
+        data_weight=data_weight,
     )
     seconds = time.process_time() - began
     grid = jnp.asarray(case.problem.domain.grid(CELLS + 1, CELLS + 1))
@@ -133,6 +135,7 @@ def estimate(number: int, trained: Surrogate) -> dict[str, Any]:
     return {
         "part": "pino",
         "case": number,
+        "data_weight": data_weight,
         "steps": STEPS,
         **scores(found.theta, truth),
         "u_against_numerical": off(found.solution(np.asarray(grid)), solved),
@@ -186,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--operator", default="pino.eqx", help="a file that exists is not trained")
     parser.add_argument("--cases", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--data-weights", nargs="+", type=float, default=[1.0, 0.1])
     parser.add_argument("--out", default=str(HERE / "results" / "pino.json"))
     arguments = parser.parse_args()
     path, out = pathlib.Path(arguments.operator), pathlib.Path(arguments.out)
@@ -202,7 +206,8 @@ def main() -> None:
         keep(train(path))
     trained = load_surrogate(path, case.problem)
     for number in arguments.cases:
-        keep(estimate(number, trained))
+        for weight in arguments.data_weights:
+            keep(estimate(number, trained, weight))
         keep(by_finite_volumes(number))
 
 

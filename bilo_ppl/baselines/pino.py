@@ -32,7 +32,7 @@ from bilo_ppl.surrogates.surrogate import Surrogate
 
 __all__ = ["PINO", "fit_pino"]
 
-RATES = {"z": 3e-3, "weights": 1e-4}
+RATES = {"z": 1e-2, "weights": 1e-4}
 """First steps of Adam: weights that know the equation at other thetas are moved a little."""
 
 
@@ -84,7 +84,7 @@ def fit_pino(
     - ``data_weight``: w. With 1 a relative error of u counts as much by the equation as by the data.
     - ``smoothed``: of `equation_error`.
     - ``optimizer``: of a mapping with the entries ``z``, unconstrained values by latent site, and
-      ``weights``; by default Adam with first steps of 3e-3 and 1e-4, which fall to a hundredth.
+      ``weights``; by default Adam with first steps of 1e-2 and 1e-4, which fall to a hundredth.
     - ``init``: first values of latent sites; the others start as in `find_map`.
 
     Raises a ``ValueError`` for a model of several solutions, an operator that is no `Surrogate` with an
