@@ -90,7 +90,7 @@ def fit_pinn(
     if steps < 1:
         raise ValueError(f"fit_pinn: steps is {steps}; the least is 1.")
     start = find_start(model, key, model_args, model_kwargs, init or {})
-    units = _units(model, model_args, model_kwargs)
+    units = mean_square_units(model, model_args, model_kwargs)
 
     def parts(unknowns):
         networks = _network(model, unknowns["weights"])
@@ -115,7 +115,7 @@ def _network(model: Callable, weights: Mapping[str, Any]) -> free_networks:
     return free_networks(model, weights_of=weights_of, measure=FreeNetwork.mean_squares)
 
 
-def _units(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> float:
+def mean_square_units(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> float:
     """What a mean squared misfit of one is in nats, or how many data there are."""
     look = look_at(model, args, kwargs)
     total = sum(_nats(site) for site in look.observed.values() if is_data(site))

@@ -3,6 +3,7 @@
 from bilo_ppl.surrogates.deeponet import DeepONet
 from bilo_ppl.surrogates.dino import DINO
 from bilo_ppl.surrogates.fno import FNO
+from bilo_ppl.surrogates.pino import equation_error, on_grid, train_pino
 from bilo_ppl.surrogates.reduced_training import derivative_errors, train_dino
 from bilo_ppl.surrogates.sensitivities import solve_with_derivatives
 from bilo_ppl.surrogates.surrogate import Surrogate
@@ -19,7 +20,9 @@ __all__ = [
     "Trained",
     "TrainingSet",
     "derivative_errors",
+    "equation_error",
     "load_surrogate",
+    "on_grid",
     "prior_thetas",
     "relative_errors",
     "save_surrogate",
@@ -28,4 +31,5 @@ __all__ = [
     "train_deeponet",
     "train_dino",
     "train_fno",
+    "train_pino",
 ]

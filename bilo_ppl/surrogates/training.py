@@ -1,6 +1,7 @@
 """Training of neural operators on numerical solutions, by Adam on random batches."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._descent import descend
-from bilo_ppl._types import Key, Points
+from bilo_ppl._types import Key, Points, Scalar
 from bilo_ppl.pde.domain import Box
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.surrogates.deeponet import DeepONet
@@ -26,6 +27,10 @@ SENSORS = 51
 
 BATCH, POINTS = 32, 100
 """Solutions in a step, and points of each."""
+
+
+Loss: TypeAlias = Callable[[Surrogate, Any, Any, Key], Scalar]
+"""Of a surrogate, from one theta, the solution there ``(m, components)``, and the key of the step."""
 
 
 class Trained(NamedTuple):
@@ -88,23 +93,27 @@ def train_fno(
     >>> train_fno(problem, training, shape=(21,), key=key, **options).errors.shape
     (2,)
     """
-    lower, upper = problem.domain.lower, problem.domain.upper
-    names = problem.parameters
-    sampled = len(names) == 1 and callable(data.thetas[names[0]])
     key_network, key_fit = jax.random.split(key)
-    sensors = problem.domain.grid(*shape)
-    encoding = ThetaEncoding.of(names, data.thetas, sensors)
-    network = FNO(
-        lower,
-        upper,
-        shape,
-        encoding.size,
-        problem.components,
-        sampled=sampled,
-        key=key_network,
-        **sizes,
-    )
+    network, encoding = fno_for(problem, data, shape, key_network, sizes)
     return train(problem, network, encoding, data, key_fit, steps, test_part, progress)
+
+
+def fno_for(
+    problem: Problem,
+    data: TrainingSet,
+    shape: tuple[int, ...],
+    key: Key,
+    sizes: Mapping[str, int],
+) -> tuple[FNO, ThetaEncoding]:
+    """An FNO at random weights on a grid of ``shape`` points, and theta as it sees it."""
+    names, domain = problem.parameters, problem.domain
+    sampled = len(names) == 1 and callable(data.thetas[names[0]])
+    encoding = ThetaEncoding.of(names, data.thetas, domain.grid(*shape))
+    corners = domain.lower, domain.upper
+    network = FNO(
+        *corners, shape, encoding.size, problem.components, sampled=sampled, key=key, **sizes
+    )
+    return network, encoding
 
 
 def train(
@@ -116,8 +125,11 @@ def train(
     steps: int,
     test_part: float,
     progress: bool,
+    *,
+    loss: Loss | None = None,
+    batch: int = BATCH,
 ) -> Trained:
-    """Minimise the mean over solutions of |u_net - u|^2 / |u|^2, by Adam."""
+    """Minimise the mean of a loss over solutions, by Adam; by default of |u_net - u|^2 / |u|^2."""
     key_split, key_batches = jax.random.split(key)
     test, data = data.split(test_part, key_split)
     surrogate = Surrogate(problem, network, encoding, jnp.float32(1.0), middle_of(data.thetas))
@@ -125,21 +137,17 @@ def train(
     weights, static = eqx.partition(network, eqx.is_inexact_array)
     arrays, fixed = eqx.partition(data.thetas, eqx.is_array)
     arrays = jax.tree.map(jnp.asarray, arrays)
-    points = jnp.asarray(data.points, jnp.float32)
     values = jnp.asarray(data.values, jnp.float32)
-    norms = jnp.mean(values**2, axis=(1, 2))
+    loss = _at_some_points(data.points) if loss is None else loss
 
     def objective(weights, step):
         chosen = eqx.tree_at(lambda s: s.network, surrogate, eqx.combine(weights, static))
         first, second = jax.random.split(jax.random.fold_in(key_batches, step))
-        which = jax.random.choice(first, len(values), (min(BATCH, len(values)),), replace=False)
-        where = jax.random.choice(second, len(points), (min(POINTS, len(points)),), replace=False)
+        which = jax.random.choice(first, len(values), (min(batch, len(values)),), replace=False)
 
         def one(number):
             theta = eqx.combine(jax.tree.map(lambda leaf: leaf[number], arrays), fixed)
-            u = jax.vmap(chosen.field(theta))(points[where])
-            away = u.reshape(values[number][where].shape) - values[number][where]
-            return jnp.mean(away**2) / norms[number]
+            return loss(chosen, theta, values[number], second)
 
         return jnp.mean(jax.vmap(one)(which)).astype(jnp.result_type(float))
 
@@ -147,6 +155,19 @@ def train(
     weights, _ = descend(objective, weights, steps, None, label, progress)
     surrogate = eqx.tree_at(lambda s: s.network, surrogate, eqx.combine(weights, static))
     return Trained(surrogate, relative_errors(surrogate, test))
+
+
+def _at_some_points(points: Points) -> Loss:
+    """|u_net - u|^2 / |u|^2 with the numerator at points that are drawn anew in every step."""
+    points = jnp.asarray(points, jnp.float32)
+
+    def loss(surrogate, theta, u, key):
+        where = jax.random.choice(key, len(points), (min(POINTS, len(points)),), replace=False)
+        found = jax.vmap(surrogate.field(theta))(points[where])
+        away = found.reshape(u[where].shape) - u[where]
+        return jnp.mean(away**2) / jnp.mean(u**2)
+
+    return loss
 
 
 def relative_errors(surrogate: Surrogate, data: TrainingSet) -> Float[np.ndarray, " n"]:

@@ -147,6 +147,23 @@ class FiniteVolumes(AbstractSolutionOperator):
         values, info = self._values(admit(self.problem, theta, jnp.result_type(float)))
         return GridField2D(*self.nodes, values), state, info
 
+    def residual(self, theta: Theta, values: Float[Array, "n m"]) -> Float[Array, "k l"]:
+        """``-div(A grad u) - g`` by the scheme, at the inner nodes, for values of u at all ``nodes``.
+
+        It vanishes at the values of the solution. Raises a ``ValueError`` for values of another shape.
+        """
+        n, m = self.cells[0] + 1, self.cells[1] + 1
+        if jnp.shape(values) != (n, m):
+            raise ValueError(
+                f"FiniteVolumes.residual: {self.cells[0]} x {self.cells[1]} cells have {n} x {m} nodes, "
+                f"but the values have shape {jnp.shape(values)}."
+            )
+        spacing, dtype = self.spacing, jnp.result_type(values, jnp.float32)
+        theta = admit(self.problem, theta, dtype)
+        scheme = conductances(self._faces(theta, dtype), spacing)
+        source = on_points(self.source(theta), self._inner, dtype)
+        return scheme.outflow(values) / (spacing[0] * spacing[1]) - source
+
     @property
     def nodes(self) -> tuple[np.ndarray, np.ndarray]:
         """Equidistant nodes along both axes, ends included."""
@@ -154,9 +171,16 @@ class FiniteVolumes(AbstractSolutionOperator):
         return np.linspace(a, b, self.cells[0] + 1), np.linspace(c, d, self.cells[1] + 1)
 
     @property
-    def _spacing(self) -> tuple[float, float]:
+    def spacing(self) -> tuple[float, float]:
+        """Distances of neighbouring nodes along the two axes."""
         lower, upper = self.problem.domain.lower, self.problem.domain.upper
         return (upper[0] - lower[0]) / self.cells[0], (upper[1] - lower[1]) / self.cells[1]
+
+    @property
+    def _inner(self) -> np.ndarray:
+        """The inner nodes, ``(k, l, 2)``."""
+        n, m = self.cells
+        return self.problem.domain.interior_grid(n + 1, m + 1).reshape(n - 1, m - 1, 2)
 
     def _statement(self, theta: Theta) -> tuple[Field, Field]:
         """A and g at theta as functions of a point."""
@@ -189,11 +213,11 @@ class FiniteVolumes(AbstractSolutionOperator):
     def _values(self, theta: Theta) -> tuple[Float[Array, "n m"], SolveInfo]:
         dtype = jnp.result_type(float)
         faces = self._faces(theta, dtype)
-        spacing, (n, m) = self._spacing, self.cells
+        spacing = self.spacing
         scheme, area = conductances(faces, spacing), spacing[0] * spacing[1]
-        nodes = self.problem.domain.interior_grid(n + 1, m + 1).reshape(n - 1, m - 1, 2)
         lifted = self._lifted(theta, dtype)
-        right_side = area * on_points(self.source(theta), nodes, dtype) - scheme.outflow(lifted)
+        right_side = area * on_points(self.source(theta), self._inner, dtype)
+        right_side = right_side - scheme.outflow(lifted)
         interior, report = solve_symmetric(scheme.apply, right_side, self._solver(constant(scheme)))
         values = lifted + jnp.pad(interior, 1)
         fixed = constant((scheme, right_side, interior))
@@ -212,8 +236,8 @@ class FiniteVolumes(AbstractSolutionOperator):
                 return x, LinearReport(jnp.array(1), solved, left**2)
 
             return direct
-        eigenvalues = poisson_eigenvalues(self.cells, self._spacing)
-        scale = _scale(scheme, self._spacing)
+        eigenvalues = poisson_eigenvalues(self.cells, self.spacing)
+        scale = _scale(scheme, self.spacing)
 
         def iterate(b):
             return conjugate_gradients(
