@@ -51,7 +51,7 @@ RATE, GRADIENT, DESCENT = 0.05, 1e-5, 50_000
 """Step and tolerance of the gradient descent, in units of sigma^2 and its inverse, and most steps."""
 
 NOISES = (0.0, 0.01, 0.05)
-HEAD = f"{'method':18} {'noise':>6} {'seed':>4} {'D, %':>7} {'u, %':>8} {'CPU s':>7}  notes"
+HEAD = f"{'method':18} {'noise':>6} {'data':>4} {'D, %':>12} {'u, %':>8} {'CPU s':>7}"
 
 
 def main() -> None:
@@ -78,9 +78,9 @@ def main() -> None:
         for length in LENGTHS:
             for seed in lacking(f"DeepONet, {length}"):
                 keep([by_deeponet(length, noise, seed)])
-    print(HEAD)
-    for record in known.values():
-        print(line(record))
+    print(f"\n{HEAD}")
+    for method, noise in dict.fromkeys(name[:2] for name in sorted(known)):
+        print(summary([r for name, r in known.items() if name[:2] == (method, noise)]))
 
 
 def by_command(noise: float, seeds: int) -> list[dict[str, Any]]:
@@ -187,19 +187,28 @@ def _judged(
 
 
 def _record(
-    method: str, noise: float, seed: int, D: float, u: float | None, cpu: float, notes: str
+    method: str, noise: float, seed: int, D: float, u: float, cpu: float, notes: str
 ) -> dict[str, Any]:
     known = {"method": method, "noise": noise, "seed": seed, "error_D": D, "error_u": u}
     print(line({**known, "cpu_seconds": cpu, "notes": notes}), flush=True)
     return {**known, "cpu_seconds": round(cpu, 1), "notes": notes}
 
 
+def summary(records: list[dict[str, Any]]) -> str:
+    """A row of the table: means over the data sets, and the sd of the error of D."""
+    D, u, cpu = ([r[key] for r in records] for key in ("error_D", "error_u", "cpu_seconds"))
+    first, spread = records[0], f" +- {100 * np.std(D):.1f}" if len(D) > 1 else ""
+    return (
+        f"{first['method']:18} {first['noise']:6g} {len(records):4d} "
+        f"{f'{100 * np.mean(D):.1f}{spread}':>12} {100 * np.mean(u):8.2g} {np.mean(cpu):7.1f}"
+    )
+
+
 def line(record: dict[str, Any]) -> str:
-    """A row of the table."""
-    u = record["error_u"]
+    """One data set."""
     return (
         f"{record['method']:18} {record['noise']:6g} {record['seed']:4d} "
-        f"{100 * record['error_D']:7.2f} {'' if u is None else format(100 * u, '8.4f'):>8} "
+        f"{100 * record['error_D']:12.2f} {100 * record['error_u']:8.2g} "
         f"{record['cpu_seconds']:7.1f}  {record['notes']}"
     )
 
