@@ -18,6 +18,7 @@ import pathlib
 import time
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,16 +110,15 @@ def _trained(name: str) -> tuple[Trained, float]:
 
 
 def _u_error(operator: AbstractSolutionOperator, theta: dict[str, float]) -> float:
-    points = jnp.asarray(file.problem.points)
-
-    @jax.jit
-    def values(theta):
-        return [
-            jax.vmap(o.solve(theta, o.init_state())[0])(points) for o in (operator, _reference())
-        ]
-
-    own, numerical = map(np.asarray, values(theta))
+    own, numerical = (
+        np.asarray(_values(o, theta, file.problem.points)) for o in (operator, _reference())
+    )
     return float(np.linalg.norm(own - numerical) / np.linalg.norm(numerical))
+
+
+@eqx.filter_jit
+def _values(operator: AbstractSolutionOperator, theta: Any, points: Any) -> Any:
+    return jax.vmap(operator.solve(theta, operator.init_state())[0])(jnp.asarray(points))
 
 
 def line(record: dict[str, Any]) -> str:
