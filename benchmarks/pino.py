@@ -184,6 +184,11 @@ def off(u: Any, true: Any) -> float:
     return float(jnp.linalg.norm(jnp.asarray(u) - true) / jnp.linalg.norm(true))
 
 
+def _name(record: dict[str, Any]) -> tuple:
+    """What a record is of: one of the same replaces it."""
+    return tuple(record.get(key) for key in ("part", "case", "data_weight"))
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -193,16 +198,14 @@ def main() -> None:
     parser.add_argument("--out", default=str(HERE / "results" / "pino.json"))
     arguments = parser.parse_args()
     path, out = pathlib.Path(arguments.operator), pathlib.Path(arguments.out)
-    records = []
+    known = {_name(r): r for r in (json.loads(out.read_text()) if out.exists() else [])}
 
     def keep(record):
-        records.append(record)
+        known[_name(record)] = record
         print(record, flush=True)
-        write_records(out, records)
+        write_records(out, list(known.values()))
 
-    if path.exists():
-        records = json.loads(out.read_text())[:1] if out.exists() else []
-    else:
+    if not path.exists():
         keep(train(path))
     trained = load_surrogate(path, case.problem)
     for number in arguments.cases:

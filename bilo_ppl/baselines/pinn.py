@@ -25,7 +25,7 @@ from bilo_ppl.ppl.data_sites import data_mask, innermost, is_data
 from bilo_ppl.ppl.experiments import initial_states, values_at
 from bilo_ppl.ppl.look import look_at
 
-__all__ = ["PINN", "fit_pinn"]
+__all__ = ["PINN", "fit_pinn", "mean_square_units"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """PINO on one data set: theta and a trained operator's weights together, on data and equation.
 
-    minimise over W and theta   e(u_W(theta), theta) + w misfit / mean u_0^2
+    minimise over W and theta   e(u_W(theta), theta) + w misfit / mean v_0^2
 
-with the squared relative error e of `equation_error`, and u_0 the operator's solution at the first guess.
+with the squared relative error e of `equation_error`, and v_0 = u_0 - lift(., 0) for the operator's u_0
+at the first guess, as e is relative to.
 The weights begin where `train_pino` has left them (Li, Zheng, Kovachki and others, *ACM/IMS J. Data Sci.*
 1, 2024, section 3.3, where the misfit is of the squared relative kind too).
 """
@@ -123,7 +124,11 @@ def fit_pino(
     site, surrogate = _trained(start, scheme)
     weights, static = eqx.partition(surrogate.network, eqx.is_inexact_array)
     units = mean_square_units(model, model_args, model_kwargs)
-    size = float(jnp.mean(on_grid(surrogate, start.thetas[site]) ** 2))
+    first = start.thetas[site]
+    grid = jnp.asarray(scheme.problem.domain.grid(*(n + 1 for n in scheme.cells)))
+    nothing = jnp.zeros((), grid.dtype)
+    at_zero = jax.vmap(lambda x: scheme.problem.lift(x, nothing, first))(grid)
+    size = float(jnp.mean((on_grid(surrogate, first).ravel() - at_zero) ** 2))
 
     def tuned(weights):
         return eqx.tree_at(lambda s: s.network, surrogate, eqx.combine(weights, static))

@@ -31,7 +31,7 @@ class PiecewiseLinear(eqx.Module):
     ends: tuple[float, float] | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        nodes = jnp.shape(self.values)[-1] + (0 if self.ends is None else 2)
+        nodes = jnp.size(self.values) + (0 if self.ends is None else 2)
         if nodes < 2 or not self.lower < self.upper:
             raise ValueError(
                 f"PiecewiseLinear: {nodes} nodes from {self.lower} to {self.upper}; give at least two, "
@@ -41,6 +41,7 @@ class PiecewiseLinear(eqx.Module):
     def __call__(self, x: Any) -> Scalar:
         """The value at a point ``(1,)`` or a scalar: a scalar."""
         values = jnp.asarray(self.values)
+        values = values.astype(jnp.result_type(values, jnp.float32))
         if self.ends is not None:
             first, last = jnp.asarray(self.ends, values.dtype)
             values = jnp.concatenate([first[None], values, last[None]])

@@ -89,7 +89,7 @@ def with_output_weights(
 
 
 def is_one_layer(operator: LocalOperator) -> bool:
-    """Whether the features are units of one hidden layer, which sees the point itself."""
+    """Whether the features are units of one hidden layer, which sees the inputs themselves."""
     network = _plain(operator)
     return len(network.layers) == 2 and network.frequencies is None
 
@@ -115,8 +115,10 @@ def with_more_features(
     other = 1 + 0.5 * (jnp.arange(count - near) % 2)
     steeper = jnp.concatenate([other, 4.0 * (1 + jnp.arange(near) % 2)])[:, None]
     along = points_along_axes(operator.points)
-    # Inputs of a problem's own vary along any axis.
-    most = (along if len(along) == sides else np.full(sides, along.max()))[None] / POINTS_PER_SLOPE
+    if type(operator.problem).inputs is not Problem.inputs:
+        # These vary along any axis.
+        along = np.full(sides, along.max())
+    most = along[None] / POINTS_PER_SLOPE
     sizes = jnp.minimum(size * steeper, most)
     slopes = sizes * jax.random.normal(key_slope, (count, sides), first.weight.dtype)
     places = random_places(operator.problem, count - near, slopes.dtype, key_place)

@@ -21,6 +21,7 @@ from bilo_ppl.inner.sensitivity import PartialDerivative
 from bilo_ppl.network.features import random_places, with_more_features, with_output_weights
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.output_layer import OutputLayer
+from bilo_ppl.pde.inputs import fixed_inputs
 from bilo_ppl.pde.points import refined
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.theta import theta_as
@@ -35,9 +36,6 @@ STEEPER, MOST_STRETCHED = 2.0, 8.0
 
 BETTER = 0.1
 """What a change has to bring, in the mean logarithm of the losses."""
-
-TRIED = 8
-"""Points at which it is seen whether u changes with the raw output."""
 
 NOTHING = 1e-20
 """A loss below which all are alike."""
@@ -98,22 +96,24 @@ def random_features(
             slopes,
             -jnp.sum(slopes * places, axis=1),
             jnp.zeros_like(last.weight),
-            jnp.where(_moves_at_zero(operator, theta), 0.0, jnp.ones_like(last.bias)),
+            jnp.where(_moved_at_zero(operator, theta), 0.0, jnp.ones_like(last.bias)),
         ),
     )
 
 
 @jit_once
-def _moves_at_zero(operator: LocalOperator, theta: Theta) -> Any:
-    """Whether u changes with a raw output of zero: that of a square does not."""
-    problem, points = operator.problem, operator.points
-    zero = jnp.zeros(() if problem.components == 1 else problem.components, operator.dtype)
+def _moved_at_zero(operator: LocalOperator, theta: Theta) -> Any:
+    """Whether u changes with each component of a raw output of zero: that of a square does not."""
+    problem = operator.problem
+    zero = jnp.zeros(problem.components, operator.dtype)
 
-    def slope(x):
-        return jax.jacfwd(lambda raw: problem.lift(x, raw, theta))(zero)
+    def slopes(x):
+        def lifted(raw):
+            return jnp.ravel(problem.lift(x, raw if problem.components > 1 else raw[0], theta))
 
-    tried = jnp.asarray(points[:: max(1, len(points) // TRIED)], operator.dtype)
-    return jnp.any(jax.vmap(slope)(tried) != 0)
+        return jnp.any(jax.jacfwd(lifted)(zero) != 0, axis=0)
+
+    return jnp.any(jax.vmap(slopes)(jnp.asarray(operator.points, operator.dtype)), axis=0)
 
 
 def choose_random_features(
@@ -132,7 +132,12 @@ def choose_random_features(
         [True, True]
     """
     points = jnp.asarray(refined(np.asarray(problem.points, float), problem.domain))
-    inputs = problem.fixed_inputs or problem.domain.dimension
+    inputs = fixed_inputs(problem, thetas[0])
+    if inputs is None:
+        raise ValueError(
+            f"choose_random_features: {type(problem).__name__}.inputs depends on theta; features that "
+            "stay need the point alone."
+        )
     made: list[LocalOperator] = []
     trials: list[FeatureTrial] = []
 

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 
 from bilo_ppl._types import Field, Point, Points, Rows, Theta
 from bilo_ppl.pde.domain import Box
@@ -89,15 +87,6 @@ class Problem(eqx.Module):
     def inputs(self, x: Point, theta: Theta) -> Any:
         """What the network sees of a point; by default the point, mapped to [-1, 1].
 
-        Random features ask for it with an empty theta: what they see cannot follow theta.
+        Random features ask for it with an empty theta (`bilo_ppl.pde.inputs.fixed_inputs`).
         """
         return self.domain.normalise(x)
-
-    @property
-    def fixed_inputs(self) -> int | None:
-        """How many numbers the network sees of a point; None where that depends on theta."""
-        x = jax.ShapeDtypeStruct((self.domain.dimension,), jnp.result_type(float))
-        try:
-            return jax.eval_shape(lambda x: self.inputs(x, {}), x).size
-        except (KeyError, TypeError):
-            return None

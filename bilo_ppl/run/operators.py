@@ -13,6 +13,7 @@ from bilo_ppl.adaptation.report import Adapted, AdaptReport
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
+from bilo_ppl.pde.inputs import fixed_inputs
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.run.checkpoint import recall, remember
 from bilo_ppl.run.features import featured, limit_of, tolerance_at_estimate
@@ -101,7 +102,8 @@ def make_operator(
 def _may_take_features(plan: Plan) -> bool:
     problem = plan.file.problem
     own = type(problem).inputs is not Problem.inputs
-    follow = own and (problem.fixed_inputs is None or problem.domain.dimension > OWN_INPUTS)
+    far = own and problem.domain.dimension > OWN_INPUTS
+    follow = far or fixed_inputs(problem, plan.file.start) is None
     return plan.settings.may_take_features and not (follow or "network" in plan.file.architecture)
 
 

@@ -16,6 +16,11 @@ __all__ = ["Operating", "for_draws", "for_estimates", "operating"]
 APART = 1.1
 """R-hat above which chains are at different places, and not only short."""
 
+UNSOLVABLE = (
+    "nothing that was tried solves the PDE where transitions diverged: keep the prior to where the "
+    "equation has a solution; where it has one, --fine-tune network may know it"
+)
+
 MARGIN = 1.2
 """So many times as many draws as those that should be enough."""
 
@@ -58,14 +63,21 @@ def operating(
 
 
 def for_draws(
-    evidence: Evidence, operating: Operating, *, samples: int, warmup: int, target_accept: float
+    evidence: Evidence,
+    operating: Operating,
+    *,
+    samples: int,
+    warmup: int,
+    target_accept: float,
+    nothing_solves: bool = False,
 ) -> tuple[str, ...]:
     """A sentence for each doubt about draws, in the order of the doubts.
 
-    The numbers are those of the run: draws and warm-up transitions of each chain.
+    The numbers are those of the run: draws and warm-up transitions of each chain. With
+    ``nothing_solves`` it is known that more features do not solve either where transitions diverged.
     """
     return (
-        *_of_divergences(evidence, operating, target_accept),
+        *((UNSOLVABLE,) if nothing_solves else _of_divergences(evidence, operating, target_accept)),
         *(() if evidence.interrupted else _of_chains(evidence, samples, warmup)),
         *_of_solves(evidence, operating),
         *_of_fits(evidence),

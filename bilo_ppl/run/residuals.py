@@ -54,7 +54,11 @@ def left_over(site: SolutionSite, points: Points, state: Any = None) -> LeftOver
         return jnp.linalg.norm(jnp.ravel(jnp.asarray(problem.residual(u, x, site.theta))))
 
     conditions = problem.conditions(u, site.theta)
-    rms = {name: jnp.sqrt(jnp.mean(jnp.square(rows))) for name, rows in conditions.items()}
+    rms = {
+        name: jnp.sqrt(jnp.mean(jnp.square(rows)))
+        for name, rows in conditions.items()
+        if jnp.size(rows)
+    }
     return LeftOver(jax.vmap(size)(jnp.asarray(points)), rms)
 
 

@@ -86,11 +86,13 @@ def equation_error(
     """How far values at the nodes are from solving the scheme's equations: a squared relative error.
 
     With the residual r of the values and r_0 that of u = lift(x, 0), this is |P r|^2 / |P r_0|^2. For P
-    the inverse of the five-point Laplacian (``smoothed``) and a constant A it is the squared relative
-    L2 error of u beside the scheme's solution, for other A that up to the contrast of A. With P = 1 it is
-    the relative residual of the paper, to which an error of u counts by the square of its frequency.
+    the inverse of the five-point Laplacian (``smoothed``) and a constant A it is the squared L2 error of
+    u, relative to the scheme's solution less the lift; for other A it is that up to the contrast of A.
+    With P = 1 it is the relative residual of the paper, to which an error of u counts by the square of
+    its frequency.
 
-    Raises a ``ValueError`` for values that are not one for each node.
+    Raises a ``ValueError`` for values that are not one for each node; where u is the lift of zero
+    itself, the error is not a number.
 
     >>> from bilo_ppl.surrogates import equation_error
     >>> u, _, _ = scheme.solve({"A": 2.0}, ())

@@ -324,7 +324,7 @@ def test_patience_ends_a_descent_without_progress_and_the_best_point_is_kept():
     np.testing.assert_allclose(found.energy, found.history.energy.min())
 
 
-def test_divergence_stops_names_the_learning_rate_and_keeps_the_last_good_point():
+def test_divergence_stops_points_to_the_documentation_and_keeps_the_last_good_point():
     found = estimate(optimizer=optax.sgd(1.0))
     assert found.status == "diverged"
     assert "far too large. See" in found.message

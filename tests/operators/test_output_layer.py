@@ -498,6 +498,24 @@ class Kinked(Diffusion):
         return x[0] * (1 - x[0]) * raw**2
 
 
+class Pair(bilo.Problem):
+    """Two components, of which the lift squares one; u is seen inside of the square only."""
+
+    parameters, components, domain = ("a",), 2, bilo.Box((0.0, 0.0), (1.0, 1.0))
+    points = domain.grid(16, 16)
+
+    def lift(self, x, raw, theta):
+        return bilo.bubble(self.domain, x) * jnp.stack([raw[0], raw[1] ** 2])
+
+    def residual(self, u, x, theta):
+        return u(x) - theta["a"]
+
+
+def test_features_begin_where_the_solution_changes_with_each_component():
+    local = random_features(Pair(), {"a": 1.0}, count=4, scale=1.0, key=jax.random.key(0))
+    np.testing.assert_array_equal(output_weights(local)[:, -1], [0.0, 1.0])
+
+
 def test_features_see_a_problem_s_own_inputs():
     problem = Kinked()
     thetas = [{"a": 0.0, "b": b} for b in (1.0, 3.0)]

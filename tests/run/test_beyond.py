@@ -29,6 +29,18 @@ class Root(bilo.Problem):
         return 1 + raw
 
 
+class Growth(Root):
+    """u' = r u (1 - u) from 0.01: steps from r = 1 do not come to r = 12, where there is a solution."""
+
+    domain = bilo.time_interval(0.0, 1.0)
+
+    def residual(self, u, x, theta):
+        return bilo.partial(u, 0)(x) - theta["c"] * u(x) * (1 - u(x))
+
+    def lift(self, x, raw, theta):
+        return 0.01 + x[0] * raw
+
+
 class Wave(Root):
     """u = sin(20 c x), for every c."""
 
@@ -51,7 +63,7 @@ def results_at(problem, draws, count):
     results = object.__new__(Results)
     vars(results).update(
         operator=operator,
-        plan=SimpleNamespace(model=bound, settings=SimpleNamespace(seed=0, adapts=True)),
+        plan=SimpleNamespace(settings=SimpleNamespace(seed=0, adapts=True)),
         model=bound(operator),
         draws=SimpleNamespace(statistics={"diverging": np.ones((1, 50), bool)}),
         samples={"c": np.asarray(draws)[None]},
@@ -68,9 +80,11 @@ def results_at(problem, draws, count):
     ("problem", "draws", "none_needed"),
     [
         # About half of the thetas near the draws have no solution.
-        (Root(), np.linspace(0.01, 0.3, 50), True),
+        (Root(), np.geomspace(0.001, 0.3, 50), True),
         # All have one, and more features know it.
         (Wave(), np.linspace(0.8, 1.4, 50), False),
+        # They have one, and the steps of either operator do not come there.
+        (Growth(), np.linspace(14.0, 20.0, 50), False),
         # The operator solves at all of them: its features are not what is missing.
         (Root(), np.linspace(1.0, 1.1, 50), False),
     ],

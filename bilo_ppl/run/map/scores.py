@@ -47,6 +47,8 @@ def is_on_a_line(field: Any) -> bool:
 
 def _field_points(field: Any, problem: Problem) -> Points:
     """Where an unknown function is compared: points ``(n, d)``, or ``(n, 1)`` on a line."""
+    if isinstance(field, PiecewiseLinear):
+        return np.linspace(field.lower, field.upper, _LINE)[:, None]
     if is_on_a_line(field):
         return problem.domain.along(0).grid(_LINE)
     return compared_points(problem)

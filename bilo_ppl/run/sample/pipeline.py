@@ -130,7 +130,7 @@ def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) 
     found = [] if interrupted else contradictions(results)
     again = plan.settings.adapts and not plan.settings.output_layer
     if found and again and (reason := without_remedy(results, found)):
-        found = [f"{found[0]} {reason}"]
+        results.no_remedy, found = reason, [f"{found[0]} {reason}"]
     elif found and again:
         record.say(
             "", "The draws contradict the adaptation, which is done again from there:", *found

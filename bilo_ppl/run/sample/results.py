@@ -79,6 +79,8 @@ class Results:
         self.certificates: dict[str, Certificate] = {}
         self.fits: dict[str, diagnostics.Fit] = {}
         self.distances: dict[str, Distances] = {}
+        self.no_remedy: str | None = None
+        """Why another operator would not do where transitions diverged, if that is known."""
         self.groups: dict[str, dict[str, np.ndarray]] = {}
         """Further groups of posterior.nc, arrays by name."""
 

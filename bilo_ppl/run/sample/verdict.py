@@ -44,5 +44,6 @@ def judged(results: Results, alarms: Sequence[str], *, interrupted: bool) -> Ver
         samples=settings.samples,
         warmup=settings.warmup,
         target_accept=settings.target_accept,
+        nothing_solves=results.no_remedy is not None,
     )
     return judge(evidence)._replace(advice=advice)
