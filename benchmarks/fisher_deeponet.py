@@ -4,7 +4,8 @@
 
 `models/fisher_kpp.py` with (D, rho) = (2, 2), estimated by a DeepONet that was trained on numerical
 solutions at the D and rho of a square grid: coarse 0.8, 1.2, ..., 2.8 (36 solutions), dense 0.8, 0.9,
-..., 3 (529), and one that the truth lies outside of, 0.8, 0.85, ..., 1.8 (441). Estimates are the
+..., 3 (529), and one that the truth lies outside of, 0.8, 0.85, ..., 1.8 (441). The first two have it
+as a point of their grid. Estimates are the
 maximum of the likelihood, sought from (1, 1): the priors are flat. ``u, %`` is the error of the
 surrogate's u against the numerical solution at its own theta. The last row of each data set is the
 estimate by the numerical operator itself. A record is written as each ends; what the file has is not

@@ -17,12 +17,12 @@ from bilo_ppl.run.sample.results import Results
 
 __all__ = ["told_of_divergences"]
 
-TRIED = 48
-"""Thetas about the draws at which transitions diverged."""
+MOST_TRIED, ENOUGH = 200, 12
+"""Thetas about the draws at which transitions diverged, and how many that are not solved are enough."""
 
-MANY_LOST, GAINED = 6, 0.25
-"""Of them, as many have to be without a solution for an answer; and the part that more features have to
-solve for another operator to be worth its training."""
+LEAST, GAINED = 6, 0.25
+"""Fewer give no answer; and the part that more features have to solve for another operator to be worth
+its training."""
 
 
 def told_of_divergences(results: Results) -> str | None:
@@ -40,11 +40,15 @@ def told_of_divergences(results: Results) -> str | None:
     if richer.init_state().shape == operator.init_state().shape:
         return None
     same_loss = richer.to_tolerance(operator.tolerance)
-    found = [_solved(operator, same_loss, at, near) for at, near in _thetas(results)]
-    gained = np.array([more for lost, known, more in found if lost and known], bool)
-    if len(gained) < MANY_LOST or gained.mean() > GAINED:
+    gained: list[bool] = []
+    for at, near in _thetas(results):
+        lost, known, more = _solved(operator, same_loss, at, near)
+        gained += [bool(more)] if lost and known else []
+        if len(gained) == ENOUGH:
+            break
+    if len(gained) < LEAST or np.mean(gained) > GAINED:
         return None
-    return f"More features do not solve there either ({gained.sum()} of {len(gained)} thetas)."
+    return f"More features do not solve there either ({sum(gained)} of {len(gained)} thetas)."
 
 
 @jit_once
@@ -73,7 +77,7 @@ def _thetas(results: Results) -> Iterator[tuple[Theta, Theta]]:
         values = {n: jnp.asarray(value[chain, number]) for n, value in results.samples.items()}
         return look_at(results.model, results.args, results.kwargs, values=values)
 
-    for _ in range(TRIED):
+    for _ in range(MOST_TRIED):
         one = rng.integers(len(chain))
         looks = [look(chain[one], number[one])]
         looks += [look(rng.integers(chains), rng.integers(count)) for _ in range(2)]
