@@ -351,6 +351,7 @@ CASES: dict[str, Callable[[str, Mapping[str, Any]], Moments]] = {
         {"eps": LogNormal(math.log(0.02), 0.7), "k": LogNormal(math.log(0.001), 0.7)}
     ),
     "brusselator": OnAdaptedGrid({"B": LogNormal(-1.0, 1.5), "D": LogNormal(-1.0, 1.5)}),
+    "conductivity": OnAdaptedGrid({"b": LogNormal(0.0, 1.0), "q": LogNormal(1.0, 1.0)}),
     "cooling": OnAdaptedGrid(
         {"k": LogNormal(-2.5, 1.0), "A": Normal(25.0, 10.0), "noise": HalfNormal(5.0)},
         of_unknown_noise,
@@ -371,6 +372,7 @@ CASES: dict[str, Callable[[str, Mapping[str, Any]], Moments]] = {
     "source_coefficients": _linear_gaussian("b", _of_source, 5.0),
     "source_position": OnAdaptedGrid({"p": Uniform(), "q": Uniform()}),
     "thiele": OnFixedGrid("k", Normal(0.0, 3.0), (-15.0, 15.0)),
+    "two_layers": OnAdaptedGrid({"k1": LogNormal(0.0, 1.0), "k2": LogNormal(0.0, 1.0)}),
     "two_places": OnFixedGrid("z", Uniform(), (0.0, 1.0)),
     "van_der_pol": OnAdaptedGrid({"mu": LogNormal(0.0, 0.5), "k": LogNormal(0.0, 0.5)}),
     "wave_equation": OnAdaptedGrid({"c": LogNormal(0.0, 0.5)}),

@@ -185,6 +185,7 @@ def test_the_first_draws_are_kept_where_a_second_adaptation_fails(plan, monkeypa
     monkeypatch.setattr(pipeline, "judged", judged)
     found = ["Half of the draws need inner steps."]
     monkeypatch.setattr(pipeline, "contradictions", lambda results: list(found))
+    monkeypatch.setattr(pipeline, "without_remedy", lambda *_: None)
     monkeypatch.setattr(pipeline, "print_report", lambda found: found.done.append("report"))
     monkeypatch.setattr(pipeline, "conclude", lambda record, *_: record.status("finished") or 0)
     assert pipeline._stages(asked, record, Interrupts()) == 0
