@@ -1,6 +1,6 @@
 """Simulation-based calibration of the whole method: are posteriors right on the average over the prior?
 
-    python benchmarks/calibration.py [--problems NAME ...] [--operator adapted|exact] [--broken]
+    python benchmarks/calibration.py [--problems NAME ...] [--operator adapted|features|exact] [--broken]
         [--replicates 500] [--folder FOLDER] [--out FILE]
 
 For each replicate theta is drawn from the prior and data by an exact operator; the package's kernel
@@ -8,7 +8,8 @@ samples the posterior with a network that was adapted to the prior once (`bilo_p
 calibration passes if the ranks of the unknowns and of the log-likelihood are uniform by chi square and by
 the simultaneous band: all p-values above 0.01.
 
-Two controls: ``--operator exact`` has the exact operator in the place of the network, and must pass too;
+With ``--operator features`` the network is a layer of 128 random features, as in a run by default. Two
+controls: ``--operator exact`` has the exact operator in the place of the network, and must pass too;
 ``--broken`` understates the noise to the model by 20 %, and must fail. Prints a table and adds the record
 to the file. With ``--folder`` a run that was interrupted goes on; the rank plots lie there too.
 """
@@ -34,8 +35,10 @@ import numpyro
 import bilo_ppl as bilo
 from benchmarks.calibration_cases import BROKEN, CASES, Case
 from bilo_ppl.plots import plot_ranks, save_figure
+from bilo_ppl.surrogates import prior_thetas
 
 INNER_STEPS = 20
+FEATURES, FEATURE_POINTS, TRIED = 128, 512, 8
 WARMUP, KEPT = 300, 127
 
 
@@ -64,14 +67,38 @@ def adapted_operator(case: Case, key: Any) -> tuple[Any, dict[str, Any]]:
     return adapted.operators["u"], found
 
 
+def featured_operator(case: Case, key: Any) -> tuple[Any, dict[str, Any]]:
+    """Random features, chosen at draws from the prior and with known solutions there."""
+    keys = jax.random.split(key, 3)
+    begun, finer = time.process_time(), case.on(FEATURE_POINTS)
+    draws = prior_thetas(case.model, keys[0], TRIED, case.exact(), case.points)
+    thetas = [case.start, *({n: v[i] for n, v in draws.items()} for i in range(TRIED))]
+    local, trials = bilo.choose_random_features(finer, thetas, count=FEATURES, key=keys[1])
+    operator = bilo.OutputLayer(local, case.start, tolerance=case.tolerance)
+    adapted = bilo.adapt(
+        case.model,
+        keys[2],
+        operator,
+        case.points,
+        thetas="prior",
+        draws=case.prior_draws,
+        progress=False,
+    )
+    best = min(trials, key=lambda trial: trial.score)
+    found = {"report": str(adapted.report), "scale": str(best), "losses": best.losses}
+    found["cpu_seconds"] = time.process_time() - begun
+    return adapted.operators["u"], found
+
+
 def calibrated(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], bilo.Calibration]:
     """The record of a problem, and its calibration."""
     case = CASES[name]
     key_operator, key = jax.random.split(jax.random.key(arguments.seed))
     exact = case.exact()
     operator, adaptation = exact, None
-    if arguments.operator == "adapted":
-        operator, adaptation = adapted_operator(case, key_operator)
+    if arguments.operator != "exact":
+        make = adapted_operator if arguments.operator == "adapted" else featured_operator
+        operator, adaptation = make(case, key_operator)
     title = f"{name}, {arguments.operator}" + ", broken" * arguments.broken
     begun = time.process_time()
     found = bilo.calibrate(
@@ -160,7 +187,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--problems", nargs="*", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--operator", choices=("adapted", "exact"), default="adapted")
+    parser.add_argument("--operator", choices=("adapted", "features", "exact"), default="adapted")
     parser.add_argument("--broken", action="store_true", help="understate the noise by 20 %%")
     parser.add_argument("--replicates", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)

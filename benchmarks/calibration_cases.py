@@ -43,6 +43,11 @@ class Case:
     prior_draws: int = 400
     thin: int = 12
 
+    def on(self, count: int) -> Any:
+        """The problem with ``count`` equidistant collocation points, an even number spares the middle."""
+        kind = type(self.problem)
+        return type(kind.__name__, (kind,), {"points": self.problem.domain.grid(count)})()
+
 
 def branch_model(operator, x, y=None, sigma=nonlinear_poisson.SIGMA):
     """The model of problem 1, its prior cut to `BRANCH`: elsewhere are several solutions, or none."""
