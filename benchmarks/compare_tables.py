@@ -6,8 +6,9 @@ A case is a command line: a model, for Fisher-KPP also with other noise, and num
 numerical operator can pay for. For every case and data set the command runs once, with those methods of
 the case that the file does not have yet; a record is the row of one method on one data set, as
 compare.json of the command has it. So a study that was interrupted goes on where it was. Methods run one
-after the other, each in a process of its own on one thread. Where no grid gives the exact posterior,
-others are compared with the draws of the numerical operator, which then runs once more beside them.
+after the other, each in a process of its own on one thread; a command begins with an empty folder of
+compiled programs. Where no grid gives the exact posterior, others are compared with the draws of the
+numerical operator, which then runs once more beside them.
 ``--seeds`` is the number of data sets, ``--data-seed`` 0, 1, ... of the command; the tables are of all
 that the file has.
 """
@@ -103,7 +104,8 @@ def measured(case: str, seed: int, methods: Sequence[str], limit: float) -> list
     command = ["compare", *CASES[case].arguments, *options]
     with tempfile.TemporaryDirectory() as folder:
         results = pathlib.Path(folder) / "compare"
-        ran = run_command(command, results, (limit + 60) * len(run), ONE_THREAD)
+        cache = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
+        ran = run_command(command, results, (limit + 60) * len(run), {**ONE_THREAD, **cache})
         scores = results / "compare.json"
         if not scores.is_file():
             raise SystemExit(f"bilo-ppl {' '.join(command)}: {ran.message or 'not ended in time'}")
