@@ -13,6 +13,7 @@ __all__ = [
     "ONE_THREAD",
     "PROCESSES",
     "ROOT",
+    "Kept",
     "Ran",
     "alarms",
     "run_command",
@@ -116,3 +117,24 @@ def write_records(path: pathlib.Path, records: Sequence[Mapping[str, Any]]) -> N
     temporary = path.with_suffix(".part")
     temporary.write_text(json.dumps(records, indent=1) + "\n")
     os.replace(temporary, path)
+
+
+class Kept:
+    """Records in a file by some of their entries; a later one takes the place of an earlier."""
+
+    def __init__(self, path: str | pathlib.Path, *entries: str):
+        self.path, self.entries = pathlib.Path(path), entries
+        found = json.loads(self.path.read_text()) if self.path.exists() else []
+        self.records = {self.name(record): record for record in found}
+
+    def name(self, record: Mapping[str, Any]) -> tuple:
+        """What a record is of; None for an entry that it does not have."""
+        return tuple(record.get(entry) for entry in self.entries)
+
+    def __contains__(self, name: tuple) -> bool:
+        return name in self.records
+
+    def add(self, *records: Mapping[str, Any]) -> None:
+        """Keep records, and write the file."""
+        self.records.update({self.name(record): record for record in records})
+        write_records(self.path, list(self.records.values()))

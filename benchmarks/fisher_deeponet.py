@@ -14,7 +14,6 @@ done again without ``--again``.
 
 import argparse
 import functools
-import json
 import pathlib
 import time
 from typing import Any
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from commands import write_records
+from commands import Kept
 
 import bilo_ppl as bilo
 from bilo_ppl.operators.base import AbstractSolutionOperator
@@ -50,18 +49,16 @@ HEAD = f"{'method':18} {'noise':>6} {'seed':>4} {'D, %':>7} {'rho, %':>7} {'u, %
 def main() -> None:
     arguments = _arguments()
     jax.config.update("jax_enable_x64", True)
-    out = pathlib.Path(arguments.out)
-    known = {_name(r): r for r in (json.loads(out.read_text()) if out.exists() else [])}
+    kept = Kept(arguments.out, "method", "noise", "seed")
     print(HEAD)
     for noise in arguments.noise:
         # Without noise all data sets are one.
         for seed in range(arguments.seeds if noise else 1):
             for method in (*SETS, NUMERICAL):
-                if arguments.again or (method, noise, seed) not in known:
-                    record = estimated(method, noise, seed)
-                    known[_name(record)] = record
-                    write_records(out, [known[name] for name in sorted(known)])
-                print(line(known[method, noise, seed]), flush=True)
+                case = method, noise, seed
+                if arguments.again or case not in kept:
+                    kept.add(estimated(*case))
+                print(line(kept.records[case]), flush=True)
 
 
 def model(operator, x, y, sigma):
@@ -129,10 +126,6 @@ def line(record: dict[str, Any]) -> str:
         f"{record['method']:18} {record['noise']:6g} {record['seed']:4d} {D:7.2f} {rho:7.2f} "
         f"{100 * record['error_u']:7.3f} {record['cpu_seconds']:6.1f}  {record['notes']}"
     )
-
-
-def _name(record: dict[str, Any]) -> tuple[str, float, int]:
-    return record["method"], record["noise"], record["seed"]
 
 
 def _arguments() -> argparse.Namespace:

@@ -18,7 +18,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import benchmarks.one_thread  # noqa: F401, I001  # before JAX
 
 import argparse
-import json
 import time
 from typing import Any
 
@@ -28,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bilo_ppl as bilo
-from benchmarks.commands import write_records
+from benchmarks.commands import Kept
 from bilo_ppl.baselines import fit_pino
 from bilo_ppl.numerics.grid_field import GridField2D
 from bilo_ppl.ppl.look import site_at
@@ -184,11 +183,6 @@ def off(u: Any, true: Any) -> float:
     return float(jnp.linalg.norm(jnp.asarray(u) - true) / jnp.linalg.norm(true))
 
 
-def _name(record: dict[str, Any]) -> tuple:
-    """What a record is of: one of the same replaces it."""
-    return tuple(record.get(key) for key in ("part", "case", "data_weight"))
-
-
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -197,13 +191,12 @@ def main() -> None:
     parser.add_argument("--data-weights", nargs="+", type=float, default=[1.0, 0.1])
     parser.add_argument("--out", default=str(HERE / "results" / "pino.json"))
     arguments = parser.parse_args()
-    path, out = pathlib.Path(arguments.operator), pathlib.Path(arguments.out)
-    known = {_name(r): r for r in (json.loads(out.read_text()) if out.exists() else [])}
+    path = pathlib.Path(arguments.operator)
+    kept = Kept(arguments.out, "part", "case", "data_weight")
 
     def keep(record):
-        known[_name(record)] = record
         print(record, flush=True)
-        write_records(out, list(known.values()))
+        kept.add(record)
 
     if not path.exists():
         keep(train(path))

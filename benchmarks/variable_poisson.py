@@ -21,6 +21,7 @@ at its own D. A record is written as each method ends; what the file has is not 
 
 import argparse
 import functools
+import itertools
 import json
 import pathlib
 import tempfile
@@ -33,7 +34,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import optax
-from commands import ONE_THREAD, run_command, write_records
+from commands import ONE_THREAD, Kept, run_command
 
 import bilo_ppl as bilo
 from bilo_ppl.fields import PiecewiseLinear
@@ -57,30 +58,25 @@ HEAD = f"{'method':18} {'noise':>6} {'data':>4} {'D, %':>12} {'u, %':>8} {'CPU s
 def main() -> None:
     arguments = _arguments()
     jax.config.update("jax_enable_x64", True)
-    out = pathlib.Path(arguments.out)
-    known = {_name(r): r for r in (json.loads(out.read_text()) if out.exists() else [])}
-
-    def keep(records: list[dict[str, Any]]) -> None:
-        known.update({_name(record): record for record in records})
-        write_records(out, [known[name] for name in sorted(known)])
-
+    kept = Kept(arguments.out, "method", "noise", "seed")
     for noise in arguments.noise:
         # Without noise all data sets are one.
         seeds = range(arguments.seeds if noise else 1)
 
         def lacking(method: str, noise: float = noise, seeds: range = seeds) -> list[int]:
-            return [s for s in seeds if arguments.again or (method, noise, s) not in known]
+            return [s for s in seeds if arguments.again or (method, noise, s) not in kept]
 
         if lacking("bilo"):
-            keep(by_command(noise, len(seeds)))
+            kept.add(*by_command(noise, len(seeds)))
         for seed in lacking("linear elements"):
-            keep([by_linear_elements(noise, seed)])
+            kept.add(by_linear_elements(noise, seed))
         for length in LENGTHS:
             for seed in lacking(f"DeepONet, {length}"):
-                keep([by_deeponet(length, noise, seed)])
+                kept.add(by_deeponet(length, noise, seed))
     print(f"\n{HEAD}")
-    for method, noise in dict.fromkeys(name[:2] for name in sorted(known)):
-        print(summary([r for name, r in known.items() if name[:2] == (method, noise)]))
+    by_case = sorted(kept.records.items())
+    for _, group in itertools.groupby(by_case, lambda entry: entry[0][:2]):
+        print(summary([record for _, record in group]))
 
 
 def by_command(noise: float, seeds: int) -> list[dict[str, Any]]:
@@ -211,10 +207,6 @@ def line(record: dict[str, Any]) -> str:
         f"{100 * record['error_D']:12.2f} {100 * record['error_u']:8.2g} "
         f"{record['cpu_seconds']:7.1f}  {record['notes']}"
     )
-
-
-def _name(record: dict[str, Any]) -> tuple[str, float, int]:
-    return record["method"], record["noise"], record["seed"]
 
 
 def _arguments() -> argparse.Namespace:
