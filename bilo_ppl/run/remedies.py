@@ -17,8 +17,8 @@ APART = 1.1
 """R-hat above which chains are at different places, and not only short."""
 
 UNSOLVABLE = (
-    "nothing that was tried solves the PDE where transitions diverged: keep the prior to where the "
-    "equation has a solution; where it has one, --fine-tune network may know it"
+    "nothing that was tried solves the PDE where transitions diverged: keep the prior to where it has a "
+    "solution, or try --fine-tune increments"
 )
 
 MARGIN = 1.2
