@@ -42,6 +42,14 @@ FEATURES, FEATURE_POINTS, TRIED = 128, 512, 8
 WARMUP, KEPT = 300, 127
 
 
+def to_prior(case: Case, operator: Any, key: Any) -> bilo.Adapted:
+    """An operator adapted to the prior."""
+    draws = case.prior_draws
+    return bilo.adapt(
+        case.model, key, operator, case.points, thetas="prior", draws=draws, progress=False
+    )
+
+
 def adapted_operator(case: Case, key: Any) -> tuple[Any, dict[str, Any]]:
     """A network fitted to the prior, for data of any theta; and what it took."""
     keys = jax.random.split(key, 3)
@@ -52,15 +60,7 @@ def adapted_operator(case: Case, key: Any) -> tuple[Any, dict[str, Any]]:
         bilo.LevenbergMarquardt(tolerance=case.tolerance, max_steps=INNER_STEPS),
         bilo.PartialDerivative(),
     )
-    adapted = bilo.adapt(
-        case.model,
-        keys[2],
-        operator,
-        case.points,
-        thetas="prior",
-        draws=case.prior_draws,
-        progress=False,
-    )
+    adapted = to_prior(case, operator, keys[2])
     report, names = adapted.report, ("fraction_ready", "worst_loss", "thetas", "rounds", "ready")
     found = {"report": str(report)} | {name: getattr(report, name) for name in names}
     found["cpu_seconds"] = time.process_time() - begun
@@ -75,15 +75,7 @@ def featured_operator(case: Case, key: Any) -> tuple[Any, dict[str, Any]]:
     thetas = [case.start, *({n: v[i] for n, v in draws.items()} for i in range(TRIED))]
     local, trials = bilo.choose_random_features(finer, thetas, count=FEATURES, key=keys[1])
     operator = bilo.OutputLayer(local, case.start, tolerance=case.tolerance)
-    adapted = bilo.adapt(
-        case.model,
-        keys[2],
-        operator,
-        case.points,
-        thetas="prior",
-        draws=case.prior_draws,
-        progress=False,
-    )
+    adapted = to_prior(case, operator, keys[2])
     best = min(trials, key=lambda trial: trial.score)
     found = {"report": str(adapted.report), "scale": str(best), "losses": best.losses}
     found["cpu_seconds"] = time.process_time() - begun

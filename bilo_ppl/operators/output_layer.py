@@ -36,7 +36,7 @@ from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.known_solutions import level_between
 from bilo_ppl.operators.output_solves import AbstractOutputLayer
-from bilo_ppl.pde.inputs import fixed_inputs
+from bilo_ppl.pde.inputs import inputs_of_features
 from bilo_ppl.pde.points import refined
 from bilo_ppl.pde.sizes import POINTS_PER_FEATURE
 from bilo_ppl.pde.theta import admit, theta_as
@@ -83,11 +83,7 @@ class OutputLayer(AbstractOutputLayer):
             raise ValueError(
                 f"OutputLayer: tolerance={tolerance} must be positive, max_steps={max_steps} at least 1."
             )
-        if fixed_inputs(operator.problem, theta) is None:
-            raise ValueError(
-                f"OutputLayer: {type(operator.problem).__name__}.inputs depends on theta; features "
-                "that stay need the point alone."
-            )
+        inputs_of_features("OutputLayer", operator.problem, theta)
         operator = blinded(operator).astype(jnp.result_type(float))
         theta = admit(operator.problem, theta, operator.dtype)
         self.level, self.at = output_level(operator, theta), theta

@@ -21,7 +21,7 @@ from bilo_ppl.inner.sensitivity import PartialDerivative
 from bilo_ppl.network.features import random_places, with_more_features, with_output_weights
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.output_layer import OutputLayer
-from bilo_ppl.pde.inputs import fixed_inputs
+from bilo_ppl.pde.inputs import inputs_of_features
 from bilo_ppl.pde.points import refined
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.theta import theta_as
@@ -132,12 +132,7 @@ def choose_random_features(
         [True, True]
     """
     points = jnp.asarray(refined(np.asarray(problem.points, float), problem.domain))
-    inputs = fixed_inputs(problem, thetas[0])
-    if inputs is None:
-        raise ValueError(
-            f"choose_random_features: {type(problem).__name__}.inputs depends on theta; features that "
-            "stay need the point alone."
-        )
+    inputs = inputs_of_features("choose_random_features", problem, thetas[0])
     made: list[LocalOperator] = []
     trials: list[FeatureTrial] = []
 

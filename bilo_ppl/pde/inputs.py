@@ -11,7 +11,7 @@ from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Points, Theta
 from bilo_ppl.pde.problem import Problem
 
-__all__ = ["fixed_inputs"]
+__all__ = ["fixed_inputs", "inputs_of_features"]
 
 TRIED = 16
 """Points at which inputs are compared."""
@@ -34,6 +34,17 @@ def fixed_inputs(problem: Problem, theta: Theta) -> int | None:
         return alone.shape[1] if same and alone.ndim == 2 else None
     except Exception:  # whatever a user's function makes of an empty theta
         return None
+
+
+def inputs_of_features(name: str, problem: Problem, theta: Theta) -> int:
+    """The same for features that stay; a ``ValueError``, which ``name`` begins, where they cannot."""
+    inputs = fixed_inputs(problem, theta)
+    if inputs is None:
+        raise ValueError(
+            f"{name}: {type(problem).__name__}.inputs depends on theta; features that stay need the "
+            "point alone."
+        )
+    return inputs
 
 
 def _kept(number: Any) -> Any:

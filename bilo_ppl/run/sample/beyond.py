@@ -33,11 +33,10 @@ def told_of_divergences(results: Results) -> str | None:
     asked, from its own solution at the draw.
     """
     operator = results.operator
-    richer = operator.richer if isinstance(operator, OutputLayer) else None
-    if richer is None:
+    if not isinstance(operator, OutputLayer):
         return None
-    assert isinstance(operator, OutputLayer)
-    if richer.init_state().shape == operator.init_state().shape:
+    richer = operator.richer
+    if richer is None or richer.init_state().shape == operator.init_state().shape:
         return None
     same_loss = richer.to_tolerance(operator.tolerance)
     gained: list[bool] = []
