@@ -98,6 +98,9 @@ class Glioblastoma(bilo.Problem):
         x = self.domain.grid(9, 9, [0.0])
         return x, np.zeros(len(x))
 
+    def observable(self, x, n, theta):
+        return jax.nn.sigmoid(self.logit(n, x, theta))
+
     def inputs(self, x, theta):
         return jnp.stack([h(x) * LENGTH / RADIUS for h in self.harmonic] + [2 * x[2] - 1])
 
@@ -226,7 +229,7 @@ def _final(places):
 def density(problem, n, x, theta):
     """u at points (n, 3), from the solution n at theta: (n, 1)."""
     points = jnp.asarray(x)
-    return jax.nn.sigmoid(jax.vmap(lambda x: problem.logit(n(x), x, theta))(points))[:, None]
+    return jax.vmap(lambda x: problem.observable(x, n(x), theta))(points)[:, None]
 
 
 def model(operator, x, y=None, sigma=1.0):

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Scalar, Theta
-from bilo_ppl.inner.output_rows import AbstractOutputRows, OutputWeights, is_rounding
+from bilo_ppl.inner.output_rows import AbstractOutputRows, KnownParts, OutputWeights, is_rounding
 from bilo_ppl.network.features import Jets, output_weights
 from bilo_ppl.network.local_operator import LocalOperator
 
@@ -33,6 +33,9 @@ TRIED = 8
 
 VARIED = (1.0, 0.1)
 """Sizes of the changes of theta, in its own and in one, at which it is seen what a residual asks for."""
+
+MOST_KNOWN = 1 << 28
+"""Bytes that may be kept of what the residual makes of the points."""
 
 ROUNDING = 1e3
 """Units of rounding below which a combination of derivatives is none."""
@@ -50,12 +53,28 @@ class OutputLevel(AbstractOutputRows):
         each = jnp.eye(len(jets.axes), dtype=operator.dtype)
         basis = jnp.broadcast_to(each, (len(jets.points), *each.shape))
         shares = jnp.full(len(jets.points), 1 / len(jets.points), operator.dtype)
-        return cls(operator, jets.points, jets.axes, basis, shares, jets.table)
+        return cls(operator, jets.points, jets.axes, basis, shares, None, jets.table)
+
+    def knowing_points(self, theta: Theta) -> "OutputLevel":
+        """With what the residual makes of the points alone, for theta of this structure."""
+        known = jax.eval_shape(partial(_known_at, self, theta), self.points[0])
+        size = len(self.points) * sum(value.size * value.dtype.itemsize for value in known)
+        if not (self.traced(theta).is_pure and 0 < size <= MOST_KNOWN):
+            return self
+        parts = _known(self, theta)
+        return eqx.tree_at(lambda level: level.known, self, parts, is_leaf=lambda v: v is None)
+
+    def of_features(self, operator: LocalOperator) -> "OutputLevel":
+        """The level of other features at the same points, of which the residual asks the same."""
+        jets = Jets.of(operator, self.points, max(map(len, self.axes)))
+        table = jnp.einsum("njk,jfn->kfn", self.basis, jets.table)
+        given = self.points, self.axes, self.basis, self.shares, self.known
+        return OutputLevel(operator, *given, table)
 
     def keeping(self, basis: Float[np.ndarray, "n jets kept"]) -> "OutputLevel":
         """With a basis in the place of all derivatives."""
         table = jnp.einsum("njk,jfn->kfn", basis, self.table)
-        given = self.operator, self.points, self.axes, jnp.asarray(basis), self.shares
+        given = self.operator, self.points, self.axes, jnp.asarray(basis), self.shares, self.known
         return OutputLevel(*given, table)
 
     @property
@@ -103,6 +122,7 @@ def output_level(operator: LocalOperator, theta: Theta) -> OutputLevel:
         few = OutputLevel.whole(operator, Jets.of(operator, tried, order))
         if _suffices(few, theta):
             level = OutputLevel.whole(operator, Jets.of(operator, points, order))
+            level = level.knowing_points(theta)
             basis = _basis(level, theta)
             return level if basis is None else level.keeping(basis)
     raise ValueError(
@@ -133,6 +153,19 @@ def _basis(level: OutputLevel, theta: Theta) -> Float[np.ndarray, "n jets kept"]
     return None if kept == jets else np.moveaxis(rows[:, :kept], 1, 2)
 
 
+def _known_at(level: OutputLevel, theta: Theta, x: Any) -> list[Any]:
+    arrays, _ = eqx.partition(theta, eqx.is_array)
+    jet = jnp.zeros((level.operator.problem.components, len(level.axes)), level.operator.dtype)
+    return level.traced(theta).known(x, (arrays, jet))
+
+
+@jit_once
+def _known(level: OutputLevel, theta: Theta) -> KnownParts:
+    # The residual is named where it is traced as in a solve, with the problem's arrays as arguments.
+    known = jax.vmap(partial(_known_at, level, theta))(level.points)
+    return KnownParts(known, level.traced(theta).name)
+
+
 @jit_once
 def _asked_at_random(level: OutputLevel, theta: Theta, key: Key) -> Any:
     return level._asked(theta, _random(level, key))
@@ -157,9 +190,9 @@ def _suffices(level: OutputLevel, theta: Theta) -> Any:
 @jit_once
 def _is_linear(level: OutputLevel, theta: Theta) -> Any:
     first, second = (_random(level, jax.random.key(k)) for k in (1, 2))
-    rows = partial(level.rows, theta)
-    middle, mean = rows((first + second) / 2), (rows(first) + rows(second)) / 2
-    return is_rounding(middle - mean, rows(first) - rows(second))
+    places = jnp.stack([first, second, (first + second) / 2])
+    one, other, middle = jax.lax.map(partial(level.rows, theta), places)
+    return is_rounding(middle - (one + other) / 2, one - other)
 
 
 @jit_once

@@ -5,20 +5,23 @@ tabulated for the features (`output_level`), or for combinations of these (`redu
 """
 
 import abc
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Shaped
 
 from bilo_ppl._types import Points, Rows, Theta
+from bilo_ppl.inner.known_parts import PointFunction
 from bilo_ppl.network.features import features, taylor_value
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.pde.problem import Problem
 
-__all__ = ["AbstractOutputRows", "OutputSolution", "OutputWeights", "is_rounding"]
+__all__ = ["AbstractOutputRows", "KnownParts", "OutputSolution", "OutputWeights", "is_rounding"]
 
 OutputWeights = Float[Array, "components features"]
 
@@ -57,6 +60,18 @@ def _lifted(problem: Problem, x: Any, raw: Any, theta: Theta) -> Any:
     return problem.lift(x, raw if problem.components > 1 else raw[0], theta)
 
 
+class KnownParts(eqx.Module):
+    """What a residual makes of each collocation point alone (`bilo_ppl.inner.known_parts`)."""
+
+    values: list[Shaped[Array, "n ..."]]
+    name: str = eqx.field(static=True)
+    """Of the residual that takes them, with theta of a structure."""
+
+    def at(self, index: Any) -> "KnownParts":
+        """At some of the points."""
+        return KnownParts([value[index] for value in self.values], self.name)
+
+
 class AbstractOutputRows(eqx.Module):
     """Rows of parameters that the weights of the output layer are affine in, at any theta."""
 
@@ -69,6 +84,8 @@ class AbstractOutputRows(eqx.Module):
     """Orthonormal combinations of them that the residual asks for, at each point."""
     shares: Float[Array, " n"]
     """What a point counts for in the mean over all."""
+    known: KnownParts | None
+    """None: what the residual makes of the points is computed each time."""
 
     @abc.abstractmethod
     def weights(self, flat: Float[Array, " p"]) -> OutputWeights:
@@ -107,8 +124,8 @@ class AbstractOutputRows(eqx.Module):
 
     def residuals(self, theta: Theta, flat: Float[Array, " p"]) -> Float[Array, "rows n"]:
         """Rows of the points."""
-        at_point = jax.vmap(lambda x, jet: self._residual(x, theta, jet))
-        return _each(self._scale, at_point(self.points, self._jets(flat)).T)
+        found = self._at_points(theta, flat, lambda residual, jet: residual(jet))
+        return _each(self._scale, found.T)
 
     def derivatives(self, theta: Theta, flat: Float[Array, " p"]) -> Float[Array, "p rows n"]:
         """Of `residuals`, which know the features at their own point only."""
@@ -125,13 +142,13 @@ class AbstractOutputRows(eqx.Module):
 
         A residual bends with the derivatives at its own point only, of which there are few.
         """
-        jets, basis = self._jets(flat), self.basis
+        basis = self.basis
 
-        def bends(x, jet):
-            fixed = jax.lax.stop_gradient(self._residual(x, theta, jet))
-            return jax.hessian(lambda moved: fixed @ self._residual(x, theta, moved))(jet)
+        def bends(residual, jet):
+            fixed = jax.lax.stop_gradient(residual(jet))
+            return jax.hessian(lambda moved: fixed @ residual(moved))(jet)
 
-        second = jax.vmap(bends)(self.points, jets)
+        second = self._at_points(theta, flat, bends)
         second = _each(self.shares, jnp.einsum("ncjdi,njk,nil->kcldn", second, basis, basis))
         kept, components = second.shape[:2]
         pulled = self._pulled_back(second.reshape(kept, components, -1, len(self.points)))
@@ -157,21 +174,51 @@ class AbstractOutputRows(eqx.Module):
 
     def _asked(self, theta: Theta, flat: Any) -> Float[Array, "n rows components jets"]:
         """Derivatives of the residuals with respect to those of the raw output."""
-        at_point = jax.vmap(lambda x, jet: jax.jacrev(partial(self._residual, x, theta))(jet))
-        return at_point(self.points, self._jets(flat))
+        return self._at_points(theta, flat, lambda residual, jet: jax.jacrev(residual)(jet))
+
+    def _at_points(self, theta: Theta, flat: Any, of: Callable[[Callable, Any], Any]) -> Any:
+        """``of(residual, jet)`` at all points, the residual there as a function of a jet."""
+        jets, arrays = self._jets(flat), eqx.partition(theta, eqx.is_array)[0]
+        traced = None if self.known is None else self.traced(theta)
+        if self.known is None or traced is None or traced.name != self.known.name:
+            problem = self.operator.problem
+            at_point = jax.vmap(lambda x, jet: of(partial(self._residual, problem, x, theta), jet))
+            return at_point(self.points, jets)
+
+        def at_known(x: Any, known: Any, jet: Any) -> Any:
+            return of(lambda moved: traced.finish(known, x, (arrays, moved)), jet)
+
+        return jax.vmap(at_known)(self.points, self.known.values, jets)
+
+    def traced(self, theta: Theta) -> PointFunction:
+        """The residual at a point, of theta's arrays and a jet, for theta of this structure."""
+        arrays, static = eqx.partition(theta, eqx.is_array)
+        constants, structure = eqx.partition(self.operator.problem, _is_any_array)
+        shape = self.operator.problem.components, len(self.axes)
+        jet = jax.ShapeDtypeStruct(shape, self.operator.dtype)
+
+        def residual(x: Any, more: Any, constants: Any) -> Rows:
+            problem = eqx.combine(constants, structure)
+            return self._residual(problem, x, eqx.combine(more[0], static), more[1])
+
+        return PointFunction(residual, self.points[0], (arrays, jet), constants)
 
     @property
     def _scale(self) -> Float[Array, " n"]:
         return jnp.sqrt(self.shares)
 
-    def _residual(self, x: Any, theta: Theta, jet: Any) -> Rows:
-        u = _NearPoint(self.operator.problem, x, jet, self.axes, theta)
-        return jnp.atleast_1d(self.operator.problem.residual(u, x, theta))
+    def _residual(self, problem: Problem, x: Any, theta: Theta, jet: Any) -> Rows:
+        u = _NearPoint(problem, x, jet, self.axes, theta)
+        return jnp.atleast_1d(problem.residual(u, x, theta))
 
     def _conditions(self, theta: Theta, flat: Any) -> Rows:
         found = self.operator.problem.conditions(self.solution(theta, flat), theta)
         rows = [jnp.atleast_1d(found[name]).ravel() for name in sorted(found)]
         return jnp.concatenate([jnp.zeros(0, self.operator.dtype), *rows])
+
+
+def _is_any_array(leaf: Any) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, np.ndarray)
 
 
 def _each(

@@ -45,7 +45,7 @@ class ReducedLevel(AbstractOutputRows):
     ) -> "ReducedLevel":
         """About an origin, with what the rows ask of it and of the directions tabulated."""
         return cls(
-            *(level.operator, level.points, level.axes, level.basis, level.shares),
+            *(level.operator, level.points, level.axes, level.basis, level.shares, level.known),
             *(origin, directions, level._kept(origin.ravel())),
             jax.lax.map(level._kept, directions.reshape(len(directions), -1)),
         )
@@ -66,6 +66,7 @@ class ReducedLevel(AbstractOutputRows):
         shares = self.shares[index] * jnp.asarray(cubature.counts, self.shares.dtype)
         return ReducedLevel(
             *(self.operator, self.points[index], self.axes, self.basis[index], shares),
+            self.known and self.known.at(index),
             *(self.origin, self.directions),
             *(self.at_origin[..., index], self.along[..., index]),
         )

@@ -63,8 +63,10 @@ class OutputLayer(AbstractOutputLayer):
     ``operator`` is a trained `LocalOperator` whose network is an `MLP`; it is taken in default
     precision, since features are nearly dependent. ``theta`` is where it was trained. A solve has
     converged where its loss, without the ridge, is at most ``tolerance``; ``max_steps`` limits the
-    Gauss-Newton steps for a problem that is not linear. Raises a ``ValueError`` if the network's inputs
-    depend on theta, or the residual has derivatives of more than fourth order.
+    Gauss-Newton steps for a problem that is not linear. The ridge is ``ridge`` times the least that
+    working precision asks for: larger where features leave open what u is between the points. Raises a
+    ``ValueError`` if the network's inputs depend on theta, or the residual has derivatives of more than
+    fourth order.
 
     Examples:
         >>> operator = bilo.OutputLayer(features, start, tolerance=1e-6)
@@ -75,21 +77,41 @@ class OutputLayer(AbstractOutputLayer):
 
     at: Theta
     """Where it was made."""
+    times_smallest: Scalar
+    """The ridge, in units of what working precision asks for."""
 
     def __init__(
-        self, operator: LocalOperator, theta: Theta, *, tolerance: float, max_steps: int = 20
+        self,
+        operator: LocalOperator,
+        theta: Theta,
+        *,
+        tolerance: float,
+        max_steps: int = 20,
+        ridge: float = 1.0,
     ):
-        if not tolerance > 0 or max_steps < 1:
+        if not tolerance > 0 or max_steps < 1 or not ridge >= 1:
             raise ValueError(
-                f"OutputLayer: tolerance={tolerance} must be positive, max_steps={max_steps} at least 1."
+                f"OutputLayer: tolerance={tolerance} must be positive, max_steps={max_steps} and "
+                f"ridge={ridge} at least 1."
             )
         inputs_of_features("OutputLayer", operator.problem, theta)
-        operator = blinded(operator).astype(jnp.result_type(float))
+        operator = _admitted(operator)
         theta = admit(operator.problem, theta, operator.dtype)
         self.level, self.at = output_level(operator, theta), theta
         self.tolerance, self.max_steps, self.reduced = tolerance, max_steps, None
         self.linear = self.level.is_linear(theta)
-        self.ridge = smallest_ridge(self.level.trace(theta), operator.dtype)
+        self.ridge = ridge * smallest_ridge(self.level.trace(theta), operator.dtype)
+        self.times_smallest = jnp.asarray(ridge, operator.dtype)
+
+    def with_features(self, operator: LocalOperator, ridge: float) -> "OutputLayer":
+        """With other features, of the same problem at the same points, and another ``ridge``."""
+        level = self.level.of_features(_admitted(operator))
+        smallest = smallest_ridge(level.trace(self.at), level.operator.dtype)
+        return eqx.tree_at(
+            lambda o: (o.level, o.ridge, o.times_smallest),
+            self._looking(None),
+            (level, ridge * smallest, jnp.asarray(ridge, smallest.dtype)),
+        )
 
     @property
     def loss_tolerance(self) -> float:
@@ -185,7 +207,9 @@ class OutputLayer(AbstractOutputLayer):
         finer = self.operator.with_points(refined(own, self.problem.domain, times))
         local = with_more_features(finer, MORE, shares, key=jax.random.key(0))
         tolerance = self.tolerance / min(factor, LESS)
-        return OutputLayer(local, theta, tolerance=tolerance, max_steps=self.max_steps)
+        # A smaller ridge, too: what it adds is part of the error.
+        ridge = max(1.0, float(self.times_smallest) / LESS)
+        return OutputLayer(local, theta, tolerance=tolerance, max_steps=self.max_steps, ridge=ridge)
 
     def shares_of_loss(self, theta: Theta) -> Float[Array, " n"]:
         """What each collocation point adds to the loss of the solution at ``theta``, as a part of it."""
@@ -247,6 +271,10 @@ class OutputLayer(AbstractOutputLayer):
         reached = loss <= self.tolerance
         report = FitReport(loss, {"residual": loss}, 0, reached, self.tolerance, 0.0, [(0, loss)])
         return whole._looking(between), report
+
+
+def _admitted(operator: LocalOperator) -> LocalOperator:
+    return blinded(operator).astype(jnp.result_type(float))
 
 
 @jit_once

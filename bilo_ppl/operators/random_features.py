@@ -6,6 +6,7 @@ algorithms for solving PDEs*, 2022). Which scale suits a problem the loss betwee
 along which axis it should be larger: what diffuses has many waves in space that fade in time.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Scalar, Theta
@@ -22,7 +24,7 @@ from bilo_ppl.network.features import random_places, with_more_features, with_ou
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.pde.inputs import inputs_of_features
-from bilo_ppl.pde.points import refined
+from bilo_ppl.pde.points import even_part, refined
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.pde.theta import theta_as
 
@@ -31,11 +33,24 @@ __all__ = ["FeatureTrial", "add_features", "choose_random_features", "random_fea
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 10.0)
 """Standard deviations of the slopes, in half widths of the domain."""
 
+MIDDLE = 2.0
+"""The first that is tried."""
+
+RIDGES = (1.0, 1e3, 1e6, 1e9)
+"""In units of what working precision asks for. Where the residual leaves open what u is between or beyond
+the points, the least one lets features swing there; where u is smooth and determined it is the best."""
+
+UNSEEN = 1000
+"""Points between the others at which a trial is judged."""
+
 STEEPER, MOST_STRETCHED = 2.0, 8.0
 """Factor by which the scale along an axis is changed, and the largest that comes of it."""
 
-BETTER = 0.1
+BETTER = 0.2
 """What a change has to bring, in the mean logarithm of the losses."""
+
+MILDER = BETTER / math.log(1e3)
+"""What a larger ridge is worth, by its logarithm: solves take fewer steps."""
 
 NOTHING = 1e-20
 """A loss below which all are alike."""
@@ -51,12 +66,18 @@ class FeatureTrial(NamedTuple):
     """At points between them."""
     stretch: tuple[float, ...] = ()
     """By how much steeper units are along each axis; none: alike."""
+    ridge: float = 1.0
+    """See `OutputLayer`."""
 
     @property
     def score(self) -> float:
-        """Mean of the logarithms of the unseen losses; infinite where one is not finite."""
+        """Mean of the logarithms of the unseen losses, in favour of larger ridges where these are alike.
+
+        Infinite where a loss is not finite.
+        """
         logs = np.log(np.maximum(self.unseen, NOTHING))
-        return float(np.mean(logs)) if np.isfinite(logs).all() else np.inf
+        mean = float(np.mean(logs)) if np.isfinite(logs).all() else np.inf
+        return mean - MILDER * math.log(self.ridge)
 
     def __str__(self) -> str:
         if len(set(self.stretch)) < 2:
@@ -131,23 +152,39 @@ def choose_random_features(
         >>> [loss < 1e-6 for loss in best.losses]
         [True, True]
     """
-    points = jnp.asarray(refined(np.asarray(problem.points, float), problem.domain))
-    inputs = inputs_of_features("choose_random_features", problem, thetas[0])
-    made: list[LocalOperator] = []
+    points, inputs = (
+        _between(problem),
+        inputs_of_features("choose_random_features", problem, thetas[0]),
+    )
+    made: list[OutputLayer] = []
     trials: list[FeatureTrial] = []
 
-    def attempt(scale: float, stretch: tuple[float, ...]) -> None:
+    def attempt(scale: float, ridge: float, stretch: tuple[float, ...]) -> None:
         local = random_features(
             *(problem, thetas[0]), count=count, scale=scale, stretch=stretch, key=key
         )
-        made.append(local)
-        trials.append(_trial(local, thetas, points, scale, stretch))
+        # What the residual asks for is found once.
+        first = made[0] if made else OutputLayer(local, thetas[0], tolerance=np.inf)
+        made.append(first.with_features(local, ridge))
+        trials.append(_trial(made[-1], thetas, points, scale, stretch))
 
     def best() -> int:
         return int(np.argmin([trial.score for trial in trials]))
 
-    for scale in SCALES:
-        attempt(scale, (1.0,) * inputs)
+    def helps(scale: float, ridge: float, stretch: tuple[float, ...]) -> bool:
+        known = trials[best()].score
+        attempt(scale, ridge, stretch)
+        return trials[-1].score < known - BETTER or not math.isfinite(known)
+
+    alike = (1.0,) * inputs
+    for ridge in RIDGES:
+        attempt(MIDDLE, ridge, alike)
+    ridge = trials[best()].ridge
+    # Away from the middle on both sides, as long as that helps.
+    for scales in (filter(MIDDLE.__lt__, SCALES), filter(MIDDLE.__gt__, reversed(SCALES))):
+        for scale in scales:
+            if not helps(scale, ridge, alike):
+                break
     if not np.isfinite(trials[best()].score):
         raise ValueError(
             f"choose_random_features: features of no scale of {SCALES} solve the PDE at all of "
@@ -160,12 +197,22 @@ def choose_random_features(
             stretch = list(known.stretch)
             stretch[axis] *= factor
             tried = {trial.stretch for trial in trials if trial.scale == known.scale}
-            if max(stretch) / min(stretch) > MOST_STRETCHED or tuple(stretch) in tried:
+            far = max(stretch) / min(stretch) > MOST_STRETCHED
+            if far or tuple(stretch) in tried:
                 break
-            attempt(known.scale, tuple(stretch))
-            if not trials[-1].score < known.score - BETTER:
+            if not helps(known.scale, ridge, tuple(stretch)):
                 break
-    return made[best()], trials
+    known, larger = trials[best()], RIDGES[RIDGES.index(ridge) + 1 :][:1]
+    if (known.scale, known.stretch) != (MIDDLE, alike):
+        for other in larger:
+            attempt(known.scale, other, known.stretch)
+    return made[best()].operator, trials
+
+
+def _between(problem: Problem) -> Float[Array, "n d"]:
+    """Points at which features are judged."""
+    finer = refined(np.asarray(problem.points, float), problem.domain)
+    return jnp.asarray(even_part(finer, min(UNSEEN, len(finer))))
 
 
 def _changes_of(inputs: int) -> list[tuple[int, float]]:
@@ -183,30 +230,29 @@ def add_features(
     Half of the new ones lie where the residuals at ``thetas`` are large; or all are drawn anew as
     those were, where that leaves a smaller loss between the points.
     """
-    operator = OutputLayer(features, thetas[0], tolerance=np.inf)
+    operator = OutputLayer(features, thetas[0], tolerance=np.inf, ridge=like.ridge)
     shares = sum(operator.shares_of_loss(theta) for theta in thetas) / len(thetas)
     beside = with_more_features(operator.operator, more, shares, key=key)
     problem, count = features.problem, beside.network.layers[0].weight.shape[0]  # pyright: ignore[reportAttributeAccessIssue]
     anew = random_features(
         *(problem, thetas[0]), count=count, scale=like.scale, stretch=like.stretch, key=key
     )
-    points = jnp.asarray(refined(np.asarray(problem.points, float), problem.domain))
-    shape = like.scale, like.stretch
-    tried = [(local, _trial(local, thetas, points, *shape)) for local in (beside, anew)]
+    points, shape = _between(problem), (like.scale, like.stretch)
+    layers = [operator.with_features(local, like.ridge) for local in (beside, anew)]
+    tried = [(layer.operator, _trial(layer, thetas, points, *shape)) for layer in layers]
     return min(tried, key=lambda pair: pair[1].score)
 
 
 def _trial(
-    local: LocalOperator,
+    operator: OutputLayer,
     thetas: Sequence[Theta],
     points: Any,
     scale: float,
     stretch: tuple[float, ...],
 ) -> FeatureTrial:
-    operator = OutputLayer(local, thetas[0], tolerance=np.inf)
     found = [_losses(operator, theta, points) for theta in thetas]
     seen, unseen = ([float(pair[i]) for pair in found] for i in (0, 1))
-    return FeatureTrial(scale, seen, unseen, stretch)
+    return FeatureTrial(scale, seen, unseen, stretch, float(operator.times_smallest))
 
 
 @jit_once

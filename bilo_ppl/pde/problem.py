@@ -84,6 +84,13 @@ class Problem(eqx.Module):
         """
         return {name: theta[name] for name in self.parameters if callable(theta[name])}
 
+    def observable(self, x: Point, u: Any, theta: Theta) -> Any:
+        """What a value ``u`` of the solution at x stands for, such as a density of which it is the logit.
+
+        Errors of u relative to its size are those of this; by default ``u`` itself.
+        """
+        return u
+
     def inputs(self, x: Point, theta: Theta) -> Any:
         """What the network sees of a point; by default the point, mapped to [-1, 1].
 

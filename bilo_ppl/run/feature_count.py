@@ -74,15 +74,16 @@ def enough_features(
             more = count / found.count - 1
             local, trial = add_features(found.local, thetas, like=found.best, more=more, key=key)
             trials = [trial]
-        accuracies = [] if error is None else _measured(plan, local, tried, error)
-        more = Features(local, count, trials, accuracies)
+        more = Features(local, count, trials, [])
+        if error is not None:
+            more = more._replace(accuracies=_measured(plan, more, tried, error))
         if found is not None and not error_of(plan, more, limit) < HELPS * error_of(
             plan, found, limit
         ):
             record.say(f"{count} features are no better: {more.worst[0]}.")
             break
         found = more
-        if not accuracies or error_of(plan, found, limit) <= (limit or FAR_TOO_WRONG):
+        if not found.accuracies or error_of(plan, found, limit) <= (limit or FAR_TOO_WRONG):
             break
     assert found is not None
     return found
@@ -113,16 +114,18 @@ def _counts(plan: Plan) -> Iterator[int]:
 
 def _measured(
     plan: Plan,
-    local: LocalOperator,
+    found: Features,
     tried: list[tuple[Theta, dict[str, Any]]],
     error: PredictionError,
 ) -> list[Accuracy]:
-    operator = OutputLayer(local, plan.file.start, tolerance=plan.tolerance)
-    found = [
+    operator = OutputLayer(
+        found.local, plan.file.start, tolerance=plan.tolerance, ridge=found.best.ridge
+    )
+    states = [
         (theta, solved_state(operator, theta, operator.init_state())[0], values)
         for theta, values in tried
     ]
-    return accuracies_of(error, operator, found)
+    return accuracies_of(error, operator, states)
 
 
 def accuracies_of(

@@ -47,6 +47,10 @@ SPREAD = 10.0
 """How many times the loss at a few thetas that of others may be: a solve comes no nearer where it is
 not allowed for, and what is rejected bends the posterior more than an error three times as large."""
 
+PLANE, IN_SPACE = 2, 100.0
+"""Coordinates up to which a network may be trained to what the noise asks for in minutes, and the error
+with which a run goes on with features where there are more."""
+
 SEVERAL_UNKNOWNS, MANY_UNKNOWNS = 8, 16
 """Scalars from which on features may be wrong by `FAR_TOO_WRONG`, and by `BY_FEATURES`."""
 
@@ -81,15 +85,16 @@ def featured(
         except ValueError as cause:
             raise RunFailedError(str(cause)) from cause
         best = found.best
-        shape = {"scale": best.scale, "stretch": best.stretch}
+        shape = {"scale": best.scale, "stretch": best.stretch, "ridge": best.ridge}
         chosen = {"count": found.count, "trials": found.trials, **shape}
         record["features"] = chosen
         record.say(
-            f"Scale {best} of {', '.join(map(str, found.trials))}: loss "
+            f"Scale {best} of {', '.join(dict.fromkeys(map(str, found.trials)))}, "
+            f"{best.ridge:g} times the least ridge: loss "
             f"{max(best.losses):.1e} at the points and {max(best.unseen):.1e} between them, the largest "
             f"at {len(tried)} thetas."
         )
-        operator = OutputLayer(found.local, file.start, tolerance=plan.tolerance)
+        operator = OutputLayer(found.local, file.start, tolerance=plan.tolerance, ridge=best.ridge)
         loosest = operator.to_tolerance(_loosest(plan, found))
         warn_unless_determined(plan, record, loosest, error or prediction_error(plan))
         if error is not None:
@@ -126,8 +131,11 @@ def _others(plan: Plan) -> Tried:
 def limit_of(plan: Plan) -> float:
     """Error, in units of what is allowed, above which a network is the better choice.
 
-    Of many unknowns that is far: what they are is less certain, and a network is dear to adapt.
+    Of many unknowns that is far: what they are is less certain, and a network is dear to adapt. In more
+    than two dimensions a network is dear to train.
     """
+    if plan.file.problem.domain.dimension > PLANE:
+        return IN_SPACE
     data = plan.observations
     latent = look_at(plan.model(stand_in(plan)), data.model_args, data.model_kwargs).latent
     unknowns = sum(int(np.prod(site["fn"].shape())) for site in latent.values())

@@ -14,7 +14,6 @@ from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.pde.inputs import fixed_inputs
-from bilo_ppl.pde.problem import Problem
 from bilo_ppl.run.checkpoint import recall, remember
 from bilo_ppl.run.features import featured, limit_of, tolerance_at_estimate
 from bilo_ppl.run.kept_stages import Region, adapted_once, pretrained_once
@@ -52,10 +51,6 @@ DENSE_UP_TO = 100
 
 WELL_ADAPTED = 0.95
 """Part of fresh thetas that need no inner step, from which on a few points tell of the others."""
-
-OWN_INPUTS = 2
-"""Coordinates up to which features are tried with inputs of a problem's own: with three, on a growing
-tumour, the choice of features alone takes minutes."""
 
 FAILED = "features that do not suffice"
 """Name under which that is kept, so that a run that goes on does not try again."""
@@ -100,10 +95,7 @@ def make_operator(
 
 
 def _may_take_features(plan: Plan) -> bool:
-    problem = plan.file.problem
-    own = type(problem).inputs is not Problem.inputs
-    far = own and problem.domain.dimension > OWN_INPUTS
-    follow = far or fixed_inputs(problem, plan.file.start) is None
+    follow = fixed_inputs(plan.file.problem, plan.file.start) is None
     return plan.settings.may_take_features and not (follow or "network" in plan.file.architecture)
 
 

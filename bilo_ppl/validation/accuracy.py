@@ -130,7 +130,8 @@ class PredictionError:
                 field = operator.with_weights(weights).field(theta)
                 with given_solution(fields=dict.fromkeys(names, field)):
                     observed = look(values=values).observed
-                return jax.vmap(field)(points), [_prediction(site) for site in observed.values()]
+                seen = jax.vmap(lambda x: operator.problem.observable(x, field(x), theta))
+                return seen(points), [_prediction(site) for site in observed.values()]
 
             (u, sites), (du, changes) = jax.jvp(predicted, (operator.weights,), (step,))
             squares = [

@@ -53,7 +53,7 @@ def _loosest(
     J = jnp.concatenate([J, weight * around])
     sizes, axes = jnp.linalg.eigh(J.T @ J)
     # What rounding makes of nothing is nothing: below it any change of the loss is the same.
-    whitened = axes / jnp.sqrt(jnp.maximum(sizes, operator.ridge))[None]
+    whitened = axes / jnp.sqrt(jnp.maximum(sizes, operator.ridge / operator.times_smallest))[None]
     _, _, directions = jnp.linalg.svd(P @ whitened, full_matrices=False)
     change = whitened @ directions[0]
     rise = jnp.maximum(jnp.sum((J @ change) ** 2), jnp.finfo(flat.dtype).eps)

@@ -48,11 +48,12 @@ def test_a_run_finds_a_gaussian_posterior(gaussian, tmp_path):
     record = json.loads((out / "run.json").read_text())
     assert record["sizes"]["width"] == {"value": 128, "origin": "usual"}
     assert record["sizes"]["points"]["value"] == 512
-    scores = {
-        t["scale"]: np.mean(np.log(np.maximum(t["unseen"], 1e-20)))
-        for t in record["features"]["trials"]
-    }
-    assert record["features"]["scale"] == min(scores, key=scores.__getitem__)
+    trials = [FeatureTrial(**trial) for trial in record["features"]["trials"]]
+    best = min(trials, key=lambda trial: trial.score)
+    assert all(record["features"][name] == getattr(best, name) for name in ("scale", "ridge"))
+    # Of the same shape the one that is taken is nearly the best between the points.
+    alike = [np.mean(np.log(t.unseen)) for t in trials if t.stretch == best.stretch]
+    assert np.mean(np.log(best.unseen)) < min(alike) + 0.7
     assert not record.get("alarms")
     assert all("GOOD" in c["verdict"] for c in record["certificates"].values())
     mean, sd = gaussian
@@ -217,8 +218,8 @@ def test_there_are_more_features_where_they_are_far_too_few(monkeypatch, right_f
     def add(local, thetas, *, like, more, key):
         return round((1 + more) * local), FeatureTrial(like.scale, [1e-3, 2e-3], [1e-3, 3e-3])
 
-    def measured(plan, local, tried, error):
-        return [Accuracy(0.02, 0.0), Accuracy(0.1 if local >= right_from else 1.0, 0.0)]
+    def measured(plan, found, tried, error):
+        return [Accuracy(0.02, 0.0), Accuracy(0.1 if found.local >= right_from else 1.0, 0.0)]
 
     monkeypatch.setattr(feature_count, "choose_random_features", choose)
     monkeypatch.setattr(feature_count, "add_features", add)

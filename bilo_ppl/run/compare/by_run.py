@@ -76,7 +76,8 @@ def _operator(task: Task, folder: pathlib.Path, record: Any) -> FineTuned | Outp
     local = load_operator(folder / "operator-adapted.eqx", task.file.problem, network=network)
     tolerance = record["adapt"]["tolerance"]
     if "features" in record and "features_failed" not in record and is_one_layer(local):
-        return OutputLayer(local, task.file.start, tolerance=tolerance)
+        ridge = record["features"]["ridge"]
+        return OutputLayer(local, task.file.start, tolerance=tolerance, ridge=ridge)
     return FineTuned(local, LevenbergMarquardt(tolerance, max_steps=50), ImplicitDifferentiation())
 
 

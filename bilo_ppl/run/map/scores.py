@@ -83,10 +83,18 @@ def own_scores(file: ModelFile, theta: Mapping[str, Any]) -> dict[str, float]:
 def u_error(
     estimate: Estimate, site: str, numerical: AbstractSolutionOperator, points: Points
 ) -> float:
-    """``|u - u_numerical| / |u_numerical|`` in L2, both at the estimated theta."""
+    """``|u - u_numerical| / |u_numerical|`` in L2, both at the estimate, of what they stand for."""
     theta, batch = estimate.theta(site), estimate.experiments(site)
-    wanted = numerical_solution(numerical, theta, points, batch)
-    return _relative(np.asarray(estimate.solution(points, site)), wanted)
+    solved = estimate.solution(points, site), numerical_solution(numerical, theta, points, batch)
+    if batch is None:
+        problem = numerical.problem
+        solved = [_observable(problem, jnp.asarray(points), u, dict(theta)) for u in solved]
+    return _relative(*map(np.asarray, solved))
+
+
+@jit_once
+def _observable(problem: Problem, points: Points, values: Any, theta: Any) -> Any:
+    return jax.vmap(lambda x, u: problem.observable(x, u, theta))(points, jnp.asarray(values))
 
 
 def numerical_solution(
