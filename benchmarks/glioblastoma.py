@@ -3,13 +3,15 @@
     python benchmarks/glioblastoma.py posterior [--draws 150] [--chains 2] [--out FILE.json]
     python benchmarks/glioblastoma.py network [--points 4000] [--seconds 90] [--partial] [--out FILE.json]
     python benchmarks/glioblastoma.py parameters --folder FOLDER [--tolerance 5e-4] [--out FILE.json]
+    python benchmarks/glioblastoma.py features [--features 256] [--out FILE.json]
 
 - ``posterior``: NUTS on rD, rRHO, c1 and c2 with `models.glioblastoma.reference` and the mass matrix of
   Laplace's approximation, and the DICE of u at the posterior mean with the labels;
 - ``network``: an operator pretrained at rD = rRHO = 1 without data; relative error of u(., 1), and DICE
   of its masks with those of the numerical solution on voxels of half the edge;
 - ``parameters``: the operator that ``bilo-ppl run glioblastoma --out FOLDER`` has pretrained, fine-tuned
-  at several parameters: u, DICE and the log likelihood of the data beside the numerical solution's.
+  at several parameters: u, DICE and the log likelihood of the data beside the numerical solution's;
+- ``features``: the same of random features, with the shape that ``run`` chooses and each of its ridges.
 
 CPU seconds of one process on one thread.
 """
@@ -24,6 +26,7 @@ import argparse
 import functools
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import arviz as az
@@ -37,6 +40,7 @@ from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
 import bilo_ppl as bilo
 from bilo_ppl.anatomy import brain_phantom, dice, log_odds
+from bilo_ppl.operators.random_features import RIDGES, random_features
 from models import glioblastoma as tumour
 
 jax.config.update("jax_enable_x64", True)
@@ -203,20 +207,39 @@ PLACES = (
 )
 """rD and rRHO: the first guess, the posterior mean, one sd from it on both sides, the truth, far away."""
 
+SCALE, STRETCH = 3.0, (2.0, 1.0, 0.5)
+"""Of the features that ``bilo-ppl run glioblastoma`` takes."""
+
 THRESHOLDS = (0.364, 0.621)
 """c1 and c2 there: the posterior mean."""
 
 
 def parameters(arguments: argparse.Namespace) -> dict:
-    data, places = tumour.synthetic_data(0), []
-    x, labels = jnp.asarray(data["x"]), data["y"] > 0.5
     local = bilo.load_operator(pathlib.Path(arguments.folder) / "operator.eqx", tumour.problem)
     operator = bilo.FineTuned(
         local.with_lora(4, key=jax.random.key(1)),
         bilo.LevenbergMarquardt(tolerance=arguments.tolerance, max_steps=30),
         bilo.PartialDerivative(),
     )
-    solve = eqx.filter_jit(lambda theta: operator.solve(theta, operator.init_state()))
+    return {
+        "part": "parameters",
+        "tolerance": arguments.tolerance,
+        "places": list(compared(operator)),
+    }
+
+
+def features(arguments: argparse.Namespace) -> dict:
+    shape = {"count": arguments.features, "scale": SCALE, "stretch": STRETCH}
+    local = random_features(tumour.problem, tumour.start, **shape, key=jax.random.key(0))
+    layer = bilo.OutputLayer(local, tumour.start, tolerance=np.inf)
+    ridges = {ridge: list(compared(layer.with_features(layer.operator, ridge))) for ridge in RIDGES}
+    return {"part": "features", **shape, "ridges": ridges}
+
+
+def compared(operator: Any) -> Iterator[dict]:
+    """An operator at `PLACES`, beside the numerical solutions and the data of seed 0."""
+    data = tumour.synthetic_data(0)
+    x, labels = jnp.asarray(data["x"]), data["y"] > 0.5
     reference = tumour.reference()
 
     def log_likelihood(u: np.ndarray) -> float:
@@ -226,29 +249,30 @@ def parameters(arguments: argparse.Namespace) -> dict:
     for place in PLACES:
         theta = dict(zip(tumour.problem.parameters, map(jnp.asarray, place), strict=True))
         begun = time.process_time()
-        solution, _, info = jax.block_until_ready(solve(theta))
+        solution, _, info = jax.block_until_ready(_solve(operator, theta))
         seconds = time.process_time() - begun
         u = density(solution, x, theta)
         wanted = density(reference.solve(theta, ())[0], x, theta)
-        places.append(
-            {
-                "theta": place,
-                "error": relative(u, wanted),
-                "dice": overlaps(u, wanted, THRESHOLDS),
-                "dice_with_labels": [
-                    [dice(v > c, labels[:, i]) for i, c in enumerate(THRESHOLDS)]
-                    for v in (u, wanted)
-                ],
-                "log_likelihood": [log_likelihood(v) for v in (u, wanted)],
-                "inner_steps": int(info.steps),
-                "loss": float(info.loss),
-                "cpu_seconds": seconds,
-            }
-        )
-    return {"part": "parameters", "tolerance": arguments.tolerance, "places": places}
+        yield {
+            "theta": place,
+            "error": relative(u, wanted),
+            "dice": overlaps(u, wanted, THRESHOLDS),
+            "dice_with_labels": [
+                [dice(v > c, labels[:, i]) for i, c in enumerate(THRESHOLDS)] for v in (u, wanted)
+            ],
+            "log_likelihood": [log_likelihood(v) for v in (u, wanted)],
+            "inner_steps": int(info.steps),
+            "loss": float(info.loss),
+            "cpu_seconds": seconds,
+        }
 
 
-PARTS = {f.__name__: f for f in (posterior, network, parameters)}
+@eqx.filter_jit
+def _solve(operator: Any, theta: Any) -> Any:
+    return operator.solve(theta, operator.init_state())
+
+
+PARTS = {f.__name__: f for f in (posterior, network, parameters, features)}
 
 
 def main() -> None:
@@ -266,6 +290,7 @@ def main() -> None:
     parser.add_argument("--partial", action="store_true", help="residual rows only")
     parser.add_argument("--folder", default="runs/glioblastoma-nuts", help="of a run")
     parser.add_argument("--tolerance", type=float, default=5e-4)
+    parser.add_argument("--features", type=int, default=256, help="how many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="glioblastoma.json", help="a record is added to it")
     arguments = parser.parse_args()

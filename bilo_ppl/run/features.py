@@ -100,7 +100,7 @@ def featured(
         if error is not None:
             if limit is not None:
                 _check(plan, found, limit)
-            plan = plan.with_tolerance(_tolerance(record, found))
+            plan = plan.with_tolerance(_tolerance(record, found, limit or 0.0))
             operator = operator.to_tolerance(plan.tolerance)
         save(plan, record, operator.operator, chosen, "operator.eqx")
     if not _seen_enough(found, plan.tolerance):
@@ -171,19 +171,19 @@ def _too_few_points(found: Features) -> str:
     )
 
 
-def _tolerance(record: Record, found: Features) -> float:
+def _tolerance(record: Record, found: Features, limit: float) -> float:
     """What the noise asks for at the first guess, but no less than the losses of solutions not far off.
 
     A search may pass where solutions are less right; `tolerance_at_estimate` says what holds in the end.
     """
-    losses = found.best.losses
+    losses, limit = found.best.losses, max(BY_FEATURES, limit)
     pairs = zip(found.accuracies, losses, strict=True)
-    near = [(accuracy, loss) for accuracy, loss in pairs if accuracy.worst <= BY_FEATURES]
+    near = [(accuracy, loss) for accuracy, loss in pairs if accuracy.worst <= limit]
     tolerance = tolerance_of(
         *(record, found.accuracies[0], losses[0]),
         at_draws=partial(_strictest, near),
         after="At the first guess the features end",
-        limit=BY_FEATURES,
+        limit=limit,
         advice=MORE_FEATURES,
     )
     return max(tolerance, SPREAD * max((loss for _, loss in near), default=0.0))
