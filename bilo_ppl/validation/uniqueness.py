@@ -45,7 +45,8 @@ def _loosest(
 
     def values(flat: Any, points: Any) -> Any:
         field = with_output_weights(operator.operator, level.weights(flat)).field(theta)
-        return jnp.ravel(jax.vmap(field)(points)) / jnp.sqrt(len(points))
+        seen = jax.vmap(lambda x: operator.problem.observable(x, field(x), theta))(points)
+        return jnp.ravel(seen) / jnp.sqrt(len(points))
 
     J = level.jacobian(theta, flat)
     P, around = (jax.jacfwd(values)(flat, at) for at in (points, _around(points)))

@@ -1,5 +1,6 @@
 """Errors in units of the noise, of networks whose error is known from the exact solution."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,6 +77,24 @@ def test_the_size_is_relative_to_u(rough):
     exact = np.sin(np.pi * x[:, 0])
     wanted = np.sqrt(np.mean((u - exact) ** 2) / np.mean(exact**2))
     assert error_of(rough, normal).size == pytest.approx(wanted, rel=0.2)
+
+
+def test_the_size_is_that_of_what_u_stands_for(rough):
+    class Square(type(rough.problem)):
+        """Its relative error is twice that of u."""
+
+        def observable(self, x, u, theta):
+            return u**2
+
+    problem = Square(**{name: getattr(rough.problem, name) for name in vars(rough.problem)})
+    squared = eqx.tree_at(lambda o: o.problem, rough, problem, is_leaf=lambda x: x is rough.problem)
+    x = np.linspace(0, 1, 101)[:, None]
+    u, exact = np.asarray(jax.vmap(rough.field({"D": 1.0}))(x)), np.sin(np.pi * x[:, 0])
+    wanted = np.sqrt(np.mean((2 * u * (u - exact)) ** 2) / np.mean(exact**4))
+    found, plain = error_of(squared, normal), error_of(rough, normal)
+    assert found.size == pytest.approx(wanted, rel=0.2)
+    assert found.size > 1.3 * plain.size
+    assert found.noise == pytest.approx(plain.noise, rel=1e-3)
 
 
 def test_the_noise_is_that_of_the_model(rough):

@@ -63,3 +63,15 @@ def test_u_held_at_the_ends_is_determined_again():
     # They are held by rows, not exactly.
     assert held == pytest.approx(math.sqrt(TOLERANCE) / math.pi**2, rel=0.3)
     assert free > 1000 * held
+
+
+def test_a_large_ridge_hides_no_forgotten_condition():
+    problem, theta = Heated(False), {"r": 1.0}
+    local = random_features(problem, theta, count=32, scale=1.5, key=jax.random.key(0))
+    sizes = []
+    for ridge in (1.0, 1e4):
+        operator = bilo.OutputLayer(local, theta, tolerance=TOLERANCE, ridge=ridge)
+        _, state, _ = operator.solve(theta, operator.init_state())
+        change = with_output_weights(local, loosest_change(operator, theta, state))
+        sizes.append(float(jnp.max(jnp.abs(jax.vmap(change.field(theta))(problem.points)))))
+    assert sizes[1] > 0.5 * sizes[0] > 10
