@@ -143,7 +143,8 @@ def choose_random_features(
     """Random features of the scale that leaves the least loss between the points, and all trials.
 
     ``thetas`` are of one structure, and should be spread as those that will be asked for: features may
-    suit one and not another. Raises a ``ValueError`` if no scale solves at all of them.
+    suit one and not another. The best of the trials, by their score, says with which ridge they are to be
+    taken. Raises a ``ValueError`` if no scale solves at all of them.
 
     Examples:
         >>> thetas = [start, {"r": 9.0}]
@@ -152,61 +153,72 @@ def choose_random_features(
         >>> [loss < 1e-6 for loss in best.losses]
         [True, True]
     """
-    points, inputs = (
-        _between(problem),
-        inputs_of_features("choose_random_features", problem, thetas[0]),
-    )
-    made: list[OutputLayer] = []
-    trials: list[FeatureTrial] = []
-
-    def attempt(scale: float, ridge: float, stretch: tuple[float, ...]) -> None:
-        local = random_features(
-            *(problem, thetas[0]), count=count, scale=scale, stretch=stretch, key=key
-        )
-        # What the residual asks for is found once.
-        first = made[0] if made else OutputLayer(local, thetas[0], tolerance=np.inf)
-        made.append(first.with_features(local, ridge))
-        trials.append(_trial(made[-1], thetas, points, scale, stretch))
-
-    def best() -> int:
-        return int(np.argmin([trial.score for trial in trials]))
-
-    def helps(scale: float, ridge: float, stretch: tuple[float, ...]) -> bool:
-        known = trials[best()].score
-        attempt(scale, ridge, stretch)
-        return trials[-1].score < known - BETTER or not math.isfinite(known)
-
+    inputs = inputs_of_features("choose_random_features", problem, thetas[0])
+    search = _Search(problem, thetas, count, key)
     alike = (1.0,) * inputs
     for ridge in RIDGES:
-        attempt(MIDDLE, ridge, alike)
-    ridge = trials[best()].ridge
+        search.attempt(MIDDLE, ridge, alike)
+    ridge = search.best.ridge
     # Away from the middle on both sides, as long as that helps.
     for scales in (filter(MIDDLE.__lt__, SCALES), filter(MIDDLE.__gt__, reversed(SCALES))):
         for scale in scales:
-            if not helps(scale, ridge, alike):
+            if not search.helps(scale, ridge, alike):
                 break
-    if not np.isfinite(trials[best()].score):
+    if not math.isfinite(search.best.score):
         raise ValueError(
             f"choose_random_features: features of no scale of {SCALES} solve the PDE at all of "
             f"{len(thetas)} thetas: the losses are not finite."
         )
     for axis, factor in _changes_of(inputs):
-        # In the direction of a change that helps, as far as it does.
+        search.stretched_along(axis, factor)
+    known, larger = search.best, RIDGES[RIDGES.index(ridge) + 1 :][:1]
+    if larger and (known.scale, known.stretch) != (MIDDLE, alike):
+        search.attempt(known.scale, larger[0], known.stretch)
+    return search.made[search.trials.index(search.best)].operator, search.trials
+
+
+class _Search:
+    """Trials of features of one number, and what was made for them."""
+
+    def __init__(self, problem: Problem, thetas: Sequence[Theta], count: int, key: Key):
+        self.problem, self.thetas, self.count, self.key = problem, thetas, count, key
+        self.points = _between(problem)
+        self.made: list[OutputLayer] = []
+        self.trials: list[FeatureTrial] = []
+
+    @property
+    def best(self) -> FeatureTrial:
+        """By the score."""
+        return min(self.trials, key=lambda trial: trial.score)
+
+    def attempt(self, scale: float, ridge: float, stretch: tuple[float, ...]) -> None:
+        """One more trial."""
+        first = self.thetas[0]
+        shape = {"count": self.count, "scale": scale, "stretch": stretch}
+        local = random_features(self.problem, first, **shape, key=self.key)
+        # What the residual asks for is found once.
+        layer = self.made[0] if self.made else OutputLayer(local, first, tolerance=np.inf)
+        self.made.append(layer.with_features(local, ridge))
+        self.trials.append(_trial(self.made[-1], self.thetas, self.points, scale, stretch))
+
+    def helps(self, scale: float, ridge: float, stretch: tuple[float, ...]) -> bool:
+        """Whether one more trial is better than all before; as long as none solves, so it is said."""
+        known = self.best.score
+        self.attempt(scale, ridge, stretch)
+        return self.trials[-1].score < known - BETTER or not math.isfinite(known)
+
+    def stretched_along(self, axis: int, factor: float) -> None:
+        """Trials in the direction of a change along an axis, as far as that helps."""
         while True:
-            known = trials[best()]
+            known = self.best
             stretch = list(known.stretch)
             stretch[axis] *= factor
-            tried = {trial.stretch for trial in trials if trial.scale == known.scale}
+            tried = {trial.stretch for trial in self.trials if trial.scale == known.scale}
             far = max(stretch) / min(stretch) > MOST_STRETCHED
             if far or tuple(stretch) in tried:
-                break
-            if not helps(known.scale, ridge, tuple(stretch)):
-                break
-    known, larger = trials[best()], RIDGES[RIDGES.index(ridge) + 1 :][:1]
-    if (known.scale, known.stretch) != (MIDDLE, alike):
-        for other in larger:
-            attempt(known.scale, other, known.stretch)
-    return made[best()].operator, trials
+                return
+            if not self.helps(known.scale, known.ridge, tuple(stretch)):
+                return
 
 
 def _between(problem: Problem) -> Float[Array, "n d"]:
