@@ -74,9 +74,9 @@ def featured_operator(case: Case, key: Any) -> tuple[Any, dict[str, Any]]:
     draws = prior_thetas(case.model, keys[0], TRIED, case.exact(), case.points)
     thetas = [case.start, *({n: v[i] for n, v in draws.items()} for i in range(TRIED))]
     local, trials = bilo.choose_random_features(finer, thetas, count=FEATURES, key=keys[1])
-    operator = bilo.OutputLayer(local, case.start, tolerance=case.tolerance)
-    adapted = to_prior(case, operator, keys[2])
     best = min(trials, key=lambda trial: trial.score)
+    operator = bilo.OutputLayer(local, case.start, tolerance=case.tolerance, ridge=best.ridge)
+    adapted = to_prior(case, operator, keys[2])
     found = {"report": str(adapted.report), "scale": str(best), "losses": best.losses}
     found["cpu_seconds"] = time.process_time() - begun
     return adapted.operators["u"], found

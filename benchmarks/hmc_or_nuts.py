@@ -86,9 +86,10 @@ def features(name: str) -> bilo.OutputLayer:
     if name == "fisher_kpp":
         thetas = [{"D": 1.0, "rho": 1.0}, {"D": 2.0, "rho": 2.0}]
     count = 256 if name == "fisher_kpp" else 128
-    local, _ = bilo.choose_random_features(problem, thetas, count=count, key=key)
+    local, trials = bilo.choose_random_features(problem, thetas, count=count, key=key)
     tolerance = {"fisher_kpp": 2.5e-5, "variable_poisson": 5e-7, "nonlinear_poisson": 1e-6}[name]
-    return bilo.OutputLayer(local, thetas[0], tolerance=tolerance)
+    ridge = min(trials, key=lambda trial: trial.score).ridge
+    return bilo.OutputLayer(local, thetas[0], tolerance=tolerance, ridge=ridge)
 
 
 class ManyPoints(variable_poisson.VariablePoisson):

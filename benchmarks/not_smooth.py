@@ -91,10 +91,11 @@ def solves() -> Iterator[dict[str, Any]]:
         module = load(name)
         problem, truth = module.problem, module.truth[unknown]
         problem = _finer(problem)
-        features, _ = bilo.choose_random_features(
+        features, trials = bilo.choose_random_features(
             problem, [module.start, module.truth], count=128, key=jax.random.key(0)
         )
-        operator = bilo.OutputLayer(features, module.start, tolerance=np.inf)
+        ridge = min(trials, key=lambda trial: trial.score).ridge
+        operator = bilo.OutputLayer(features, module.start, tolerance=np.inf, ridge=ridge)
         data = module.synthetic_data(0)
         x = jnp.asarray(data["x"])
 

@@ -173,10 +173,11 @@ def measured(width: int, u: Sequence[np.ndarray]) -> Iterator[dict[str, Any]]:
     yield record([tuned(0, 0)], u, width=width, way="all weights", start="usual")
     layer = bilo.OutputLayer(home.operator, case.start, tolerance=TOLERANCE)
     yield record([layer], u, width=width, way="output layer", start="usual")
-    features, _ = bilo.choose_random_features(
+    features, trials = bilo.choose_random_features(
         case.problem, [case.start, {"k": 0.8}], count=width, key=jax.random.key(0)
     )
-    layer = bilo.OutputLayer(features, case.start, tolerance=TOLERANCE)
+    ridge = min(trials, key=lambda trial: trial.score).ridge
+    layer = bilo.OutputLayer(features, case.start, tolerance=TOLERANCE, ridge=ridge)
     yield record([layer], u, width=width, way="random features", start="usual")
     for name, start in STARTS.items() if width == 128 else ():
         for rank in (2, 4, 8):

@@ -84,8 +84,9 @@ def random_features(coefficients: int, count: int | None = None) -> bilo.OutputL
     features, trials = bilo.choose_random_features(
         ManyPoints(), thetas, count=count, key=jax.random.key(0)
     )
-    left = max(min(trials, key=lambda trial: trial.score).losses)
-    return bilo.OutputLayer(features, thetas[0], tolerance=max(TOLERANCE, SPREAD * left))
+    best = min(trials, key=lambda trial: trial.score)
+    tolerance = max(TOLERANCE, SPREAD * max(best.losses))
+    return bilo.OutputLayer(features, thetas[0], tolerance=tolerance, ridge=best.ridge)
 
 
 def energy(operator: Any, coefficients: int) -> Callable:
