@@ -58,26 +58,28 @@ class PointFunction:
         """Whether it may be evaluated in parts."""
         return not self.traced.effects
 
-    def known(self, x: Any, more: Any) -> list[Any]:
-        """What it takes of the point; of ``more`` only the structure counts."""
+    def known(self, x: Any) -> list[Any]:
+        """What it takes of the point."""
         kept: list[Any] = []
 
         def keep(value: Any) -> Any:
             kept.append(value)
             return value
 
-        _Pass(_From.POINT, keep).through(self.traced, self._arguments(x, more), whole=True)
+        nothing = [None] * (len(self.traced.jaxpr.invars) - 1 - len(self.constants))
+        _Pass(_From.POINT, keep).through(self.traced, self._arguments(x, nothing), whole=True)
         return kept
 
-    def finish(self, known: list[Any], x: Any, more: Any) -> Any:
+    def finish(self, known: list[Any], more: Any) -> Any:
         """Its value, from what is `known` of the point."""
         given = iter(known)
         rest = _Pass(_From.MORE, lambda _: next(given))
-        found = rest.through(self.traced, self._arguments(x, more), whole=True)
+        arguments = self._arguments(None, jax.tree.leaves(more))
+        found = rest.through(self.traced, arguments, whole=True)
         return jax.tree.unflatten(jax.tree.structure(self.shape), [each.value for each in found])
 
-    def _arguments(self, x: Any, more: Any) -> list[_Value]:
-        rest = (_Value(leaf, _From.MORE) for leaf in jax.tree.leaves(more))
+    def _arguments(self, x: Any, more: list[Any]) -> list[_Value]:
+        rest = (_Value(leaf, _From.MORE) for leaf in more)
         constants = (_Value(leaf, _From.NOTHING) for leaf in self.constants)
         return [_Value(x, _From.POINT), *rest, *constants]
 

@@ -48,18 +48,21 @@ class OutputLevel(AbstractOutputRows):
     """The combinations of derivatives that are kept, of the features."""
 
     @classmethod
-    def whole(cls, operator: LocalOperator, jets: Jets) -> "OutputLevel":
+    def whole(
+        cls, operator: LocalOperator, jets: Jets, known: KnownParts | None = None
+    ) -> "OutputLevel":
         """With all derivatives."""
         each = jnp.eye(len(jets.axes), dtype=operator.dtype)
         basis = jnp.broadcast_to(each, (len(jets.points), *each.shape))
         shares = jnp.full(len(jets.points), 1 / len(jets.points), operator.dtype)
-        return cls(operator, jets.points, jets.axes, basis, shares, None, jets.table)
+        return cls(operator, jets.points, jets.axes, basis, shares, known, jets.table)
 
     def knowing_points(self, theta: Theta) -> "OutputLevel":
         """With what the residual makes of the points alone, for theta of this structure."""
-        known = jax.eval_shape(partial(_known_at, self, theta), self.points[0])
+        traced = self.traced(theta)
+        known = jax.eval_shape(traced.known, self.points[0])
         size = len(self.points) * sum(value.size * value.dtype.itemsize for value in known)
-        if not (self.traced(theta).is_pure and 0 < size <= MOST_KNOWN):
+        if not (traced.is_pure and 0 < size <= MOST_KNOWN):
             return self
         parts = _known(self, theta)
         return eqx.tree_at(lambda level: level.known, self, parts, is_leaf=lambda v: v is None)
@@ -67,11 +70,9 @@ class OutputLevel(AbstractOutputRows):
     def of_features(self, operator: LocalOperator) -> "OutputLevel":
         """The level of other features at the same points, of which the residual asks the same."""
         jets = Jets.of(operator, self.points, max(map(len, self.axes)))
-        table = jnp.einsum("njk,jfn->kfn", self.basis, jets.table)
-        given = self.points, self.axes, self.basis, self.shares, self.known
-        return OutputLevel(operator, *given, table)
+        return OutputLevel.whole(operator, jets, self.known).keeping(self.basis)
 
-    def keeping(self, basis: Float[np.ndarray, "n jets kept"]) -> "OutputLevel":
+    def keeping(self, basis: Float[Any, "n jets kept"]) -> "OutputLevel":
         """With a basis in the place of all derivatives."""
         table = jnp.einsum("njk,jfn->kfn", basis, self.table)
         given = self.operator, self.points, self.axes, jnp.asarray(basis), self.shares, self.known
@@ -153,17 +154,10 @@ def _basis(level: OutputLevel, theta: Theta) -> Float[np.ndarray, "n jets kept"]
     return None if kept == jets else np.moveaxis(rows[:, :kept], 1, 2)
 
 
-def _known_at(level: OutputLevel, theta: Theta, x: Any) -> list[Any]:
-    arrays, _ = eqx.partition(theta, eqx.is_array)
-    jet = jnp.zeros((level.operator.problem.components, len(level.axes)), level.operator.dtype)
-    return level.traced(theta).known(x, (arrays, jet))
-
-
 @jit_once
 def _known(level: OutputLevel, theta: Theta) -> KnownParts:
-    # The residual is named where it is traced as in a solve, with the problem's arrays as arguments.
-    known = jax.vmap(partial(_known_at, level, theta))(level.points)
-    return KnownParts(known, level.traced(theta).name)
+    traced = level.traced(theta)
+    return KnownParts(jax.vmap(traced.known)(level.points), traced.name)
 
 
 @jit_once

@@ -178,17 +178,18 @@ class AbstractOutputRows(eqx.Module):
 
     def _at_points(self, theta: Theta, flat: Any, of: Callable[[Callable, Any], Any]) -> Any:
         """``of(residual, jet)`` at all points, the residual there as a function of a jet."""
-        jets, arrays = self._jets(flat), eqx.partition(theta, eqx.is_array)[0]
-        traced = None if self.known is None else self.traced(theta)
-        if self.known is None or traced is None or traced.name != self.known.name:
+        jets, known = self._jets(flat), self.known
+        traced = known and self.traced(theta)
+        if not known or not traced or traced.name != known.name:
             problem = self.operator.problem
             at_point = jax.vmap(lambda x, jet: of(partial(self._residual, problem, x, theta), jet))
             return at_point(self.points, jets)
+        arrays = eqx.partition(theta, eqx.is_array)[0]
 
-        def at_known(x: Any, known: Any, jet: Any) -> Any:
-            return of(lambda moved: traced.finish(known, x, (arrays, moved)), jet)
+        def at_known(known: Any, jet: Any) -> Any:
+            return of(lambda moved: traced.finish(known, (arrays, moved)), jet)
 
-        return jax.vmap(at_known)(self.points, self.known.values, jets)
+        return jax.vmap(at_known)(known.values, jets)
 
     def traced(self, theta: Theta) -> PointFunction:
         """The residual at a point, of theta's arrays and a jet, for theta of this structure."""

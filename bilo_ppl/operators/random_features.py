@@ -197,9 +197,12 @@ class _Search:
         shape = {"count": self.count, "scale": scale, "stretch": stretch}
         local = random_features(self.problem, first, **shape, key=self.key)
         # What the residual asks for is found once.
-        layer = self.made[0] if self.made else OutputLayer(local, first, tolerance=np.inf)
-        self.made.append(layer.with_features(local, ridge))
-        self.trials.append(_trial(self.made[-1], self.thetas, self.points, scale, stretch))
+        if self.made:
+            layer = self.made[0].with_features(local, ridge)
+        else:
+            layer = OutputLayer(local, first, tolerance=np.inf, ridge=ridge)
+        self.made.append(layer)
+        self.trials.append(_trial(layer, self.thetas, self.points, scale, stretch))
 
     def helps(self, scale: float, ridge: float, stretch: tuple[float, ...]) -> bool:
         """Whether one more trial is better than all before; as long as none solves, so it is said."""

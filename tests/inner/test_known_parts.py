@@ -26,7 +26,7 @@ def value(x, more, table):
 
 def both_ways(x, more):
     traced = PointFunction(value, x, more, TABLE)
-    return value(x, more, TABLE), traced.finish(traced.known(x, more), x, more)
+    return value(x, more, TABLE), traced.finish(traced.known(x), more)
 
 
 def test_the_value_is_that_of_the_whole():
@@ -36,18 +36,21 @@ def test_the_value_is_that_of_the_whole():
 
 def test_what_follows_from_the_point_is_taken_as_it_is_given():
     traced = PointFunction(value, X, MORE, TABLE)
-    known = traced.known(X, MORE)
-    # At another point with what is known of this one: nothing of the other is looked at.
-    elsewhere = traced.finish(known, X + jnp.nan, MORE)
-    np.testing.assert_allclose(elsewhere["sum"], value(X, MORE, TABLE)["sum"], rtol=1e-6)
+    known = traced.known(X)
+    found = traced.finish(known, MORE)
+    np.testing.assert_allclose(found["sum"], value(X, MORE, TABLE)["sum"], rtol=1e-6)
+    # What is given is taken, of another point as well.
+    elsewhere = traced.finish(traced.known(2 * X), MORE)
+    np.testing.assert_allclose(elsewhere["sum"], value(2 * X, MORE, TABLE)["sum"], rtol=1e-6)
     # The waves, the clipped coordinate and tanh of the inner function; exp, which is a result.
     assert sorted(v.shape for v in known) == [(), (), (), (3,)]
 
 
 def test_nothing_that_needs_theta_is_known():
     traced = PointFunction(value, X, MORE, TABLE)
+    assert all(np.isfinite(v).all() for v in traced.known(X))
     nowhere = jax.tree.map(lambda leaf: leaf * jnp.nan, MORE)
-    assert all(np.isfinite(v).all() for v in traced.known(X, nowhere))
+    assert np.isnan(traced.finish(traced.known(X), nowhere)["sum"])
 
 
 def test_derivatives_and_batches_are_those_of_the_whole():
