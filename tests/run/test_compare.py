@@ -156,10 +156,12 @@ def test_the_operator_of_a_run_is_the_one_that_it_sampled_with(tmp_path, by_feat
     else:
         local = bilo.LocalOperator(problem, theta, key=key, width=8, depth=2)
     bilo.save_operator(tmp_path / "operator-adapted.eqx", local)
-    record = {"features": {"count": 16}, "adapt": {"tolerance": 1e-3}}
+    record = {"features": {"count": 16, "ridge": 1e3}, "adapt": {"tolerance": 1e-3}}
     found = by_run._operator(asked, tmp_path, record)
     assert isinstance(found, bilo.OutputLayer if by_features else bilo.FineTuned)
     assert found.loss_tolerance == 1e-3
+    if isinstance(found, bilo.OutputLayer):
+        assert found.times_smallest == 1e3
 
 
 def test_outcomes_survive_the_way_between_processes(tmp_path):

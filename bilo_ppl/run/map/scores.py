@@ -83,7 +83,10 @@ def own_scores(file: ModelFile, theta: Mapping[str, Any]) -> dict[str, float]:
 def u_error(
     estimate: Estimate, site: str, numerical: AbstractSolutionOperator, points: Points
 ) -> float:
-    """``|u - u_numerical| / |u_numerical|`` in L2, both at the estimate, of what they stand for."""
+    """``|u - u_numerical| / |u_numerical|`` in L2, both at the estimate.
+
+    Of `Problem.observable`; of the u themselves where there are several experiments.
+    """
     theta, batch = estimate.theta(site), estimate.experiments(site)
     solved = estimate.solution(points, site), numerical_solution(numerical, theta, points, batch)
     if batch is None:
