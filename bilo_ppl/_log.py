@@ -206,6 +206,8 @@ def _read(file: FileIO, begin: int, length: int) -> bytes:
 
 def _packed(record: Record) -> bytes:
     arrays = [np.asarray(array) for array in record.arrays]
+    if any(array.dtype.hasobject for array in arrays):
+        raise TypeError(f"{record.key}: an array of objects cannot be kept")
     described = [[array.dtype.name, list(array.shape)] for array in arrays]
     content = {"key": record.key, "notes": record.notes, "arrays": described}
     head = json.dumps(content, default=lambda number: number.item()).encode()
@@ -226,8 +228,8 @@ def _read_at(file: FileIO, begin: int, size: int) -> tuple[Record | None, int] |
     if mark != _MARK or begin + _HEAD.size + length > size:
         return None
     body = _read(file, begin + _HEAD.size, length)
-    record = _unpacked(body) if _checksum(body) == checksum else None
-    return record, _HEAD.size + length
+    whole = _checksum(body) == checksum
+    return (_unpacked(body) if whole else None), _HEAD.size + length
 
 
 def _unpacked(body: bytes) -> Record:

@@ -61,8 +61,9 @@ class Resumable(Protocol):
 
 
 def flat(tree: Any) -> list[np.ndarray]:
-    """The leaves of a pytree as NumPy arrays; of random keys, their data."""
-    return [np.asarray(jax.device_get(_data(leaf))) for leaf in jax.tree.leaves(tree)]
+    """The arrays and numbers of a pytree as NumPy arrays; of random keys, their data."""
+    leaves = filter(_is_kept, jax.tree.leaves(tree))
+    return [np.asarray(jax.device_get(_data(leaf))) for leaf in leaves]
 
 
 def filled(like: Any, arrays: Sequence[np.ndarray]) -> Any:
@@ -71,10 +72,12 @@ def filled(like: Any, arrays: Sequence[np.ndarray]) -> Any:
     Raises a ``ValueError`` where their number, shapes or types differ.
     """
     leaves, structure = jax.tree.flatten(like)
-    if len(leaves) != len(arrays):
-        raise ValueError(f"it has {len(arrays)} arrays, and {len(leaves)} are needed")
-    pairs = zip(leaves, arrays, strict=True)
-    return jax.tree.unflatten(structure, [_leaf(leaf, array) for leaf, array in pairs])
+    wanted = sum(map(_is_kept, leaves))
+    if wanted != len(arrays):
+        raise ValueError(f"it has {len(arrays)} arrays, and {wanted} are needed")
+    given = iter(arrays)
+    found = [_leaf(leaf, next(given)) if _is_kept(leaf) else leaf for leaf in leaves]
+    return jax.tree.unflatten(structure, found)
 
 
 def _leaf(like: Any, array: np.ndarray) -> Any:
@@ -88,6 +91,11 @@ def _leaf(like: Any, array: np.ndarray) -> Any:
     if _is_number(like):
         return type(like)(array.item())
     return array if isinstance(like, np.ndarray) else jnp.asarray(array)
+
+
+def _is_kept(leaf: Any) -> bool:
+    """Not what says what the arrays mean, such as the domain of a problem."""
+    return hasattr(leaf, "dtype") or _is_number(leaf)
 
 
 def _is_number(leaf: Any) -> bool:

@@ -157,3 +157,14 @@ def test_a_pytree_comes_back_with_its_keys_and_numbers():
         filled({"a": jnp.zeros(2, jnp.float32)}, [np.zeros(2)])
     with pytest.raises(ValueError, match="2 arrays, and 1 are needed"):
         filled({"a": jnp.zeros(2)}, [np.zeros(2), np.zeros(2)])
+
+
+def test_what_is_no_number_in_a_pytree_is_not_kept_but_stays(log):
+    domain = object()
+    kept = flat({"array": jnp.arange(3.0), "domain": domain})
+    assert [array.tolist() for array in kept] == [[0, 1, 2]]
+    found = filled({"array": jnp.zeros(3), "domain": domain}, kept)
+    assert found["domain"] is domain
+    assert found["array"].tolist() == [0, 1, 2]
+    with pytest.raises(TypeError, match="one: an array of objects cannot be kept"):
+        log.put(record("one", domain))

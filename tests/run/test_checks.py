@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 import bilo_ppl as bilo
@@ -11,7 +12,8 @@ from bilo_ppl.cli import main
 from bilo_ppl.inner.sensitivity import ImplicitDifferentiation, PartialDerivative, ResidualGradient
 from bilo_ppl.run import plan as plans_of_runs
 from bilo_ppl.run.map import pipeline as map_pipeline
-from bilo_ppl.run.plan import untrained
+from bilo_ppl.run.operators import Prepared
+from bilo_ppl.run.plan import stand_in, untrained
 from bilo_ppl.run.sample import pipeline as sample_pipeline
 from bilo_ppl.run.settings import RunFailedError
 
@@ -147,9 +149,25 @@ def test_where_chains_start_is_said_by_the_option_or_else_by_the_model_file(plan
     pathlib.Path("closed.py").write_text(
         pathlib.Path("closed.py").read_text() + 'init = {"D": 7}\n'
     )
-    assert first() == {"D": 7.0}
+    assert first() == first("--init", "adapted") == {"D": 7.0}
     assert first("--init", "start") == {"D": 2.0}
     assert first("--init", "prior") is None
+
+
+def test_chains_start_where_adaptation_has_been_whatever_the_model_file_says(planned):
+    pathlib.Path("closed.py").write_text(
+        pathlib.Path("closed.py").read_text() + 'init = {"D": 7}\n'
+    )
+
+    def starts(*arguments):
+        plan = planned("run", *arguments)
+        adapted = Prepared(stand_in(plan), None, lambda count: {"D": np.full(count, 0.5)})
+        return sample_pipeline.adapted_starts(plan, adapted)
+
+    np.testing.assert_array_equal(starts("--chains", "3")["D"], [0.5, 0.5, 0.5])
+    assert starts("--init", "adapted") is not None
+    assert starts("--init", "start") is None
+    assert starts("--init", "prior") is None
 
 
 @pytest.mark.parametrize(

@@ -186,8 +186,7 @@ def _attempt(
     operator = _in_sampling(plan.settings, prepared)
     second = made_reference(plan.file) if plan.settings.exact else None
     sampler = _sampler(plan, operator, prepared.inverse_mass_matrix, second)
-    starts = prepared.starts(plan.settings.chains) if _init(plan) == "adapted" else None
-    _warm_up(plan, record, sampler, starts)
+    _warm_up(plan, record, sampler, adapted_starts(plan, prepared))
     interrupted = _sample(plan, record, sampler)
     results = Results(plan, record, _at_all_points(prepared), sampler, operator, second)
     results.write()
@@ -200,17 +199,18 @@ def _attempt(
     return results, interrupted
 
 
-def _init(plan: Plan[SampleSettings]) -> str:
-    """Where chains start; "given" for the ``init`` of a model file."""
-    return plan.settings.init or ("given" if plan.chains_near else "adapted")
+def adapted_starts(plan: Plan[SampleSettings], prepared: Prepared) -> Any:
+    """Where chains start in the region that adaptation has found, unless something else was asked."""
+    asked = plan.settings.init not in (None, "adapted")
+    return None if asked else prepared.starts(plan.settings.chains)
 
 
 def first_values(plan: Plan[SampleSettings]) -> dict[str, Any] | None:
     """Values of latent sites near which chains start, unless adaptation says where; None: prior draws."""
-    init = _init(plan)
+    init = plan.settings.init
     if init == "prior":
         return None
-    return plan.chains_near if init == "given" else plan.first_guess
+    return plan.first_guess if init == "start" else plan.first_guess | plan.chains_near
 
 
 def _in_sampling(settings: SampleSettings, prepared: Prepared) -> AbstractSolutionOperator:

@@ -53,10 +53,10 @@ class SampleSettings(CommonSettings):
     init: str | None = option(
         None,
         choices=("adapted", "start", "prior"),
-        unset="near `init` of the model file, else adapted",
+        unset="adapted",
         group=SAMPLING,
-        help="where chains start: dispersed over what adaptation has explored (without adaptation as "
-        "for start), near the pretrained theta, or at draws from the prior",
+        help="where chains start: dispersed over what adaptation has explored (without adaptation near "
+        "start and `init` of the model file), near start alone, or at draws from the prior",
     )
     exact: bool = option(
         False,
