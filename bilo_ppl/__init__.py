@@ -72,6 +72,7 @@ from bilo_ppl.validation.calibration import Calibration, calibrate
 from bilo_ppl.validation.certificate import Certificate
 from bilo_ppl.validation.certifying import certify
 from bilo_ppl.validation.distance import distances
+from bilo_ppl.validation.evidence import Evidence, log_evidence
 from bilo_ppl.validation.posterior_grid import grid_posterior
 
 __version__ = "0.2.0"
@@ -92,6 +93,7 @@ __all__ = [
     "ClosedForm",
     "Draws",
     "Estimate",
+    "Evidence",
     "FineTuned",
     "FiniteDifferences",
     "FiniteVolumes",
@@ -141,6 +143,7 @@ __all__ = [
     "laplace",
     "laplacian",
     "load_operator",
+    "log_evidence",
     "logistic_flow",
     "masked",
     "mean_squared_gradient",

@@ -9,7 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["ImportanceWeights", "importance_weights", "pareto_k", "weighted_quantiles"]
+__all__ = [
+    "ImportanceWeights",
+    "importance_weights",
+    "pareto_k",
+    "smoothed_log_weights",
+    "weighted_quantiles",
+]
 
 LEAST_WEIGHTS = 25
 """Below this number of weights the tail has fewer than five, too few to fit."""
@@ -44,7 +50,7 @@ def importance_weights(log_ratio: Float[np.ndarray, " n"]) -> ImportanceWeights:
     finite = np.isfinite(log_ratio)
     if not finite.any():
         raise ValueError("importance_weights: no log ratio is finite.")
-    smoothed, k = _smoothed(log_ratio[finite])
+    smoothed, k = smoothed_log_weights(log_ratio[finite])
     weights = np.zeros(len(log_ratio))
     raw = np.exp(smoothed - smoothed.max())
     weights[finite] = raw / raw.sum()
@@ -73,10 +79,12 @@ def pareto_k(log_weights: Float[np.ndarray, " n"]) -> float:
     the largest min(n/5, 3 sqrt(n)) weights. NaN for fewer than 25 weights or weights that are equal
     to rounding.
     """
-    return _smoothed(np.asarray(log_weights, dtype=float))[1]
+    return smoothed_log_weights(np.asarray(log_weights, dtype=float))[1]
 
 
-def _smoothed(log_weights: Float[np.ndarray, " n"]) -> tuple[Float[np.ndarray, " n"], float]:
+def smoothed_log_weights(
+    log_weights: Float[np.ndarray, " n"],
+) -> tuple[Float[np.ndarray, " n"], float]:
     """Log weights with the tail replaced by the quantiles of its fit, and the shape of the fit."""
     n, highest = len(log_weights), log_weights.max()
     if n < LEAST_WEIGHTS or np.ptp(log_weights) < SAME:
