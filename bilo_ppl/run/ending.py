@@ -8,6 +8,7 @@ from functools import partial
 
 from bilo_ppl._blocks import Interrupts
 from bilo_ppl._checkpoint import Checkpoint, current_checkpoint
+from bilo_ppl._output import put
 from bilo_ppl.diagnostics.verdict import State, Verdict
 from bilo_ppl.run.deadline import with_last_words
 from bilo_ppl.run.options import arguments_for
@@ -87,7 +88,7 @@ def _end_early(record: Record, checkpoint: Checkpoint | None, number: int) -> No
         checkpoint.flush()
     status = record.content["status"]
     record.status(status if status.startswith("interrupted") else f"interrupted {status}")
-    print(f"\nbilo-ppl: ended by signal {number}.", file=sys.stderr, flush=True)
+    put(sys.stderr, f"\nbilo-ppl: ended by signal {number}.")
     _say_how_to_go_on(record, checkpoint)
 
 
@@ -100,4 +101,4 @@ def _say_how_to_go_on(record: Record, checkpoint: Checkpoint | None) -> None:
     command = shlex.join(["bilo-ppl", settings.COMMAND, *arguments_for(settings)])
     text = f"Kept: {checkpoint.kept()}. Go on with:\n  {command}"
     # Quiet runs say nothing of how they are, but this is needed.
-    print(text, file=sys.stderr if settings.quiet else sys.stdout, flush=True)
+    put(sys.stderr if settings.quiet else sys.stdout, text)

@@ -1,6 +1,9 @@
 """Where a person begins: the list of models, and a file to change."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -21,6 +24,27 @@ def test_the_list_has_a_line_on_every_model(capsys, monkeypatch, tmp_path):
     assert lines.pop("broken") == "(cannot be read)"
     assert set(lines) == set(short_names()) - {"broken", "mute"}
     assert lines["poisson"].startswith("Poisson equation with an unknown diffusion coefficient")
+
+
+@pytest.fixture
+def closed_pipe():
+    """The end to write to of a pipe that nobody reads any more, as that into ``| head``."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as end:
+        yield end
+
+
+def test_a_list_whose_reader_has_gone_ends_without_a_word(closed_pipe):
+    command = [sys.executable, "-m", "bilo_ppl", "list"]
+    ended = subprocess.run(command, stdout=closed_pipe, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_new_file_is_there_whoever_has_stopped_listening(folder, closed_pipe, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", closed_pipe)
+    assert main(["new", "rod"]) == 0
+    assert pathlib.Path("rod.py").stat().st_size > 1000
 
 
 def test_a_new_file_is_a_model_file_whose_solution_is_that_of_its_equation(folder, capsys):

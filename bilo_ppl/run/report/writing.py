@@ -2,10 +2,12 @@
 
 import json
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from bilo_ppl._files import replacing
+from bilo_ppl._output import put
 from bilo_ppl.run.errors import BadInputError
 from bilo_ppl.run.listing import listed
 from bilo_ppl.run.record import Record, plain, warn
@@ -51,7 +53,7 @@ def report_run(settings: ReportSettings) -> int:
         raise BadInputError(
             f"{folder / 'run.json'} is not as a run writes it ({type(error).__name__}: {error})."
         ) from error
-    print(path)
+    put(sys.stdout, str(path))
     return 0
 
 

@@ -3,7 +3,9 @@
 import ast
 import dataclasses
 import pathlib
+import sys
 
+from bilo_ppl._output import put
 from bilo_ppl.run.model_file import short_names
 
 __all__ = ["ListSettings", "first_line", "list_models"]
@@ -21,7 +23,7 @@ def list_models(settings: ListSettings) -> int:
     names = short_names()
     width = max(map(len, names), default=0)
     for name, path in sorted(names.items()):
-        print(f"{name:{width}}  {first_line(path)}")
+        put(sys.stdout, f"{name:{width}}  {first_line(path)}")
     return 0
 
 

@@ -5,8 +5,10 @@
 import dataclasses
 import os
 import pathlib
+import sys
 
 from bilo_ppl._files import replacing
+from bilo_ppl._output import put
 from bilo_ppl.run.errors import BadInputError, refusing
 from bilo_ppl.run.options import check_options, option
 
@@ -44,5 +46,5 @@ def new_model(settings: NewSettings) -> int:
     text = TEMPLATE.read_text(encoding="utf-8").replace("template.py", path.name)
     with refusing(), replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    print(f"Wrote {path}. It runs as it stands:\n  bilo-ppl run {path}")
+    put(sys.stdout, f"Wrote {path}. It runs as it stands:\n  bilo-ppl run {path}")
     return 0
