@@ -55,7 +55,7 @@ def plot_posterior(
         ax.axvline(
             truth, color=COLOURS[1], linestyle="--", linewidth=1.6, label=f"truth {truth:.4g}"
         )
-    ax.set(xlabel=labelled(name, units), ylabel="posterior density")
+    ax.set(xlabel=labelled(name, units), ylabel="density")
     legend_above(ax, columns=2)
     return ax
 

@@ -21,6 +21,7 @@ def plot_solution_band(
     coordinate: str = "x",
     components: Sequence[str] = (),
     *,
+    noise: Any = None,
     units: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -31,16 +32,21 @@ def plot_solution_band(
     the labels of the axes. Components without a common unit have theirs in the legend.
     ``data`` is ``(x, y, sigma)``: points ``(m,)`` or ``(m, 1)``, values ``(m,)`` or ``(m, components)``,
     of which those that are NaN are missing, and the standard deviation of their noise, a number or one
-    for each value, observation or component. ``truth`` is ``(x, u)``. Draws with a value that is not
-    finite (unconverged solves) are left out and counted in the legend. Raises a ``ValueError`` for
-    points of more than one dimension, and for values of other shapes.
+    for each value, observation or component. ``noise`` is the standard deviation of normal noise at the
+    draws, a number, ``(draws,)`` or ``(draws, components)``: with it the band of data y, u with its
+    noise, is drawn too, lighter; a component whose noise is NaN has none. ``truth`` is ``(x, u)``. Draws
+    with a value that is not finite (unconverged solves) are left out and counted in the legend. Raises a
+    ``ValueError`` for points of more than one dimension, for values of other shapes, and for noise that
+    is not positive.
 
     Examples:
         >>> from bilo_ppl.plots import plot_solution_band
         >>> u_draws = bilo.solution_draws(model, draws, x, exact, x, y)
-        >>> ax = plot_solution_band(x, u_draws, data=(x, y, 0.02), units={"x": "cm"})
+        >>> ax = plot_solution_band(x, u_draws, data=(x, y, 0.02), noise=0.02, units={"x": "cm"})
         >>> ax.get_xlabel(), ax.get_ylabel()
         ('x (cm)', 'u')
+        >>> ax.get_legend_handles_labels()[1][:2]
+        ['y: 5 to 95 %', 'u: 5 to 95 %']
     """
     x, u = _line(x, "x"), np.asarray(u_draws)
     system = u.ndim == 3
@@ -65,10 +71,13 @@ def plot_solution_band(
     order = np.argsort(x)
     ax = ax_for(ax, "plot_solution_band")
     of_all, of_each = _units_of(name, names if system else [], units or {})
+    kept = u[finite][:, order]
+    if noise is not None:
+        _predictive_bands(ax, x[order], kept, _of_draws(noise, u.shape)[finite])
     for i in range(count):
-        low, middle, high = np.quantile(u[finite][:, order, i], [0.05, 0.5, 0.95], axis=0)
+        low, middle, high = np.quantile(kept[..., i], [0.05, 0.5, 0.95], axis=0)
         band = {"color": _colour(i), "alpha": 0.25, "linewidth": 0}
-        label = None if i else "5 to 95 %" + left_out
+        label = None if i else f"{name}: 5 to 95 %{left_out}"
         ax.fill_between(x[order], low, high, label=label, **band)
         median = f"median of {labelled(names[i], of_each)}" if system else "median"
         ax.plot(x[order], middle, color=_colour(i), linewidth=1.8, label=median)
@@ -80,6 +89,43 @@ def plot_solution_band(
     ax.margins(x=0.02)
     legend_above(ax, columns=2)
     return ax
+
+
+def _of_draws(noise: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The noise of every draw and component, ``(draws, components)``."""
+    sd = np.asarray(noise, float)
+    if sd.shape not in {(), shape[:1], (shape[0], shape[2])} or (sd <= 0).any():
+        raise ValueError(
+            f"plot_solution_band: noise has shape {sd.shape}; it must be positive numbers, one, "
+            f"{shape[:1]} or {(shape[0], shape[2])}."
+        )
+    return np.broadcast_to(sd[:, None] if sd.ndim == 1 else sd, (shape[0], shape[2]))
+
+
+def _predictive_bands(ax: Axes, x: np.ndarray, u: np.ndarray, sd: np.ndarray) -> None:
+    label: str | None = "y: 5 to 95 %"
+    for i in range(u.shape[2]):
+        if np.isnan(sd[:, i]).any():
+            continue
+        low, high = (_quantile(u[..., i], sd[:, i, None], level) for level in (0.05, 0.95))
+        band = {"color": _colour(i), "alpha": 0.1, "linewidth": 0}
+        ax.fill_between(x, low, high, label=label, **band)
+        label = None
+
+
+def _quantile(u: np.ndarray, sd: np.ndarray, level: float) -> np.ndarray:
+    """That of u plus normal noise, point by point, the draws ``(draws, n)`` being equally likely.
+
+    By bisection of the distribution function: noise that is drawn would leave the band ragged.
+    """
+    from scipy.special import ndtr
+
+    low, high = (u - 8 * sd).min(axis=0), (u + 8 * sd).max(axis=0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        below = ndtr((middle - u) / sd).mean(axis=0) < level
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return (low + high) / 2
 
 
 def _units_of(

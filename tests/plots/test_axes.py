@@ -122,7 +122,7 @@ def test_what_has_a_colour_of_its_own_is_in_a_legend(name):
         "ranks": {"ranks", "99% of uniform ranks"},
         "replicas": {"5 to 95 %", "median", "data"},
         "intervals": {"5 to 95 %", "25 to 75 %", "median", "truth"},
-        "solution band": {"5 to 95 %", "median", "truth", "data, 1 sd"},
+        "solution band": {"u: 5 to 95 %", "median", "truth", "data, 1 sd"},
     }
     assert wanted[name] <= told
     legends = 2 if name in {"ranks", "inner steps"} else 1
@@ -134,7 +134,7 @@ def test_units_stand_in_labels():
         name: {(ax.get_xlabel(), ax.get_ylabel()) for ax in np.ravel(np.array(draw(None), object))}
         for name, (_, draw) in CALLS.items()
     }
-    assert labels["posterior"] == {("a (1/day)", "posterior density")}
+    assert labels["posterior"] == {("a (1/day)", "density")}
     assert labels["trace"] == {("", "a (1/day)"), ("draw", "b (mg)")}
     assert ("a (1/day)", "b (mg)") in labels["pairs"]
     assert labels["replicas"] == {("datum", "a (1/day)")}

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from scipy import stats
 
 from bilo_ppl import plots
 
@@ -75,7 +76,7 @@ def test_band_is_the_quantiles_and_counts_what_it_leaves_out():
     np.testing.assert_allclose(bars.lines[0].get_ydata(), data[1])
     segments = bars.lines[2][0].get_segments()
     np.testing.assert_allclose([s[1, 1] - s[0, 1] for s in segments], 0.6)
-    assert "5 to 95 % (1 of 101 draws left out: not finite)" in labels(ax)
+    assert "v: 5 to 95 % (1 of 101 draws left out: not finite)" in labels(ax)
     assert set(labels(ax)[1:]) == {"median", "truth", "data, 1 sd"}
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("t", "v")
 
@@ -118,6 +119,54 @@ def test_the_band_of_a_system_has_a_colour_a_component_and_skips_missing_data(si
         plots.plot_solution_band(x, u, (t, y[:, 0], 0.1))
     with pytest.raises(ValueError, match="1 names"):
         plots.plot_solution_band(x, u, components=("prey",))
+
+
+def edges(band):
+    """Lower and upper edge of a band: its outline runs along one and back along the other."""
+    vertices = band.get_paths()[0].vertices
+    return [
+        np.array(pick)
+        for pick in zip(
+            *[
+                (found.min(), found.max())
+                for found in (vertices[vertices[:, 0] == x, 1] for x in np.unique(vertices[:, 0]))
+            ],
+            strict=True,
+        )
+    ]
+
+
+def test_the_predictive_band_has_the_width_of_solution_and_noise():
+    x, levels = np.linspace(0, 1, 11), (np.arange(2000) + 0.5) / 2000
+    spread = np.linspace(0.0, 0.4, 11)
+    u = np.sin(x) + stats.norm.ppf(levels)[:, None] * spread
+    ax = plots.plot_solution_band(x, u, noise=0.3)
+    assert labels(ax) == ["y: 5 to 95 %", "u: 5 to 95 %", "median"]
+    of_y, of_u = ax.collections
+    for band, sd in ((of_y, np.hypot(spread, 0.3)), (of_u, spread)):
+        low, high = edges(band)
+        np.testing.assert_allclose(low, np.sin(x) - 1.644854 * sd, atol=2e-3)
+        np.testing.assert_allclose(high, np.sin(x) + 1.644854 * sd, atol=2e-3)
+    assert of_y.get_alpha() < of_u.get_alpha()
+
+
+def test_noise_may_be_another_one_at_every_draw_and_component():
+    x = np.linspace(0, 1, 5)
+    ax = plots.plot_solution_band(x, np.zeros((4, 5)), noise=[1e-3, 1e-3, 1e-3, 2.0])
+    low, high = edges(ax.collections[0])
+    # A quarter of the draws has all of the tails.
+    np.testing.assert_allclose([low, high], np.outer([-1, 1], np.full(5, 2 * stats.norm.ppf(0.8))))
+    u = np.stack([np.zeros((4, 5)), np.full((4, 5), 9.0)], axis=-1)
+    u[0, 1, 0] = np.nan
+    noise = np.array([[5.0, np.nan], [0.1, np.nan], [0.1, np.nan], [0.1, np.nan]])
+    ax = plots.plot_solution_band(x, u, noise=noise)
+    low, high = edges(ax.collections[0])
+    np.testing.assert_allclose(high - low, 2 * 0.1644854, rtol=1e-5)
+    # One band of y, where there are data, and two of u.
+    assert len(ax.collections) == 3
+    for wrong in (0.0, np.ones(5), np.ones((4, 1)), -np.ones(4)):
+        with pytest.raises(ValueError, match=r"noise has shape .* one, \(4,\) or \(4, 2\)"):
+            plots.plot_solution_band(x, u, noise=wrong)
 
 
 def test_trace_has_a_line_a_chain_and_a_row_a_scalar():

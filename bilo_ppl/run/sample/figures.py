@@ -1,15 +1,19 @@
 """The figures of a run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
+from numpyro.distributions import Normal
 
 from bilo_ppl.diagnostics import solution_draws, summary
 from bilo_ppl.diagnostics._draws import scalar_draws
+from bilo_ppl.diagnostics.inner import map_spaced
+from bilo_ppl.pde.problem import Problem
 from bilo_ppl.plots import (
     INK,
     plot_inner_steps,
@@ -20,7 +24,11 @@ from bilo_ppl.plots import (
     plot_solution_band,
     plot_trace,
 )
+from bilo_ppl.plots._style import legend_above
 from bilo_ppl.plots.figure_file import Drawn
+from bilo_ppl.ppl.data_sites import innermost
+from bilo_ppl.ppl.handlers import given_solution
+from bilo_ppl.ppl.look import look_at
 from bilo_ppl.ppl.prior_density import prior_density
 from bilo_ppl.run.own_figures import of_draws
 from bilo_ppl.run.plan import Plan
@@ -33,7 +41,13 @@ from bilo_ppl.validation.posterior_grid import GridPosterior
 __all__ = ["draw_posterior_figures"]
 
 MAX_POSTERIORS = 12
-BAND_POINTS = 201
+BAND_POINTS, BAND_DRAWS = 201, 200
+
+PROBES = (0.7, -0.5)
+"""Slopes of functions in the place of u, by which data that are values of u are known."""
+
+SAME = 1e-4
+"""What rounding may be off by."""
 
 
 def draw_posterior_figures(
@@ -135,6 +149,7 @@ def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Dr
             x,
             *plan.observations.model_args,
             site=site,
+            max_draws=BAND_DRAWS,
             accept_unconverged=plan.settings.accept_unconverged,
             **plan.observations.model_kwargs,
         )
@@ -150,10 +165,61 @@ def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Dr
         names = problem.component_names if of_system else ()
         labels: dict[str, Any] = {"name": site, "coordinate": coordinate, "components": names}
         labels["units"] = plan.file.units
-        ax = plot_solution_band(x, u, points, truth, **labels)
+        noise = noise_of_values(plan, model, samples, site) if known else None
+        ax = plot_solution_band(x, u, points, truth, noise=noise, **labels)
         if not plan.by_values:
             _rug(ax, plan.observations.x)
         yield label, ax
+
+
+def noise_of_values(
+    plan: Plan, model: Callable, samples: Mapping[str, Any], site: str
+) -> np.ndarray | None:
+    """The sd of normal noise at the draws of a band, ``(draws, components)``.
+
+    NaN for a component without data; None where the data y are no plain values of this solution, or their
+    noise is not the same at all points. Nothing is solved: the model is run with known functions in the
+    place of u.
+    """
+    problem, data = plan.file.problem, plan.observations
+    x, y = np.asarray(data.x), np.asarray(data.y, float)
+    there = ~np.isnan(y)
+    columns = there.reshape(len(x), -1)
+
+    def seen(sample):
+        """By site: what mean and data are off by, and the least and largest sd of the components."""
+        found: dict[str, list] = {}
+        for slope in PROBES:
+            probe = partial(_probe, problem, slope)
+            probed = given_solution(model, {site: probe})
+            look = look_at(probed, data.model_args, data.model_kwargs, values=sample)
+            u = jax.vmap(probe)(jnp.asarray(x))
+            for name, one in look.observed.items():
+                fn = innermost(one["fn"])
+                if not isinstance(fn, Normal) or np.shape(one["value"]) != y.shape:
+                    continue
+                mean, sd = (jnp.broadcast_to(part, y.shape) for part in (fn.loc, fn.scale))
+                off = jnp.maximum(jnp.abs(mean - u), jnp.abs(one["value"] - y))
+                sd = sd.reshape(columns.shape)
+                least = jnp.min(sd, axis=0, where=columns, initial=jnp.inf)
+                largest = jnp.max(sd, axis=0, where=columns, initial=-jnp.inf)
+                off = jnp.max(off, where=there, initial=0.0)
+                found.setdefault(name, []).append((off, least, largest))
+        return found
+
+    for looks in map_spaced(seen, samples, BAND_DRAWS, 2, 16).values():
+        off, least, largest = (np.stack(part) for part in zip(*looks, strict=True))
+        sd = least.min(axis=0)
+        if off.max() < SAME and (largest.max(axis=0) <= (1 + SAME) * sd).all():
+            return np.where(np.isfinite(sd), sd, np.nan)
+    return None
+
+
+def _probe(problem: Problem, slope: float, x: Any) -> Any:
+    """A function of a point that is not constant, and another one for each component."""
+    lower, upper = np.array(problem.domain.lower), np.array(problem.domain.upper)
+    value = 1.3 + slope * jnp.sum((x - lower) / (upper - lower))
+    return value + jnp.arange(problem.components) if problem.components > 1 else value
 
 
 def _rug(ax: Axes, x: np.ndarray) -> None:
@@ -161,3 +227,6 @@ def _rug(ax: Axes, x: np.ndarray) -> None:
     strength = float(np.clip(100 / len(x), 0.03, 0.8))
     foot = ax.get_xaxis_transform()
     ax.vlines(x[:, 0], 0.0, 0.05, color=INK, linewidth=0.6, alpha=strength, transform=foot)
+    # The ticks are pale where they are many: an entry of the legend would not be seen.
+    ax.plot([], [], "|", color=INK, label="data")
+    legend_above(ax, columns=2)
