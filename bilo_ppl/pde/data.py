@@ -11,6 +11,15 @@ from bilo_ppl.pde.experiments import coded
 
 __all__ = ["Observations", "check"]
 
+KINDS = {
+    "points": "observed points",
+    "binary": "binary observations",
+    "counts": "observed counts",
+    "categories": "observed categories",
+    "discrete": "discrete observations",
+}
+"""What observations are called where a likelihood does not have them as noisy values."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Observations:
@@ -45,22 +54,26 @@ class Observations:
     def __str__(self) -> str:
         return self.described(by_values=True)
 
-    def described(self, *, by_values: bool) -> str:
+    def described(self, *, by_values: bool, kind: str = "") -> str:
         """Them in a line. ``by_values`` says that a likelihood has y as noisy values.
 
-        Without, as of the points of a Poisson process, y and sigma may mean anything, and are left out.
+        Without, y and sigma may mean anything, and sigma is left out. ``kind`` says more of what they
+        are, as `bilo_ppl.ppl.data_sites.data_kind` does.
         """
         y, dimension = np.asarray(self.y), np.shape(self.x)[1]
+        each = f" of {y.shape[1]} values each" if y.ndim == 2 else ""
+        missing = f", {np.isnan(y).sum()} of {y.size} missing" if np.isnan(y).any() else ""
+        end = ""
         if by_values:
             sigma = np.unique(np.broadcast_to(self.sigma, y.shape)[~np.isnan(y)])
             noise = f"{sigma[0]:.4g}" if len(sigma) == 1 else f"{sigma[0]:.4g} to {sigma[-1]:.4g}"
-            each = f" of {y.shape[1]} values each" if y.ndim == 2 else ""
-            missing = f", {np.isnan(y).sum()} of {y.size} missing" if np.isnan(y).any() else ""
-            text = f"{len(y)} observations{each}{missing} in {dimension}-D, noise sd {noise}"
-        else:
-            text = f"{len(y)} observed points in {dimension}-D, whose likelihood is a factor"
-        names = self.experiment_names
-        return text + (f", {len(names)} experiments ({', '.join(names)})" if names else "")
+            end = f", noise sd {noise}"
+        elif kind == "points":
+            each, missing, end = "", "", ", whose likelihood is a factor"
+        if names := self.experiment_names:
+            end += f", {len(names)} experiments ({', '.join(names)})"
+        what = KINDS.get(kind, "observations")
+        return f"{len(y)} {what}{each}{missing} in {dimension}-D{end}"
 
 
 def check(

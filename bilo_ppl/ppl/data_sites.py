@@ -7,16 +7,19 @@ import numpy as np
 import numpyro
 from jax.core import Tracer
 from numpyro.distributions import (
+    CategoricalLogits,
+    CategoricalProbs,
     Distribution,
     ExpandedDistribution,
     Independent,
     MaskedDistribution,
     Unit,
+    constraints,
 )
 
 from bilo_ppl.ppl.look import ModelLook
 
-__all__ = ["check_missing", "data_mask", "innermost", "is_data", "observed"]
+__all__ = ["check_missing", "data_kind", "data_mask", "innermost", "is_data", "observed"]
 
 _WRAPPERS = (ExpandedDistribution, Independent, MaskedDistribution)
 
@@ -99,3 +102,23 @@ def check_missing(look: ModelLook) -> None:
 def is_data(site: Any) -> bool:
     """Whether a site has data, and is no factor."""
     return site["is_observed"] and not isinstance(innermost(site["fn"]), Unit)
+
+
+def data_kind(look: ModelLook) -> str:
+    """What the data of a model are: "values" (which a noise is added to), "binary", "counts",
+    "categories", "discrete" for several of the latter, or "points" where there are but factors.
+    """
+    kinds = {_kind(innermost(s["fn"])) for s in look.observed.values() if is_data(s)}
+    if not kinds:
+        return "points"
+    if "values" in kinds:
+        return "values"
+    return kinds.pop() if len(kinds) == 1 else "discrete"
+
+
+def _kind(fn: Distribution) -> str:
+    if not fn.is_discrete:
+        return "values"
+    if isinstance(fn, CategoricalLogits | CategoricalProbs):
+        return "categories"
+    return "binary" if fn.support is constraints.boolean else "counts"

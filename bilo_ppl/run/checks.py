@@ -54,7 +54,7 @@ def prepare(settings: S, file: ModelFile) -> Plan[S]:
         first_guess={},
         chains_near={},
         solutions=(),
-        by_values=True,
+        data_kind="values",
         tolerance=tolerance,
     )
     return looked_at(plan)

@@ -10,7 +10,7 @@ from numpyro.distributions import biject_to
 
 from bilo_ppl._blame import blaming, told, where
 from bilo_ppl.operators.base import AbstractSolutionOperator
-from bilo_ppl.ppl.data_sites import check_missing, is_data
+from bilo_ppl.ppl.data_sites import check_missing, data_kind
 from bilo_ppl.ppl.look import ModelLook, look_at
 from bilo_ppl.ppl.model_checks import (
     check_latent,
@@ -55,7 +55,7 @@ def looked_at(plan: Plan) -> Plan:
         first_guess=site_values(file.start, look.latent),
         chains_near=_chains_near(file, look.latent),
         solutions=tuple(look.solutions),
-        by_values=any(is_data(site) for site in look.observed.values()),
+        data_kind=data_kind(look),
     )
     with naming(file.path):
         for name, values in (("start", plan.first_guess), ("init", plan.chains_near)):

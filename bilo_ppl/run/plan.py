@@ -53,10 +53,15 @@ class Plan(Generic[S]):
     """What the model file gives as ``init``: values of latent sites."""
     solutions: tuple[str, ...]
     """Names of the model's solution sites."""
-    by_values: bool
-    """Whether the model has a likelihood of values, and not only factors, as for a point process."""
+    data_kind: str
+    """What the data are, as `bilo_ppl.ppl.data_sites.data_kind` says it."""
     tolerance: float
     """On the loss of an inner solve: that of the settings, or, once it is known, from the noise."""
+
+    @property
+    def by_values(self) -> bool:
+        """Whether the data are values with a noise of sd sigma, and no counts or points of a process."""
+        return self.data_kind == "values"
 
     @property
     def inputs(self) -> dict[str, str | os.PathLike]:
@@ -67,12 +72,13 @@ class Plan(Generic[S]):
 
     def described(self) -> dict[str, Any]:
         """What is solved for, and from which data, for a reader."""
-        settings = self.settings
+        settings, kind = self.settings, self.data_kind
+        data = self.observations.described(by_values=self.by_values, kind=kind)
         source = settings.data or f"synthetic, seed {settings.data_seed}"
         return {
             **self.file.described(),
             "unknowns": self.latent,
-            "data": f"{self.observations.described(by_values=self.by_values)} ({source})",
+            "data": f"{data} ({source})",
         }
 
     @property

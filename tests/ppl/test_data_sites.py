@@ -14,7 +14,7 @@ import bilo_ppl as bilo
 from bilo_ppl.diagnostics import goodness_of_fit
 from bilo_ppl.estimate import gauss_newton
 from bilo_ppl.estimate.objective import find_rows
-from bilo_ppl.ppl.data_sites import check_missing, data_mask
+from bilo_ppl.ppl.data_sites import check_missing, data_kind, data_mask
 from bilo_ppl.ppl.look import look_at
 
 
@@ -91,6 +91,27 @@ def test_gradients_are_finite_for_other_likelihoods(distribution, y):
     wanted = distribution(0.7 * jnp.ones(2)).log_prob(y[[0, 2]])
     np.testing.assert_allclose(value, np.sum(wanted), rtol=1e-12)
     assert np.isfinite(slope)
+
+
+@pytest.mark.parametrize(
+    ("distributions", "kind"),
+    [
+        ([dist.StudentT(2.0, jnp.zeros((3, 2)), 0.1).to_event(1)], "values"),
+        ([dist.Bernoulli(logits=jnp.zeros((3, 2))).mask(True)], "binary"),
+        ([dist.NegativeBinomial2(jnp.ones(3), 2.0)], "counts"),
+        ([dist.Categorical(logits=jnp.zeros((3, 4)))], "categories"),
+        ([dist.Poisson(jnp.ones(3)), dist.Bernoulli(jnp.full(3, 0.5))], "discrete"),
+        ([dist.Poisson(jnp.ones(3)), dist.Normal(jnp.ones(3), 0.1)], "values"),
+        ([], "points"),
+    ],
+)
+def test_data_are_named_by_their_distribution(distributions, kind):
+    def sites():
+        for i, each in enumerate(distributions):
+            numpyro.sample(f"y{i}", each, obs=jnp.ones(each.shape()))
+        numpyro.factor("process", 0.5)
+
+    assert data_kind(look_at(sites)) == kind
 
 
 def test_without_data_it_is_drawn_and_vectors_are_refused():

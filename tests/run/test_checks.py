@@ -213,3 +213,40 @@ def test_points_whose_likelihood_is_a_factor_have_no_noise(planned, command, mon
     plan = planned(command)
     assert plan.by_values
     assert "noise sd" in plan.described()["data"]
+
+
+DISCRETE = """
+import jax.numpy as jnp
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import bilo_ppl as bilo
+from closed import *
+
+def model(operator, x, y=None, sigma=1.0):
+    D = numpyro.sample("D", dist.LogNormal(0.0, 1.0))
+    u = jax.vmap(bilo.solution("u", operator, {"D": D}))(x)
+    LIKELIHOOD
+
+def synthetic_data(seed):
+    return {"x": np.array([[0.3], [0.6], [0.7]]), "y": np.array([0.0, 1.0, 1.0]), "sigma": 1.0}
+"""
+
+
+@COMMANDS
+@pytest.mark.parametrize(
+    ("likelihood", "wanted"),
+    [
+        ("bilo.observed('y', dist.Bernoulli(logits=u), y)", "3 binary observations in 1-D"),
+        ("numpyro.sample('y', dist.Poisson(jnp.exp(u)), obs=y)", "3 observed counts in 1-D"),
+    ],
+)
+def test_data_without_a_noise_have_no_sd_of_one(planned, command, likelihood, wanted, monkeypatch):
+    monkeypatch.syspath_prepend(".")
+    pathlib.Path("discrete.py").write_text(DISCRETE.replace("LIKELIHOOD", likelihood))
+    plan = planned(command, file="discrete.py")
+    assert not plan.by_values
+    assert plan.described()["data"] == f"{wanted} (synthetic, seed 0)"
+    # Without a kind nothing is said that is not known.
+    assert plan.observations.described(by_values=False) == "3 observations in 1-D"

@@ -11,7 +11,7 @@ import jax
 
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.pde.data import Observations
-from bilo_ppl.ppl.data_sites import is_data
+from bilo_ppl.ppl.data_sites import data_kind
 from bilo_ppl.ppl.look import look_at
 from bilo_ppl.ppl.site_values import site_values
 from bilo_ppl.run.compare.outcome import Spent
@@ -99,8 +99,8 @@ class Task:
         args, kwargs = self.arguments
         if self.file.reference is None:
             return str(self.observations)
-        look = look_at(self.bound(self.reference), args, kwargs)
-        return self.observations.described(by_values=any(map(is_data, look.observed.values())))
+        kind = data_kind(look_at(self.bound(self.reference), args, kwargs))
+        return self.observations.described(by_values=kind == "values", kind=kind)
 
     @property
     def arguments(self) -> tuple[tuple, dict[str, Any]]:
