@@ -32,7 +32,7 @@ from bilo_ppl.run.tolerance import (
 from bilo_ppl.run.uniqueness import warn_unless_determined
 from bilo_ppl.validation.accuracy import LARGEST_STEP, Accuracy, PredictionError
 
-__all__ = ["featured", "limit_of", "tolerance_at_estimate"]
+__all__ = ["featured", "limit_of", "tolerance_at_estimate", "worth_a_network"]
 
 OTHERS, VARIED = 4, 0.1
 """Thetas at which features are tried beside the first guess, and how far flat sites are from it there."""
@@ -128,13 +128,18 @@ def _others(plan: Plan) -> Tried:
     return found
 
 
+def worth_a_network(plan: Plan) -> bool:
+    """Whether a network may come nearer than features do in minutes."""
+    return plan.file.problem.domain.dimension <= PLANE
+
+
 def limit_of(plan: Plan) -> float:
     """Error, in units of what is allowed, above which a network is the better choice.
 
     Of many unknowns that is far: what they are is less certain, and a network is dear to adapt. In more
     than two dimensions a network is dear to train.
     """
-    if plan.file.problem.domain.dimension > PLANE:
+    if not worth_a_network(plan):
         return IN_SPACE
     data = plan.observations
     latent = look_at(plan.model(stand_in(plan)), data.model_args, data.model_kwargs).latent

@@ -9,6 +9,8 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
+from bilo_ppl.operators.fine_tuned import FineTuned
+from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.operators.random_features import FeatureTrial
 from bilo_ppl.run import (
     MapSettings,
@@ -24,6 +26,7 @@ from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.sample import pipeline as sampling
+from bilo_ppl.run.sample.contradictions import may_give_way
 from bilo_ppl.run.settings import BadInputError
 from bilo_ppl.run.sizes import OPTION, USUAL, Chosen
 from bilo_ppl.validation.accuracy import NOISE_LIMIT, Accuracy, PredictionError
@@ -122,6 +125,23 @@ def test_features_that_the_draws_contradict_give_way_to_a_network(monkeypatch, t
     short = {"chains": 1, "warmup": 20, "samples": 40, "certify": False}
     with pytest.raises(TrainingError):
         sample_model(SampleSettings(MODEL, out=tmp_path / "out", quiet=True, **short))
+
+
+@pytest.mark.parametrize(
+    ("dimension", "kind", "adapts", "gives_way"),
+    [
+        (2, OutputLayer, True, True),
+        (3, OutputLayer, True, False),
+        (3, FineTuned, True, True),
+        (2, OutputLayer, False, False),
+    ],
+)
+def test_in_space_features_stay_with_what_speaks_against_them(dimension, kind, adapts, gives_way):
+    plan = Mock(spec=Plan)
+    plan.settings = SimpleNamespace(adapts=adapts, output_layer=False)
+    domain = SimpleNamespace(dimension=dimension)
+    plan.file = SimpleNamespace(problem=SimpleNamespace(domain=domain))
+    assert may_give_way(plan, object.__new__(kind)) == gives_way
 
 
 @pytest.mark.parametrize("worst", [0.5, 2.0])

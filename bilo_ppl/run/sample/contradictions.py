@@ -2,13 +2,17 @@
 
 import numpy as np
 
+from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.operators.output_layer import OutputLayer
+from bilo_ppl.run.features import worth_a_network
+from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.sample.beyond import told_of_divergences
 from bilo_ppl.run.sample.results import Results
+from bilo_ppl.run.sample.settings import SampleSettings
 from bilo_ppl.run.sample.solves import over_sites
 from bilo_ppl.validation.accuracy import NOISE_LIMIT
 
-__all__ = ["contradictions", "tightening", "without_remedy"]
+__all__ = ["contradictions", "may_give_way", "tightening", "without_remedy"]
 
 MANY_STEPS, MANY_DIVERGENCES = 0.5, 0.02
 """Parts of draws that need inner steps, and of diverging transitions, which contradict an adaptation."""
@@ -43,6 +47,13 @@ def _divergences(results: Results) -> list[str]:
     diverging = np.asarray(results.draws.statistics.get("diverging", False))
     many = diverging.mean() > MANY_DIVERGENCES
     return [f"{diverging.mean():.0%} of the transitions diverged."] if many else []
+
+
+def may_give_way(plan: Plan[SampleSettings], operator: AbstractSolutionOperator) -> bool:
+    """Whether another operator is made where the draws contradict this one."""
+    if not plan.settings.adapts or plan.settings.output_layer:
+        return False
+    return not isinstance(operator, OutputLayer) or worth_a_network(plan)
 
 
 def without_remedy(results: Results, found: list[str]) -> str | None:

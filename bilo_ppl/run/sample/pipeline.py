@@ -24,7 +24,12 @@ from bilo_ppl.run.operators import (
 )
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Clock, Record
-from bilo_ppl.run.sample.contradictions import contradictions, tightening, without_remedy
+from bilo_ppl.run.sample.contradictions import (
+    contradictions,
+    may_give_way,
+    tightening,
+    without_remedy,
+)
 from bilo_ppl.run.sample.kernel import make_kernel
 from bilo_ppl.run.sample.printed import print_report
 from bilo_ppl.run.sample.results import Results
@@ -128,7 +133,7 @@ def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) 
     prepared = make_operator(plan, record, interrupts)
     results, interrupted = _attempt(plan, record, prepared)
     found = [] if interrupted else contradictions(results)
-    again = plan.settings.adapts and not plan.settings.output_layer
+    again = may_give_way(plan, prepared.operator)
     if found and again and (reason := without_remedy(results, found)):
         results.no_remedy, found = reason, [f"{found[0]} {reason}"]
     elif found and again:
