@@ -10,6 +10,7 @@ import numpy as np
 
 from bilo_ppl._blame import blaming
 from bilo_ppl._compile import jit_once
+from bilo_ppl._pages import see
 from bilo_ppl._types import Field, Theta
 from bilo_ppl.pde.collocation import completed
 from bilo_ppl.pde.domain import Box
@@ -143,9 +144,7 @@ def _check_dependence(
             continue
         raise ValueError(
             f"{name}: residual, lift and conditions change with the parameter {parameter!r} by jumps "
-            "only, as a comparison of x with it does: their derivative in it is 0, and no estimate or "
-            "sampler that goes by derivatives moves it. Let the jump be a few collocation points wide, "
-            "as jax.nn.sigmoid((z - x[0]) / width) is, or begin where the parameter matters."
+            f"only: their derivative in it is 0, and nothing moves it. {see('Parameters that jump')}"
         )
 
 
@@ -234,7 +233,7 @@ def _check_positive(problem: Problem, theta: Theta, xs: Any) -> None:
             raise ValueError(
                 f"{name}: {entry} must be positive, but at the given theta it is not at {wrong.sum()} "
                 f"of {wrong.size} {where}, the first time {values[wrong][0]:g}. Give another first "
-                "guess, or an unknown of which it is a positive function, such as its logarithm."
+                "guess, or take its logarithm as the unknown."
             )
 
 

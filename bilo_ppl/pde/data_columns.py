@@ -200,7 +200,7 @@ def _coordinates(rest: list[str], used: set[str], place: str, domain: Box) -> li
     if known:
         raise ValueError(
             f"{place}: the columns {', '.join(rest)} must be the coordinates, and of these only "
-            f"{', '.join(known)} has a name that the problem knows. Call them {expected}, in any order; "
-            "or use none of these names, and they are taken in their order."
+            f"{', '.join(known)} has a name that the problem knows. Call them {expected}, in any order, "
+            "or use none of these names."
         )
     return rest

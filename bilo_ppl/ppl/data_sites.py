@@ -94,8 +94,8 @@ def check_missing(look: ModelLook) -> None:
         if bad.any():
             raise ValueError(
                 f"{bad.sum()} of the {bad.size} data of {name!r} are missing (NaN), and would make the "
-                f"likelihood NaN. Write bilo_ppl.observed({name!r}, distribution, y) in the place of "
-                f"numpyro.sample({name!r}, distribution, obs=y): it leaves them out."
+                f"likelihood NaN. bilo_ppl.observed({name!r}, distribution, y), in the place of "
+                "numpyro.sample, leaves them out."
             )
 
 

@@ -14,6 +14,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from numpyro.primitives import apply_stack
 
+from bilo_ppl._pages import see
 from bilo_ppl._types import Field, Flag, Theta
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.pde.domain import Box
@@ -121,8 +122,7 @@ def check_entries(name: str, theta: Theta, batch: int | None, known: Mapping[str
             raise ValueError(
                 f"{function}({name!r}): the entry {entry!r} of theta has shape {shape}, and {wanted} is "
                 f"what the operator was made for{'' if batch is None else ' (experiments first)'}. For "
-                "several experiments, such as the entries of a plate, use bilo.solutions, whose arrays "
-                "have one axis of experiments in front."
+                f"several experiments use bilo.solutions. {see('Several experiments')}"
             )
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import eval_jaxpr
 
+from bilo_ppl._pages import see
 from bilo_ppl._types import Field, Theta
 from bilo_ppl.inner.stop_reason import StopReason
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
@@ -92,8 +93,8 @@ def batched_theta(
         what = "have leading axes of different lengths" if lengths else "have no leading axis"
         raise ValueError(
             f"solutions({name!r}): the entries of thetas {what}, or an empty one: {shapes}. Every array "
-            "needs one axis of experiments in front; only scalars and functions may be shared by all. "
-            "For a single experiment use bilo.solution."
+            "needs one axis of experiments in front; only scalars and functions may be shared. "
+            f"{see('Several experiments')}"
         )
     count = lengths.pop()
     repeated = {e: v if jnp.shape(v) else jnp.broadcast_to(v, (count,)) for e, v in arrays.items()}

@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from numpyro.distributions import ImproperUniform, Normal, Unit, constraints
 
+from bilo_ppl._pages import see
 from bilo_ppl._types import Theta
 from bilo_ppl.ppl.data_sites import check_missing, innermost, is_data
 from bilo_ppl.ppl.effect import check_entries
@@ -76,9 +77,8 @@ def check_solutions(look: ModelLook, known: Theta | None = None) -> None:
         if any(isinstance(leaf, Tracer) and type(leaf) is not outside for leaf in leaves):
             raise ValueError(
                 f"the solution {name!r} is inside of a jax.vmap, or another transformation of JAX, in "
-                "the model, where a site can neither keep its state nor report. For several experiments "
-                "use us = bilo.solutions(name, operator, thetas), with one axis of experiments in front "
-                "of every array; it solves all of them at once."
+                "the model. For several experiments use bilo.solutions(name, operator, thetas). "
+                f"{see('Several experiments')}"
             )
 
 
@@ -160,8 +160,8 @@ def check_noise(look: ModelLook) -> None:
         if 0 < scale.min(initial=np.inf) < LEAST_NOISE * size:
             raise ValueError(
                 f"the noise of {name!r} is {scale.min():.3g} where its data are up to {size:.3g}: no "
-                f"solution is right to less than {LEAST_NOISE:g} of its size. Give the sd of all by "
-                "which data and solution may differ, errors of the model included."
+                f"solution is right to less than {LEAST_NOISE:g} of its size. Give the sd with "
+                "errors of the model included."
             )
 
 
@@ -176,8 +176,8 @@ def check_priors(look: ModelLook) -> None:
         if isinstance(innermost(site["fn"]), ImproperUniform) and size > data:
             raise ValueError(
                 f"the {size} unknowns of {name!r} have an improper prior, and there are {data} data: "
-                "there is no posterior to sample. Give a point estimate (bilo-ppl map), or a proper "
-                "prior (unknown_function(..., prior_sd=1.0))."
+                "no posterior to sample. Take bilo-ppl map or a proper prior: "
+                "unknown_function(..., prior_sd=1.0)."
             )
 
 
@@ -194,9 +194,8 @@ def check_shapes(look: ModelLook) -> None:
         if _together(shape, data) != data:
             raise ValueError(
                 f"the likelihood of {name!r} has shape {shape} and its data have shape {data}: "
-                "broadcast against each other, every datum would count several times. A usual cause is "
-                "one array of shape (n, 1) among those of shape (n,), such as x[:, None] or a sigma or "
-                "y with two axes; give mean, sigma and data the same shape."
+                "every datum would count several times. Give mean, sigma and data the same shape. "
+                f"{see('Shapes of a likelihood')}"
             )
 
 

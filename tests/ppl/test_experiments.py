@@ -290,7 +290,7 @@ def test_estimates_draws_and_certificates():
 @pytest.mark.parametrize(
     ("thetas", "message"),
     [
-        ({"k": 1.0, "a": 2.0}, r"no leading axis.*use bilo.solution"),
+        ({"k": 1.0, "a": 2.0}, r"no leading axis.*needs one axis of experiments in front"),
         (
             {"k": np.ones(2), "a": np.ones(3)},
             r"different lengths.*\{'k': \(2,\), 'a': \(3,\)\}.*only scalars and functions",

@@ -77,7 +77,9 @@ def test_commands_in_the_documentation_have_the_options_they_are_given():
 
 
 SAID_BY = {
-    "run": 160, "adaptation": 160, "diagnostics": 160, "estimate": 120, "mcmc": 120, "inner": 120
+    "run": 160, "adaptation": 160, "diagnostics": 160, "estimate": 120, "mcmc": 120, "inner": 120,
+    "pde": 160, "ppl": 160, "numerics": 160, "operators": 160, "network": 160, "validation": 160,
+    "fields": 160, "baselines": 160, "surrogates": 160, "anatomy": 160, "plots": 160,
 }  # fmt: skip
 """Characters that a message of a folder has, without what is put into it; a page says more."""
 
@@ -115,6 +117,7 @@ def _literal(node):
 def test_messages_are_short():
     found = [one for one in messages() if "\n" not in one[1].strip()]
     assert len(found) > 1000
+    assert {place.split("/")[1] for place, _, _ in found} == set(SAID_BY)
     long = {place: text for place, text, longest in found if len(text) > longest}
     assert not long
 

@@ -116,7 +116,7 @@ def _compare(name: str, places: np.ndarray, one: Any, two: Any) -> None:
     if differs.any():
         i = np.argmax(differs)
         raise ValueError(
-            f"FiniteVolumes: for two smooth functions, -div(A grad u) - g as given "
+            f"FiniteVolumes: for two smooth functions, -div(A grad u) - g "
             f"is {one[0][i]:.6g} and {two[0][i]:.6g} at x = {places[i]}, but {name}.residual is "
             f"{one[1][i]:.6g} and {two[1][i]:.6g} there, no multiple: they state different equations."
         )
