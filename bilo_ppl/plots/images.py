@@ -4,12 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from bilo_ppl._units import labelled
 from bilo_ppl.pde.image import ImageDomain
-from bilo_ppl.plots._style import COLOURS, axes_for
+from bilo_ppl.plots._style import COLOURS, INK, axes_for, legend_above
 
 __all__ = ["ImagePanel", "plot_density", "plot_images"]
+
+
+LINES = ("white", COLOURS[1], COLOURS[3])
+"""Colours of contours and outlines, none of which is in the colour map; all have a dark edge."""
 
 
 class ImagePanel(NamedTuple):
@@ -22,6 +28,10 @@ class ImagePanel(NamedTuple):
     """Levels of the values, drawn as lines."""
     masks: Sequence[Any] = ()
     """Masks ``(n,)`` at the same voxels, drawn as dashed outlines."""
+    mask_names: Sequence[str] = ()
+    """For the legend; by default mask 1, 2, ..."""
+    unit: str = ""
+    """Of the values."""
 
 
 def plot_images(
@@ -35,9 +45,10 @@ def plot_images(
     """Images of a plane side by side, the first coordinate to the right and the second upwards.
 
     ``anatomy`` is an image with the shape of the domain's mask, shown in grey below; values fade into it
-    where they are small. ``units`` are those of the coordinates. Returns the axes ``(panels,)``. Raises a
-    ``ValueError`` for a domain that is not a plane, no panels, and values of another number than there
-    are voxels inside.
+    where they are small. Contours and outlines are told in a legend. ``units`` are those of the
+    coordinates. Returns the axes ``(panels,)``. Raises a ``ValueError`` for a domain that is not a plane,
+    no panels, values of another number than there are voxels inside, and names of another number than
+    there are masks.
 
     >>> from bilo_ppl.plots import ImagePanel, plot_images
     >>> plane = bilo.image_domain(np.ones((4, 3)))
@@ -59,6 +70,11 @@ def plot_images(
                     f"plot_images: {panel.title!r} has values of shape {np.shape(what)}; the domain has "
                     f"{count} voxels inside, ({count},)."
                 )
+        if panel.mask_names and len(panel.mask_names) != len(panel.masks):
+            raise ValueError(
+                f"plot_images: {panel.title!r} has {len(panel.mask_names)} names {panel.mask_names} for "
+                f"{len(panel.masks)} masks."
+            )
     (row,) = axes_for(axes, (1, len(panels)), "plot_images", (4.4 * len(panels), 4.2))
     low, high = np.array(domain.lower[:2]), np.array(domain.upper[:2])
     style: dict[str, Any] = {
@@ -66,6 +82,7 @@ def plot_images(
         "origin": "lower",
         "interpolation": "nearest",
     }
+    told = any(len(panel.contours) + len(panel.masks) for panel in panels)
     for ax, panel in zip(row, panels, strict=True):
         ax.grid(False)
         ax.spines[:].set_visible(True)
@@ -77,21 +94,9 @@ def plot_images(
         shown = ax.imshow(
             image.T, cmap="viridis", vmin=0, vmax=largest or 1.0, alpha=opaque, **style
         )
-        ax.figure.colorbar(shown, ax=ax, shrink=0.8)
-        x, y = (
-            a + h * (np.arange(n) + 0.5)
-            for a, h, n in zip(low, domain.spacing, domain.mask.shape, strict=True)
-        )
-        for number, level in enumerate(panel.contours):
-            colour = COLOURS[(number + 1) % len(COLOURS)]
-            if np.nanmin(image) < level < largest:
-                ax.contour(x, y, image.T, levels=[level], colors=[colour], linewidths=1.6)
-        for number, mask in enumerate(panel.masks):
-            colour = COLOURS[(number + 1) % len(COLOURS)]
-            outline = np.nan_to_num(_image(domain, mask)).T
-            if 0 < outline.sum() < outline.size:
-                ax.contour(x, y, outline, levels=[0.5], colors=[colour], linewidths=0.7, alpha=0.8)
-        ax.set_title(panel.title, fontsize="medium", loc="left")
+        ax.figure.colorbar(shown, ax=ax, shrink=0.8).set_label(panel.unit)
+        _lines(ax, domain, panel, image)
+        ax.set_title(panel.title, fontsize="medium", loc="left", pad=22 if told else None)
         along, up = (labelled(name, units) for name in domain.coordinates[:2])
         ax.set(xlabel=along, ylabel=up)
     return row
@@ -105,6 +110,7 @@ def plot_density(
     labels: Any,
     anatomy: Any = None,
     *,
+    names: Sequence[str] = (),
     units: Mapping[str, str] | None = None,
     axes: Any = None,
 ) -> np.ndarray:
@@ -112,8 +118,9 @@ def plot_density(
 
     ``u`` are values ``(draws, n)`` at the voxels inside; draws that are not finite are left out, and of
     one draw there is no standard deviation. ``labels`` ``(m, k)``, 0 or 1, are those of k masks at points
-    ``x (m, d)``, of which those count that are centres of voxels. Returns the axes, ``(3,)``, or
-    ``(2,)`` of one draw. Raises a ``ValueError`` if no draw is finite.
+    ``x (m, d)``, of which those count that are centres of voxels; ``names`` are those of the masks, and
+    ``units`` those of the coordinates and of ``"u"``. Returns the axes, ``(3,)``, or ``(2,)`` of one
+    draw. Raises a ``ValueError`` if no draw is finite.
 
     >>> from bilo_ppl.plots import plot_density
     >>> plane = bilo.image_domain(np.ones((4, 3)))
@@ -129,15 +136,47 @@ def plot_density(
     row = _rows_at(domain, np.asarray(x, float))
     masks = [np.where(row < 0, 0.0, column[row]) for column in np.asarray(labels, float).T]
     name, mean = "u" if len(u) == 1 else "mean of u", u.mean(axis=0)
+    at, unit = ", ".join(f"{c:.3g}" for c in levels), (units or {}).get("u", "")
     panels = [
-        ImagePanel(
-            f"{name}, contours at {', '.join(f'{c:.3g}' for c in levels)}", mean, contours=levels
-        ),
-        ImagePanel(f"{name}, outlines of the data", mean, masks=masks),
+        ImagePanel(f"{name}, contours at {at}", mean, contours=levels, unit=unit),
+        ImagePanel(f"{name}, outlines of the data", mean, masks=masks, mask_names=names, unit=unit),
     ]
     if len(u) > 1:
-        panels.append(ImagePanel(f"standard deviation of u, {len(u)} draws", u.std(axis=0)))
+        title = f"standard deviation of u, {len(u)} draws"
+        panels.append(ImagePanel(title, u.std(axis=0), unit=unit))
     return plot_images(domain, panels, anatomy, units=units, axes=axes)
+
+
+def _lines(ax: Axes, domain: ImageDomain, panel: ImagePanel, image: np.ndarray) -> None:
+    """Contours of the image and outlines of masks, those that there are, with a legend."""
+    x, y = (
+        low + h * (np.arange(n) + 0.5)
+        for low, h, n in zip(domain.lower, domain.spacing, domain.mask.shape, strict=False)
+    )
+    drawn = False
+
+    def line(values: np.ndarray, level: float, number: int, label: str, dashes: str, width: float):
+        nonlocal drawn
+        drawn = True
+        edge: list[Any] = [withStroke(linewidth=width + 1.2, foreground=INK, alpha=0.8)]
+        style: dict[str, Any] = {"linestyles": dashes, "linewidths": width}
+        colour = LINES[number % len(LINES)]
+        lines = ax.contour(x, y, values.T, levels=[level], colors=[colour], **style)
+        lines.set_path_effects(edge)
+        ax.plot([], [], dashes, color=colour, linewidth=width, path_effects=edge, label=label)
+
+    there = image[np.isfinite(image)]
+    least, largest = (there.min(), there.max()) if there.size else (0.0, 0.0)
+    for number, level in enumerate(panel.contours):
+        if least < level < largest:
+            line(image, level, number, f"{level:.3g}", "-", 1.6)
+    names = panel.mask_names or [f"mask {i}" for i in range(1, len(panel.masks) + 1)]
+    for number, (mask, name) in enumerate(zip(panel.masks, names, strict=True)):
+        outline = np.nan_to_num(_image(domain, mask))
+        if 0 < outline.sum() < outline.size:
+            line(outline, 0.5, number, name, "--", 1.2)
+    if drawn:
+        legend_above(ax, columns=4)
 
 
 def _rows_at(domain: ImageDomain, x: np.ndarray) -> np.ndarray:

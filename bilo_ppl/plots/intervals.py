@@ -51,9 +51,9 @@ def plot_intervals(
     ax.plot(number, middle, "o", color="white", markeredgecolor=COLOURS[0], ms=3.5, label="median")
     if truth is not None:
         ax.plot(number, np.ravel(truth), "x", color=COLOURS[1], ms=5, label="truth")
-    ax.axhline(0, color=INK, linewidth=0.6)
+    ax.axhline(0, color=INK, linewidth=0.6, label="zero")
     ax.set(xlabel=f"entry of {name}", ylabel=labelled(name, units))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.margins(x=0.01)
-    legend_above(ax, columns=4)
+    legend_above(ax, columns=5)
     return ax

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from bilo_ppl._units import labelled
-from bilo_ppl.plots._style import INK, axes_for
+from bilo_ppl.plots._style import INK, axes_for, legend_above
 
 __all__ = ["Panel", "plot_maps"]
 
@@ -35,7 +35,7 @@ class Panel(NamedTuple):
     kind: Kind = "value"
     """All values of a figure share their colours; spreads and differences from zero have their own."""
     points: Any = None
-    """``(k, 2)``, to be marked."""
+    """``(k, 2)``, to be marked: where data are."""
     at_points: Any = None
     """``(k,)``, the colours of the marks; without them they are plain."""
     unit: str = ""
@@ -56,7 +56,8 @@ def plot_maps(
     """Images of functions on the grid of ``x`` ``(n,)`` and ``y`` ``(m,)``, with contours.
 
     ``coordinates`` are the labels of the axes; ``equal`` says that both have one unit of length.
-    Contours are drawn for values, unless ``contours`` is false; ``units`` are those of the coordinates.
+    Contours are drawn for values, unless ``contours`` is false, and stand in the bar of colours too.
+    ``units`` are those of the coordinates.
     Returns the axes ``(panels,)``. Raises a ``ValueError`` for values of another shape than the grid's,
     points that are not in the plane, and a panel of nothing.
 
@@ -71,24 +72,27 @@ def plot_maps(
         raise ValueError("plot_maps: there are no panels.")
     for panel in panels:
         _check(panel, (len(x), len(y)))
-    (row,) = axes_for(axes, (1, len(panels)), "plot_maps", _size(x, y, len(panels), equal))
+    told = any(panel.points is not None and panel.at_points is None for panel in panels)
+    width, height = _size(x, y, len(panels), equal)
+    (row,) = axes_for(axes, (1, len(panels)), "plot_maps", (width, height + 0.25 * told))
     shared = _limits([panel for panel in panels if panel.kind == "value"])
     for number, (ax, panel) in enumerate(zip(row, panels, strict=True)):
         ax.grid(False)
         ax.spines[:].set_visible(True)
         low, high = shared if panel.kind == "value" else _own_limits(panel)
         style = {"cmap": COLOUR_MAPS[panel.kind], "vmin": low, "vmax": high}
-        drawn = None
+        drawn = lines = None
         if panel.values is not None:
             values = np.asarray(panel.values, float).T
             drawn = ax.pcolormesh(x, y, values, shading="gouraud", rasterized=True, **style)
             if contours and panel.kind == "value" and high > low:
                 levels = np.linspace(low, high, LEVELS + 2)[1:-1]
-                ax.contour(x, y, values, levels, colors="white", linewidths=0.6, alpha=0.8)
+                line = {"colors": "white", "linewidths": 0.6, "alpha": 0.8}
+                lines = ax.contour(x, y, values, levels, **line)
         if panel.points is not None:
             drawn = _marks(ax, panel, style) or drawn
-        _bar(ax, drawn, panel.unit)
-        ax.set_title(panel.title, fontsize="medium", loc="left")
+        _bar(ax, drawn, panel.unit, lines)
+        ax.set_title(panel.title, fontsize="medium", loc="left", pad=22 if told else None)
         along, up = (labelled(name, units) for name in coordinates)
         ax.set(xlabel=along, ylabel="" if number else up)
         ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
@@ -145,14 +149,18 @@ def _marks(ax: Axes, panel: Panel, style: dict[str, Any]) -> Any:
     points = np.asarray(panel.points, float)
     area = float(np.clip(8000 / max(len(points), 1), SMALLEST, LARGEST))
     if panel.at_points is None:
-        ax.scatter(*points.T, s=area / 3, color=INK, linewidths=0, alpha=0.5)
+        edge = {"linewidths": 0.4, "edgecolors": "white"}
+        ax.scatter(*points.T, s=area / 2, color=INK, label="data", **edge)
+        legend_above(ax, columns=1)
         return None
     return ax.scatter(*points.T, s=area, c=panel.at_points, linewidths=0, **style)
 
 
-def _bar(ax: Axes, drawn: Any, unit: str) -> None:
+def _bar(ax: Axes, drawn: Any, unit: str, lines: Any = None) -> None:
     if drawn is not None:
         bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.9, pad=0.02)
+        if lines is not None:
+            bar.add_lines(lines)
         bar.set_label(unit, fontsize="small")
         bar.ax.tick_params(labelsize="small")
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]

@@ -40,16 +40,16 @@ def plot_ranks(ranks: Any, name: str, kept: int, *, axes: Any = None) -> np.ndar
     top.axhspan(low, high, label=f"{PROBABILITY:.0%} of uniform ranks", **band)
     style = {"color": COLOURS[0], "alpha": 0.6, "edgecolor": "white", "align": "edge"}
     top.bar(edges[:-1], binned(ranks, kept, number), width=1 / number, label="ranks", **style)
-    top.axhline(len(ranks) / number, color=INK, linewidth=1.0)
+    top.axhline(len(ranks) / number, color=INK, linewidth=1.0, label="their mean")
     top.set(ylabel="replicates", xlim=(0, 1))
-    legend_above(top, columns=2)
+    legend_above(top, columns=3)
     levels, lowest, highest = ecdf_limits(len(ranks), kept, PROBABILITY)
     below = np.cumsum(np.bincount(ranks, minlength=kept + 1))[:-1] / len(ranks)
     label = f"{PROBABILITY:.0%} of uniform ranks"
     bottom.fill_between(levels, lowest - levels, highest - levels, label=label, **band)
     line = {"where": "mid", "color": COLOURS[0], "linewidth": 1.4, "label": "ranks"}
     bottom.step(levels, below - levels, **line)
-    bottom.axhline(0, color=INK, linewidth=1.0)
+    bottom.axhline(0, color=INK, linewidth=1.0, label="their mean")
     bottom.set(xlabel=f"rank of {name} among {kept} draws, as a fraction", ylabel="ECDF - uniform")
-    legend_above(bottom, columns=2)
+    legend_above(bottom, columns=3)
     return drawn

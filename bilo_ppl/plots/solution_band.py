@@ -87,7 +87,7 @@ def plot_solution_band(
         _data_points(ax, data, count if system else None)
     ax.set(xlabel=labelled(coordinate, units), ylabel=labelled(name, of_all))
     ax.margins(x=0.02)
-    legend_above(ax, columns=2)
+    legend_above(ax, columns=2 if noise is None else 3)
     return ax
 
 

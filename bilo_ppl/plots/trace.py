@@ -47,7 +47,6 @@ def plot_trace(
             ax.plot(trace, label=f"chain {chain}" if chain < len(COLOURS) else None, **style)
         if warmup:
             ax.axvspan(0, warmup, color="0.5", alpha=0.15, linewidth=0, label="warm-up")
-            ax.axvline(warmup, color="0.4", linestyle=":", linewidth=1.2)
         ax.set_ylabel(labelled(name, units))
         ax.margins(x=0.01)
     drawn[-1].set_xlabel("draw")

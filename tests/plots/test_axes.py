@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
+from matplotlib.collections import Collection, QuadMesh
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 import bilo_ppl as bilo
 from bilo_ppl import plots
@@ -38,25 +42,46 @@ CALLS = {
     "solution band": (
         (1, 1),
         lambda ax: plots.plot_solution_band(
-            X, RNG.random((9, 5)), (X, X, 0.1), (X, X), coordinate="t", units=UNITS, ax=ax
+            X,
+            RNG.random((9, 5)),
+            (X, X, 0.1),
+            (X, X),
+            coordinate="t",
+            noise=0.1,
+            units=UNITS,
+            ax=ax,
         ),
     ),
     "maps": (
         (1, 2),
         lambda axes: plots.plot_maps(
-            X, X, [plots.Panel("u", np.outer(X, X), unit="K")] * 2, units=UNITS, axes=axes
+            X,
+            X,
+            [plots.Panel("u", np.outer(X, X), points=[[0.2, 0.4]], unit="K")] * 2,
+            units=UNITS,
+            axes=axes,
         ),
     ),
     "images": (
         (1, 2),
         lambda axes: plots.plot_images(
-            PLANE, [plots.ImagePanel("u", U[0])] * 2, units=UNITS, axes=axes
+            PLANE,
+            [plots.ImagePanel("u", U[0], [0.5, 2.0], [U[0] > 0.5, U[0] > 2], unit="K")] * 2,
+            units=UNITS,
+            axes=axes,
         ),
     ),
     "density": (
         (1, 3),
         lambda axes: plots.plot_density(
-            PLANE, U, [0.5], PLANE.centres, U.T > 0.5, units=UNITS, axes=axes
+            PLANE,
+            U,
+            [0.5],
+            PLANE.centres,
+            U.T > 0.5,
+            names=("first", "second"),
+            units=UNITS,
+            axes=axes,
         ),
     ),
 }
@@ -106,27 +131,58 @@ def test_what_is_no_axes_is_refused():
         axes_for(Figure(), (1, 1), "plot_posterior")
 
 
-@pytest.mark.parametrize("name", sorted(set(CALLS) - {"maps", "images", "density"}))
+def labels(axes):
+    return {text.get_text() for ax in axes if ax.get_legend() for text in ax.get_legend().texts}
+
+
+@pytest.mark.parametrize("name", CALLS)
 def test_what_has_a_colour_of_its_own_is_in_a_legend(name):
-    """Of lines, bars and marks; images have a bar of colours."""
-    got = CALLS[name][1](None)
-    axes = [ax for ax in figure_of(got).axes if ax.get_legend()]
-    told = {
-        label for ax in axes for label in map(str, (t.get_text() for t in ax.get_legend().texts))
-    }
+    drawn = list(np.ravel(np.array(CALLS[name][1](None), object)))
     wanted = {
         "posterior": {"truth 1"},
         "trace": {"chain 0", "chain 1", "warm-up"},
         "inner steps": {"chain 0", "chain 1", "tolerance 0.5"},
         "pairs": {"draws", "truth"},
-        "ranks": {"ranks", "99% of uniform ranks"},
+        "ranks": {"ranks", "99% of uniform ranks", "their mean"},
         "replicas": {"5 to 95 %", "median", "data"},
-        "intervals": {"5 to 95 %", "25 to 75 %", "median", "truth"},
-        "solution band": {"u: 5 to 95 %", "median", "truth", "data, 1 sd"},
+        "intervals": {"5 to 95 %", "25 to 75 %", "median", "truth", "zero"},
+        "solution band": {"y: 5 to 95 %", "u: 5 to 95 %", "median", "truth", "data, 1 sd"},
+        "maps": {"data"},
+        "images": {"0.5", "mask 1"},
+        "density": {"0.5", "first", "second"},
     }
-    assert wanted[name] <= told
-    legends = 2 if name in {"ranks", "inner steps"} else 1
-    assert len(axes) == legends
+    got = labels(drawn)
+    assert wanted[name] <= got
+    assert not {"2", "mask 2"} & got, "what is not drawn"
+    legends = {"ranks": 2, "inner steps": 2, "maps": 2, "images": 2, "density": 2}
+    assert sum(ax.get_legend() is not None for ax in drawn) == legends.get(name, 1)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_there_is_no_colour_that_nothing_tells(name):
+    """A legend does, or, of contours, a bar of colours."""
+    drawn = list(np.ravel(np.array(CALLS[name][1](None), object)))
+    keys = [ax.get_legend() for ax in drawn if ax.get_legend()]
+    told = {c for key in keys for c in colours(key.findobj(), {key.get_frame()})}
+    bars = [ax for ax in figure_of(drawn[0]).axes if ax not in drawn]
+    told |= {c for bar in bars for c in colours(bar.collections)}
+    shown = [a for ax in drawn for a in (*ax.lines, *ax.collections, *ax.patches)]
+    assert shown
+    assert colours(shown) <= told
+
+
+def colours(artists, but=()):
+    """Of lines, marks and areas with one colour, without their opacity."""
+    found = set()
+    for artist in set(artists) - set(but):
+        if isinstance(artist, Line2D):
+            found.add(to_hex(artist.get_markeredgecolor()))
+        elif isinstance(artist, Patch):
+            found.add(to_hex(artist.get_facecolor()))
+        elif isinstance(artist, Collection) and not isinstance(artist, QuadMesh):
+            faces, edges = artist.get_facecolor(), artist.get_edgecolor()
+            found |= {to_hex(c) for c in (faces if len(faces) else edges)}
+    return found
 
 
 def test_units_stand_in_labels():
@@ -142,8 +198,9 @@ def test_units_stand_in_labels():
     assert labels["solution band"] == {("t (day)", "u (K)")}
     assert labels["maps"] == {("x (cm)", "y (mm)"), ("x (cm)", "")}
     assert labels["images"] == labels["density"] == {("x (cm)", "y (mm)")}
-    maps = figure_of(CALLS["maps"][1](None))
-    assert maps.axes[-1].get_ylabel() == "K"
+    for name, count in (("maps", 2), ("images", 2), ("density", 3)):
+        axes = figure_of(CALLS[name][1](None)).axes
+        assert [ax.get_ylabel() for ax in axes[-count:]] == ["K"] * count
 
 
 def test_components_have_a_unit_on_the_axis_if_it_is_one_and_else_in_the_legend():

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
+from matplotlib.colors import to_hex, to_rgb
 
 import bilo_ppl as bilo
 from bilo_ppl.plots import ImagePanel, plot_images
+from bilo_ppl.plots.images import LINES
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +37,22 @@ def test_contours_and_outlines_are_where_the_values_pass(domain):
     axes, _ = plot_images(domain, [panel, panel], anatomy=np.ones((6, 4)))
     assert len(axes.images) == 2
     contour, outline = axes.collections
+    assert [one.get_label() for one in axes.lines] == ["2.25", "mask 1"]
+    solid, dashed = (one.get_linestyle()[0][1] for one in (contour, outline))
+    assert solid is None
+    assert len(dashed) == 2
+    assert [one.get_linestyle() for one in axes.lines] == ["-", "--"]
+    for one, key in zip((contour, outline), axes.lines, strict=True):
+        assert to_hex(one.get_edgecolor()[0]) == to_hex(key.get_color())
+        assert one.get_path_effects()
     np.testing.assert_allclose(np.unique(contour.get_paths()[0].vertices[:, 0]), 12.25)
     np.testing.assert_allclose(np.unique(outline.get_paths()[0].vertices[:, 0]), 11.5)
+
+
+def test_lines_are_far_from_all_colours_of_the_map():
+    there = colormaps["viridis"](np.linspace(0, 1, 256))[:, :3]
+    for colour in LINES:
+        assert np.linalg.norm(there - to_rgb(colour), axis=1).min() > 0.3
 
 
 def test_what_is_no_image_of_the_domain_is_refused(domain):
@@ -43,6 +60,8 @@ def test_what_is_no_image_of_the_domain_is_refused(domain):
         plot_images(domain, [ImagePanel("a", np.zeros(24))])
     with pytest.raises(ValueError, match=r"\(2,\)"):
         plot_images(domain, [ImagePanel("a", np.zeros(23), masks=[np.zeros(2)])])
+    with pytest.raises(ValueError, match="2 names"):
+        plot_images(domain, [ImagePanel("a", np.zeros(23), (), [np.zeros(23)], ("b", "c"))])
     with pytest.raises(ValueError, match="3 axes; give a plane"):
         plot_images(bilo.image_domain(np.ones((2, 2, 2))), [])
     with pytest.raises(ValueError, match="no panels"):

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 import bilo_ppl as bilo
 from bilo_ppl.estimate import Estimate
 from bilo_ppl.fields import KarhunenLoeve
+from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.run.map import figures
 from bilo_ppl.run.map.scores import relative_errors
 from bilo_ppl.run.model_file import ModelFile
@@ -92,6 +93,21 @@ def test_the_descent_has_whole_steps_and_the_tolerance():
     loss, level = axes[1].lines
     np.testing.assert_array_equal(loss.get_ydata(), energy * 1e-7)
     assert (level.get_label(), level.get_ydata()[0]) == ("tolerance 1.0e-06", 1e-6)
+
+
+def test_networks_and_numerical_solutions_are_in_the_legend_of_the_local_operator(monkeypatch):
+    problem = on(bilo.interval(0.0, 1.0))
+    file = SimpleNamespace(problem=problem, start={"a": 2.0}, units={"x": "cm"})
+    operator = Mock(spec=AbstractSolutionOperator)
+    operator.unsolved = lambda theta: lambda x: theta["a"] * x[0]
+    monkeypatch.setattr(
+        figures, "numerical_solution", lambda _, theta, points: theta["a"] * points[:, 0] + 1
+    )
+    (ax,) = figures._local(Mock(spec=Plan, file=file), operator, Mock(), ["a"])
+    told = {one.get_label(): one for one in ax.get_lines()}
+    assert [t.get_text() for t in ax.get_legend().texts] == ["1.8", "2", "2.2", "numerical"]
+    for label, end in (("1.8", 1.8), ("2.2", 2.2), ("numerical", 3.2)):
+        assert told[label].get_ydata()[-1] == pytest.approx(end)
 
 
 class Pair(bilo.Problem):

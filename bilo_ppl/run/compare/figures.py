@@ -39,7 +39,13 @@ def draw_posteriors(
     for ax, name in zip(axes, names, strict=True):
         _panel(ax, name, outcomes, exact, truth)
         ax.set_xlabel(labelled(name, units))
-    legend_above(axes[0], columns=4)
+    told: set[str] = set()
+    for ax in axes:
+        # Methods that lack the first unknown are told where they are, and estimates off the axis.
+        labels = set(ax.get_legend_handles_labels()[1])
+        if labels - told:
+            legend_above(ax, columns=4)
+            told |= labels
     yield "posteriors", axes
 
 

@@ -138,7 +138,10 @@ class _Comparison:
         with replacing(self.record.path("draws.npz")) as temporary:
             save_arrays(temporary, arrays)
         truth = (task.file.truth or {}) if task.data is None else {}
-        self.record.draw(draw_posteriors(outcomes, exact, truth, task.file.units))
+        ended = f"{len(outcomes)} of {len(self.settings.chosen)} methods have ended"
+        if task.data is None:
+            ended += f", data seed {task.data_seed}"
+        self.record.draw(draw_posteriors(outcomes, exact, truth, task.file.units), ended)
 
     def _conclude(self, interrupted: bool) -> int:
         say = self.record.say

@@ -189,6 +189,7 @@ def _trajectory(
         # Levels are equidistant in the logarithm: valleys show.
         height = np.log10(loss - np.nanmin(loss) + 1)
         ax.contour(*axes, height.T, levels=15, linewidths=0.8, cmap="Greys")
+        ax.plot([], [], color="0.6", linewidth=0.8, label="data loss")
     ax.plot(a, b, "-", color=COLOURS[0], linewidth=1.2, label="descent")
     ax.plot(a[:1], b[:1], "o", color=COLOURS[0], label="start")
     found = [[float(estimate.values[name])] for name in names]
@@ -251,8 +252,9 @@ def _local(
             ax.plot(s, at(theta), color=colour, label=f"{float(theta[name]):.3g}")
             if numerical is not None:
                 u = numerical_solution(numerical, theta, points)
-                ax.plot(s, u, "--", color=INK, linewidth=1)
+                label = "numerical" if factor > 0 else None
+                ax.plot(s, u, "--", color=INK, linewidth=1, label=label)
         ax.set_xlabel(labelled(along, plan.file.units))
-        ax.set_title(f"{name}: network; dashed: numerical {where}", fontsize="small")
+        ax.set_title(f"{name}: network {where}".strip(), fontsize="small")
         ax.legend(frameon=False, fontsize="small")
     return axes

@@ -45,7 +45,7 @@ def run_page(content: Mapping[str, Any], folder: Path, estimates: Mapping[str, A
             "" if methods is None else compared(methods, content.get("legend", ())),
             _draws(content),
             _estimates(estimates, problem.get("units")),
-            _figures(content, folder),
+            _figures(content, folder, estimates),
             _exact(content),
             _certificates(content),
             _solves(content),
@@ -122,15 +122,26 @@ def _plain(value: Any) -> bool:
     return isinstance(value, (int, float))
 
 
-def _figures(content: Mapping[str, Any], folder: Path) -> str:
+def _figures(content: Mapping[str, Any], folder: Path, estimates: Mapping[str, Any] | None) -> str:
     shown, last = [], len(CAPTIONS) - 1
+    of_data = _first_data(content, estimates)
     order = {stem: place for place, stem in enumerate(CAPTIONS)} | {"inner_steps": last + 1}
     names = [name for name in content.get("files", ()) if name.startswith("figures/")]
     for name in sorted(names, key=lambda name: order.get(Path(name).stem, last)):
         path = folder / name
         if path.suffix == ".png" and path.is_file():
-            shown.append(figure(path, CAPTIONS.get(path.stem) or path.stem.replace("_", " ")))
+            caption = CAPTIONS.get(path.stem) or path.stem.replace("_", " ")
+            shown.append(figure(path, f"{caption.removesuffix('.')}{of_data}"))
     return section("Figures", f'<div class="figures">{"".join(shown)}</div>') if shown else ""
+
+
+def _first_data(content: Mapping[str, Any], estimates: Mapping[str, Any] | None) -> str:
+    """The end of a caption: of several estimates, figures are of the first."""
+    seeds = (estimates or {}).get("seeds")
+    if not seeds:
+        return "."
+    data = content.get("arguments", {}).get("data")
+    return f"; from {Path(data).name}." if data else f"; data seed {seeds[0]}."
 
 
 def _exact(content: Mapping[str, Any]) -> str:

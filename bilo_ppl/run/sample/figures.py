@@ -198,7 +198,7 @@ def noise_of_values(
                 fn = innermost(one["fn"])
                 if not isinstance(fn, Normal) or np.shape(one["value"]) != y.shape:
                     continue
-                mean, sd = (jnp.broadcast_to(part, y.shape) for part in (fn.loc, fn.scale))
+                mean, sd = (jnp.broadcast_to(jnp.asarray(p), y.shape) for p in (fn.loc, fn.scale))
                 off = jnp.maximum(jnp.abs(mean - u), jnp.abs(one["value"] - y))
                 sd = sd.reshape(columns.shape)
                 least = jnp.min(sd, axis=0, where=columns, initial=jnp.inf)
