@@ -25,8 +25,8 @@ from bilo_ppl.run.settings import BadInputError
 
 __all__ = ["as_before", "checkpoint_in", "find_run", "recall", "remember"]
 
-MAY_DIFFER = ("samples", "seeds", "quiet")
-"""Settings that a run may go on with other values of."""
+MAY_DIFFER = ("samples", "seeds", "reweight", "groups", "quiet")
+"""Settings that a run may go on with other values of: no draw depends on them."""
 
 _BY_CONTENT = ("model", "data", "operator_file", "out", "overwrite", "resume")
 """Settings that say where files are, which are compared by what they hold, or not at all."""
@@ -150,7 +150,7 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     found = [
         f"{name}: {before.get(name)} then, {after.get(name)} now"
         for name in {**before, **after}
-        if before.get(name) != after.get(name)
+        if name not in MAY_DIFFER and before.get(name) != after.get(name)
     ]
     changed = [k for k, v in now["contents"].items() if then["contents"].get(k) != v]
     return [*found, *(f"{name}: of other content" for name in changed)]

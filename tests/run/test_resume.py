@@ -109,6 +109,11 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(folder, monkey
     assert set(found["files"]) == set(content("whole")["files"])
     assert 0 < found["checkpoint"]["writes"] < 30
 
+    # What no draw depends on may be asked for afterwards.
+    assert main([*RUN, "--groups", "log_likelihood", "--resume"]) == 0
+    assert_same(draws(), draws("whole"))
+    assert load(pathlib.Path("here/posterior.nc"))["log_likelihood"]["y"].shape == (2, 40, 11)
+
     # More samples extend it, and it may be cut again.
     blocks = len(last)
     assert main([*RUN, "--samples", "60", "--resume"]) == 0
@@ -150,7 +155,7 @@ def test_other_settings_are_refused(folder, monkeypatch, capsys, options, messag
         main(RUN)
     text = refused(capsys, *RUN, *options, "--resume")
     assert message in text
-    assert "Only --samples and --quiet may differ" in text
+    assert "Only --samples, --reweight, --groups and --quiet may differ" in text
     text = refused(capsys, *RUN)
     assert "--resume to go on with it" in text
     assert "give one of them" in refused(capsys, *RUN, "--resume", "--overwrite")

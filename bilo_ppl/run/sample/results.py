@@ -189,9 +189,10 @@ class Results:
         passes = CORRECTED * CERTIFIED_POINTS * self._passes(self._tighter_draws)
         with self.record.stage("certify", title, passes):
             for name, better in ways.items():
+                what = f"certificate ({name}{', all' * self._of_all(better)})"
                 try:
                     self.certificates[name] = self._kept(
-                        f"certificate ({name})", CERTIFICATE, partial(self._certificate, better)
+                        what, CERTIFICATE, partial(self._certificate, better)
                     )
                 except ValueError as error:
                     warn(f"no certificate ({name}): {error}")
@@ -227,11 +228,15 @@ class Results:
             *self.args,
             reference=better,
             energies=self.draws.statistics["potential_energy"],
-            draws="all" if better is not None and self.plan.settings.reweight else "some",
+            draws="all" if self._of_all(better) else "some",
             subset=self._tighter_draws if better is None else NUMERICAL_DRAWS,
             seed=self.plan.settings.seed,
             **self.kwargs,
         )
+
+    def _of_all(self, better: AbstractSolutionOperator | None) -> bool:
+        """Whether all draws are weighted."""
+        return better is not None and self.plan.settings.reweight
 
     @property
     def _tighter_draws(self) -> int:
