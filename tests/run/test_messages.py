@@ -4,7 +4,9 @@ import argparse
 import ast
 import pathlib
 import re
+import tomllib
 
+from bilo_ppl import _pages
 from bilo_ppl._pages import see
 from bilo_ppl.cli import _parser
 
@@ -122,14 +124,31 @@ def test_messages_are_short():
     assert not long
 
 
-def test_where_a_message_points_to_there_is_more():
-    pointers = []
+def pointers():
+    """What the modules give `see`: a heading, and a page if it is not the usual one."""
     for path in sorted((ROOT / "bilo_ppl").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "see":
-                pointers.append(tuple(ast.literal_eval(argument) for argument in node.args))
-    assert len(set(pointers)) > 8
-    for heading, *page in pointers:
-        text = (ROOT / "docs" / f"{(page or ['verdicts'])[0]}.md").read_text()
+                heading, *page = (ast.literal_eval(argument) for argument in node.args)
+                yield heading, (page or ["verdicts"])[0]
+
+
+def test_where_a_message_points_to_there_is_more():
+    found = set(pointers())
+    assert len(found) > 8
+    for heading, page in found:
+        text = (ROOT / "docs" / f"{page}.md").read_text()
         assert heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE), heading
     assert see("Several modes") == 'See "Several modes" in docs/verdicts.md.'
+
+
+def test_the_pages_that_messages_point_to_are_installed(tmp_path, monkeypatch):
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    included = build["targets"]["wheel"]["force-include"]
+    for page in {page for _, page in pointers()}:
+        assert included[f"docs/{page}.md"] == f"bilo_ppl/docs/{page}.md"
+    assert _pages.INSTALLED == ROOT / "bilo_ppl" / "docs"
+    monkeypatch.setattr(_pages, "INSTALLED", tmp_path)
+    (tmp_path / "data.md").write_text("# Data")
+    assert see("Data", "data") == f'See "Data" in {tmp_path / "data.md"}.'
+    assert see("Several modes").endswith(" in docs/verdicts.md.")
