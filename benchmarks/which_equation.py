@@ -112,7 +112,7 @@ def fitted(
     """The log evidence of one equation, by draws and exact."""
     began = time.process_time()
     kernel = NUTS(model, init_strategy=bilo.init_near(START))
-    sizes = {"num_warmup": 200, "num_samples": 300, "num_chains": 2}
+    sizes: dict[str, Any] = {"num_warmup": 200, "num_samples": 300, "num_chains": 2}
     run = bilo.sample_in_blocks(
         kernel, jax.random.key(0), operator, SENSORS, y, noise, **sizes, progress=False
     )

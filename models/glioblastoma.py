@@ -296,4 +296,7 @@ def figures(solutions, values, data):
     u = np.asarray(jax.nn.sigmoid(solutions(x) + free(jnp.asarray(x), theta)))
     levels = [float(np.mean(values[name])) for name in ("c1", "c2")]
     anatomy = problem.domain.values(problem.tissue)
-    yield "tumour", plot_density(problem.domain, u, levels, data.x, data.y, anatomy, units=units)
+    shown = plot_density(
+        problem.domain, u, levels, data.x, data.y, anatomy, names=observed, units=units
+    )
+    yield "tumour", shown

@@ -42,8 +42,8 @@ FEWER = (
 DEAR = ("python.md", "devices.md")
 """Pages whose code pretrains and adapts; `devices.md` is for several hosts, and only read."""
 
-SLOW = ("compare.md",)
-"""Pages that compile many methods."""
+SLOW = ("compare.md", "derived.md")
+"""Pages that compile much."""
 
 PAGES = sorted(path.name for path in DOCS.glob("*.md") if BLOCK.search(path.read_text()))
 
