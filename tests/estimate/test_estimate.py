@@ -385,7 +385,8 @@ def test_ctrl_c_keeps_the_best_point(monkeypatch):
         return descend(*args)
 
     monkeypatch.setattr(descent, "descend", interrupted)
-    found = estimate()
+    # However many steps a block has, that is not the end.
+    found = estimate(steps=100_000, gradient_tolerance=0.0, patience=100_000)
     assert found.status == "interrupted"
     assert len(blocks) == 2
     assert found.history.steps > 1
