@@ -357,6 +357,7 @@ CASES: dict[str, Callable[[str, Mapping[str, Any]], Moments]] = {
         of_unknown_noise,
     ),
     "damped_wave": OnAdaptedGrid({"c": LogNormal(0.0, 0.5), "d": LogNormal(0.0, 1.0)}),
+    "cube": OnAdaptedGrid({"k": LogNormal(0.0, 0.5), "c": LogNormal(2.0, 1.0)}),
     "diffusion": OnAdaptedGrid({"D": LogNormal(-1.0, 1.0)}),
     "fin": OnAdaptedGrid({"h": LogNormal(4.0, 1.0), "T": Normal(60.0, 20.0)}),
     "heat_coefficients": _linear_gaussian("a", _of_initial_value, 1.0),
