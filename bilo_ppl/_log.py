@@ -228,8 +228,8 @@ def _read_at(file: FileIO, begin: int, size: int) -> tuple[Record | None, int] |
     if mark != _MARK or begin + _HEAD.size + length > size:
         return None
     body = _read(file, begin + _HEAD.size, length)
-    whole = _checksum(body) == checksum
-    return (_unpacked(body) if whole else None), _HEAD.size + length
+    record = _unpacked(body) if _checksum(body) == checksum else None
+    return record, _HEAD.size + length
 
 
 def _unpacked(body: bytes) -> Record:

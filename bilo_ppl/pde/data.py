@@ -52,19 +52,18 @@ class Observations:
         return {} if self.experiment is None else {"experiment": self.experiment}
 
     def __str__(self) -> str:
-        return self.described(by_values=True)
+        return self.described("values")
 
-    def described(self, *, by_values: bool, kind: str = "") -> str:
-        """Them in a line. ``by_values`` says that a likelihood has y as noisy values.
+    def described(self, kind: str) -> str:
+        """Them in a line. ``kind`` says what they are, as `bilo_ppl.ppl.data_sites.data_kind` does.
 
-        Without, y and sigma may mean anything, and sigma is left out. ``kind`` says more of what they
-        are, as `bilo_ppl.ppl.data_sites.data_kind` does.
+        But for "values", which have a noise, y and sigma may mean anything, and sigma is left out.
         """
         y, dimension = np.asarray(self.y), np.shape(self.x)[1]
         each = f" of {y.shape[1]} values each" if y.ndim == 2 else ""
         missing = f", {np.isnan(y).sum()} of {y.size} missing" if np.isnan(y).any() else ""
         end = ""
-        if by_values:
+        if kind == "values":
             sigma = np.unique(np.broadcast_to(self.sigma, y.shape)[~np.isnan(y)])
             noise = f"{sigma[0]:.4g}" if len(sigma) == 1 else f"{sigma[0]:.4g} to {sigma[-1]:.4g}"
             end = f", noise sd {noise}"

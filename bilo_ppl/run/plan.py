@@ -72,13 +72,12 @@ class Plan(Generic[S]):
 
     def described(self) -> dict[str, Any]:
         """What is solved for, and from which data, for a reader."""
-        settings, kind = self.settings, self.data_kind
-        data = self.observations.described(by_values=self.by_values, kind=kind)
+        settings = self.settings
         source = settings.data or f"synthetic, seed {settings.data_seed}"
         return {
             **self.file.described(),
             "unknowns": self.latent,
-            "data": f"{data} ({source})",
+            "data": f"{self.observations.described(self.data_kind)} ({source})",
         }
 
     @property

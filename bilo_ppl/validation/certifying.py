@@ -16,9 +16,16 @@ import numpy as np
 from jaxtyping import Float
 
 from bilo_ppl.operators.base import AbstractSolutionOperator
-from bilo_ppl.ppl.look import ModelLook, look_at
+from bilo_ppl.ppl.look import ModelLook
 from bilo_ppl.validation.certificate import PROBABILITIES, Certificate
-from bilo_ppl.validation.energies import Energies, corrected_operators, energies_at
+from bilo_ppl.validation.energies import (
+    Energies,
+    by_site,
+    corrected_operators,
+    energies_at,
+    flattened,
+    look_at_draw,
+)
 from bilo_ppl.validation.importance import importance_weights, weighted_quantiles
 
 __all__ = ["Certificate", "certify"]
@@ -68,9 +75,7 @@ def certify(
         >>> certificate.trustworthy, certificate.energy_error_sd < 0.05
         (True, True)
     """
-    flat = {name: np.asarray(v).reshape(-1, *np.shape(v)[2:]) for name, v in samples.items()}
-    if not flat or not len(next(iter(flat.values()))):
-        raise ValueError("certify: there are no draws; give samples by site, (chains, draws, ...).")
+    flat = flattened("certify", samples)
     if subset < 1:
         raise ValueError(f"certify: subset is {subset}; at least one draw must be recomputed.")
     if draws not in ("some", "all"):
@@ -83,7 +88,7 @@ def certify(
         if draws == "all"
         else np.random.default_rng(seed).permutation(total)[: min(subset, total)]
     )
-    look = _look(model, _central(flat), model_args, model_kwargs)
+    look = look_at_draw("certify", model, _central(flat), model_args, model_kwargs)
     latent, operators = list(look.latent), look.operators
     chosen = {name: jnp.asarray(flat[name][picked]) for name in latent}
     energies_by = partial(energies_at, model, model_args, model_kwargs)
@@ -96,8 +101,8 @@ def certify(
         better = _better(partial(energies_by, accept=True), chosen, look, tight, factor)
         against = f"solving to a loss of {np.median(better.loss):.0e}"
     else:
-        given = reference if isinstance(reference, Mapping) else dict.fromkeys(operators, reference)
-        against, better = "the numerical operator", energies_by(chosen, dict(given), accept=False)
+        given = by_site(reference, operators)
+        against, better = "the numerical operator", energies_by(chosen, given, accept=False)
     found = _certificate(flat, picked, sampled, better, against)
     if draws == "some":
         return dataclasses.replace(found, weights=None)
@@ -141,16 +146,6 @@ def _central(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for _, column in _scalars(flat):
         away += (column - column.mean()) ** 2 / max(column.var(), np.finfo(float).tiny)
     return {name: np.asarray(values[np.argmin(away)]) for name, values in flat.items()}
-
-
-def _look(model, draw, args, kwargs) -> ModelLook:
-    """The model at a draw; nothing is solved."""
-    look = look_at(model, args, kwargs, values=draw)
-    if not look.solutions:
-        raise ValueError("certify: the model has no solution(...) site.")
-    if look.missing:
-        raise ValueError(f"certify: the samples have no values for the sites {list(look.missing)}.")
-    return look
 
 
 def _tightened(

@@ -1,6 +1,6 @@
 """Potential energies of a model at given draws, with whatever operators in the place of its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,9 +13,16 @@ from numpyro.infer.util import potential_energy, unconstrain_fn
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.experiments import first_theta
 from bilo_ppl.ppl.handlers import replace_operator, warm_start, without_solving
-from bilo_ppl.ppl.look import ModelLook
+from bilo_ppl.ppl.look import ModelLook, look_at
 
-__all__ = ["Energies", "corrected_operators", "energies_at"]
+__all__ = [
+    "Energies",
+    "by_site",
+    "corrected_operators",
+    "energies_at",
+    "flattened",
+    "look_at_draw",
+]
 
 CHORD_STEPS = 20
 """Most steps of a correction."""
@@ -60,6 +67,41 @@ def energies_at(
 
     run = jax.jit(lambda arrays, draws: jax.lax.map(partial(energy, arrays), draws))
     return jax.tree.map(np.asarray, run(arrays, draws))
+
+
+def flattened(caller: str, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Values of all chains, ``(n, ...)`` by site; a ``ValueError`` of the caller where there are none."""
+    flat = {name: np.asarray(v).reshape(-1, *np.shape(v)[2:]) for name, v in samples.items()}
+    if not flat or not len(next(iter(flat.values()))):
+        raise ValueError(
+            f"{caller}: there are no draws; give samples by site, (chains, draws, ...)."
+        )
+    return flat
+
+
+def look_at_draw(
+    caller: str, model: Callable, draw: Mapping[str, Any], args: tuple, kwargs: Mapping[str, Any]
+) -> ModelLook:
+    """The model at a draw; nothing is solved.
+
+    Raises a ``ValueError`` of the caller for a model without solution, or a draw that lacks sites.
+    """
+    look = look_at(model, args, kwargs, values=draw)
+    if not look.solutions:
+        raise ValueError(f"{caller}: the model has no solution(...) site.")
+    if look.missing:
+        raise ValueError(
+            f"{caller}: the samples have no values for the sites {list(look.missing)}."
+        )
+    return look
+
+
+def by_site(
+    operators: AbstractSolutionOperator | Mapping[str, AbstractSolutionOperator],
+    sites: Iterable[str],
+) -> dict[str, AbstractSolutionOperator]:
+    """Operators by solution site, of which one may stand for all."""
+    return dict(operators) if isinstance(operators, Mapping) else dict.fromkeys(sites, operators)
 
 
 def corrected_operators(

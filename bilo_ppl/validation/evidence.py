@@ -23,8 +23,8 @@ from scipy.stats import multivariate_t
 from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.ppl.data_sites import innermost
 from bilo_ppl.ppl.handlers import without_solving
-from bilo_ppl.ppl.look import ModelLook, look_at
-from bilo_ppl.validation.energies import energies_at
+from bilo_ppl.ppl.look import ModelLook
+from bilo_ppl.validation.energies import by_site, energies_at, flattened, look_at_draw
 from bilo_ppl.validation.importance import smoothed_log_weights
 
 __all__ = ["Evidence", "log_evidence"]
@@ -109,22 +109,16 @@ def log_evidence(
     """
     if proposals < 1:
         raise ValueError(f"log_evidence: proposals is {proposals}; at least one is needed.")
-    flat = {name: np.asarray(v).reshape(-1, *np.shape(v)[2:]) for name, v in samples.items()}
-    if not flat or not len(next(iter(flat.values()))):
-        raise ValueError(
-            "log_evidence: there are no draws; give samples by site, (chains, draws, ...)."
-        )
+    flat = flattened("log_evidence", samples)
     look = _look(model, {name: v[0] for name, v in flat.items()}, model_args, model_kwargs)
     chosen = {name: jnp.asarray(flat[name]) for name in look.latent}
     positions, unravel = _unconstrained(model, model_args, model_kwargs, chosen)
     around = _around(positions)
-    new = np.atleast_1d(around.rvs(proposals, random_state=np.random.default_rng(seed)))
-    new = new.reshape(proposals, -1)
+    new = np.reshape(
+        around.rvs(proposals, random_state=np.random.default_rng(seed)), (proposals, -1)
+    )
     draws = _constrained(model, model_args, model_kwargs, jax.vmap(unravel)(jnp.asarray(new)))
-    operators: Mapping[str, AbstractSolutionOperator] = {}
-    if reference is not None:
-        one_each = isinstance(reference, Mapping)
-        operators = reference if one_each else dict.fromkeys(look.solutions, reference)
+    operators = {} if reference is None else by_site(reference, look.solutions)
     found = energies_at(
         model,
         model_args,
@@ -138,13 +132,7 @@ def log_evidence(
 
 def _look(model: Callable, draw: Mapping[str, Any], args: tuple, kwargs: Any) -> ModelLook:
     """The model at a draw, checked; nothing is solved."""
-    look = look_at(model, args, kwargs, values=draw)
-    if not look.solutions:
-        raise ValueError("log_evidence: the model has no solution(...) site.")
-    if look.missing:
-        raise ValueError(
-            f"log_evidence: the samples have no values for the sites {list(look.missing)}."
-        )
+    look = look_at_draw("log_evidence", model, draw, args, kwargs)
     for name, site in look.latent.items():
         if isinstance(innermost(site["fn"]), ImproperUniform):
             raise ValueError(

@@ -126,7 +126,7 @@ def test_components_are_taken_by_name_and_entries_may_be_missing(tmp_path, heade
     assert found.sigma == 0.1
     said = "of 2 values each, 2 of 6 missing in 1-D"
     assert str(found) == f"3 observations {said}, noise sd 0.1"
-    assert found.described(by_values=False, kind="binary") == f"3 binary observations {said}"
+    assert found.described("binary") == f"3 binary observations {said}"
 
 
 def test_a_component_without_a_column_is_missing_throughout(tmp_path):

@@ -249,4 +249,4 @@ def test_data_without_a_noise_have_no_sd_of_one(planned, command, likelihood, wa
     assert not plan.by_values
     assert plan.described()["data"] == f"{wanted} (synthetic, seed 0)"
     # Without a kind nothing is said that is not known.
-    assert plan.observations.described(by_values=False) == "3 observations in 1-D"
+    assert plan.observations.described("") == "3 observations in 1-D"

@@ -99,8 +99,8 @@ class Task:
         args, kwargs = self.arguments
         if self.file.reference is None:
             return str(self.observations)
-        kind = data_kind(look_at(self.bound(self.reference), args, kwargs))
-        return self.observations.described(by_values=kind == "values", kind=kind)
+        look = look_at(self.bound(self.reference), args, kwargs)
+        return self.observations.described(data_kind(look))
 
     @property
     def arguments(self) -> tuple[tuple, dict[str, Any]]:

@@ -181,7 +181,7 @@ class _Job:
     def _estimate(self, operator: AbstractSolutionOperator, seed: int) -> None:
         settings, file = self.settings, self.plan.file
         data = self.plan.observations if settings.data else file.observations(seed)
-        said = data.described(by_values=self.plan.by_values, kind=self.plan.data_kind)
+        said = data.described(self.plan.data_kind)
         with self.record.stage(f"estimate {seed}", f"Estimate, data seed {seed}: {said}."):
             try:
                 found, self.tried = self.tried or self._found(operator, data), None
