@@ -13,6 +13,7 @@ from bilo_ppl.mcmc import _numpyro
 from bilo_ppl.mcmc._numpyro import HMCAdaptState, IntegratorState
 from bilo_ppl.mcmc.integrator import (
     ChainPoint,
+    bounded_below,
     leapfrog,
     potential_value,
     reasonable_step_size,
@@ -104,10 +105,15 @@ class Chain:
         """``(step_size, inverse_mass_matrix, state) -> state``."""
         return partial(leapfrog, self._value, self.settings.kinetic_fn)
 
+    @property
+    def _kinetic_energy(self) -> Callable:
+        """``(inverse_mass_matrix, r) -> K``, never minus infinity."""
+        return bounded_below(self.settings.kinetic_fn)
+
     def _adapter(self, z: Any, search: bool) -> tuple[Callable, Callable]:
         """NumPyro's warm-up: dual averaging and windowed mass matrix, with our step-size search."""
-        kinetic_fn, adaptation = self.settings.kinetic_fn, self.settings.adaptation
-        finder = partial(reasonable_step_size, self._step, kinetic_fn) if search else None
+        adaptation = self.settings.adaptation
+        finder = partial(reasonable_step_size, self._step, self._kinetic_energy) if search else None
         return _numpyro.warmup_adapter(
             self.num_warmup,
             find_reasonable_step_size=finder,
@@ -139,7 +145,7 @@ class Chain:
             z=z,
             z_grad=z_grad,
             potential_energy=energy,
-            energy=energy + settings.kinetic_fn(adapt_state.inverse_mass_matrix, r),
+            energy=energy + self._kinetic_energy(adapt_state.inverse_mass_matrix, r),
             r=None,
             trajectory_length=None if length is None else jnp.asarray(length, floating),
             num_steps=nought,
@@ -166,7 +172,7 @@ class Chain:
         warming_up = state.i < self.num_warmup
         moved = self.move(
             self._step,
-            self.settings.kinetic_fn,
+            self._kinetic_energy,
             start,
             state.adapt_state,
             state.trajectory_length,

@@ -18,8 +18,11 @@ from numpyro.infer import HMC, MCMC, NUTS, init_to_value
 
 import bilo_ppl as bilo
 from bilo_ppl.mcmc import BiLOHMC, BiLONUTS, BiLOState, _numpyro
-from bilo_ppl.mcmc.transitions import MAX_DELTA_ENERGY
+from bilo_ppl.mcmc.chain import Adaptation, Chain, Settings
+from bilo_ppl.mcmc.integrator import bounded_below, potential_value
+from bilo_ppl.mcmc.transitions import MAX_DELTA_ENERGY, FixedLength, NoUTurn
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
+from bilo_ppl.ppl.potential import PotentialInfo
 
 pytestmark = pytest.mark.filterwarnings("ignore:There are not enough devices")
 
@@ -391,6 +394,56 @@ def test_nan_potential_diverges():
     assert np.asarray(mcmc.get_samples()["D"]).max() <= 1.05
 
 
+def overflowing(inverse_mass_matrix, r):
+    """Minus infinity for huge momenta, as XLA's r'Cr / 2 with a dense C may be (not at every level)."""
+    euclidean = _numpyro.euclidean_kinetic_energy(inverse_mass_matrix, r)
+    return jnp.where(jnp.abs(r["z"]).max() > 1e150, -jnp.inf, euclidean)
+
+
+def steep_outside(z, state):
+    """z'z / 2 in a ball, as steep as the neck of a funnel outside; without a solve."""
+    square = z["z"] @ z["z"]
+    energy = jnp.where(square > 4.0, 1e160 * square, square / 2)
+    return energy, (state, PotentialInfo(jnp.array(0), jnp.array(0.0), jnp.array(True)))
+
+
+@pytest.mark.parametrize("move", [FixedLength(1), NoUTurn(5, 5)])
+def test_no_leap_is_kept_whose_momentum_overflows(move):
+    fixed = Adaptation(adapt_step_size=False, adapt_mass_matrix=False)
+    settings = Settings(fixed, kinetic_fn=overflowing, step_size=1.5)
+    chain = Chain(steep_outside, move, settings, 0)
+    first = chain.first({"z": jnp.zeros(2)}, jax.random.key(0), ())
+
+    def step(state, _):
+        state = chain.next(False, state)
+        return state, (state.z["z"], state.diverging)
+
+    positions, diverging = jax.lax.scan(step, first, None, 400)[1]
+    assert 10 < diverging.sum() < 400
+    assert (np.asarray(positions) ** 2).sum(axis=1).max() <= 4.0
+
+
+def test_a_kinetic_energy_without_a_number_is_infinite():
+    bounded = bounded_below(_numpyro.euclidean_kinetic_energy)
+    mass = {("z",): jnp.array([[1.0, 0.5], [0.5, 2.0]])}
+    assert bounded(mass, {"z": jnp.array([1.0, -1.0])}) == 1.0
+    assert bounded(mass, {"z": jnp.array([1e200, -1e200])}) == jnp.inf
+    assert bounded(mass, {"z": jnp.array([jnp.nan, 1.0])}) == jnp.inf
+    assert bounded({("z",): -mass["z",]}, {"z": jnp.array([1.0, -1.0])}) == jnp.inf
+    assert (
+        bounded_below(lambda mass, r: jnp.array(-1.0))(mass, {}) == -1.0
+    )  # a constant is anyone's
+
+
+def test_a_density_without_bound_is_impossible():
+    def energy(z, state):
+        info = PotentialInfo(jnp.array(0), jnp.array(0.0), jnp.array(True))
+        return jnp.log(jnp.abs(z)), (state, info)
+
+    assert potential_value(energy, False, jnp.array(0.0), ()).potential_energy == jnp.inf
+    assert potential_value(energy, False, jnp.array(jnp.e), ()).potential_energy == 1.0
+
+
 @pytest.mark.parametrize("chains", [1, 3])
 def test_start_that_does_not_converge_is_an_error(chains):
     kernel = BiLONUTS(model, init_strategy=start_at(2.5))
@@ -582,6 +635,5 @@ def test_arviz_reads_the_inner_statistics():
 
 
 def test_divergence_threshold_is_numpyros():
-
     default = inspect.signature(_numpyro.build_tree).parameters["max_delta_energy"].default
     assert default == MAX_DELTA_ENERGY
