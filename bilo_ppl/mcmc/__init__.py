@@ -7,6 +7,7 @@ from bilo_ppl.mcmc.draws import Draws
 from bilo_ppl.mcmc.gaussian_proposals import PCN, RandomWalk
 from bilo_ppl.mcmc.initial_position import init_near
 from bilo_ppl.mcmc.kernels import BiLOHMC, BiLONUTS
+from bilo_ppl.mcmc.kinetic import kinetic_energy
 from bilo_ppl.mcmc.sampling import sample_in_blocks
 from bilo_ppl.mcmc.two_stage import TwoStage
 
@@ -21,6 +22,7 @@ __all__ = [
     "StageAcceptance",
     "TwoStage",
     "init_near",
+    "kinetic_energy",
     "predicted_acceptance",
     "sample_in_blocks",
     "stage_acceptance",

@@ -13,12 +13,12 @@ from bilo_ppl.mcmc import _numpyro
 from bilo_ppl.mcmc._numpyro import HMCAdaptState, IntegratorState
 from bilo_ppl.mcmc.integrator import (
     ChainPoint,
-    bounded_below,
     leapfrog,
     potential_value,
     reasonable_step_size,
     root,
 )
+from bilo_ppl.mcmc.kinetic import bounded_below, kinetic_energy
 from bilo_ppl.mcmc.transitions import AbstractTransition, Transition
 
 __all__ = ["Adaptation", "BiLOState", "Chain", "Settings"]
@@ -73,7 +73,7 @@ class Settings:
     """What a chain needs to know besides its potential and its transitions; named as in NumPyro."""
 
     adaptation: Adaptation = Adaptation()
-    kinetic_fn: Callable = _numpyro.euclidean_kinetic_energy
+    kinetic_fn: Callable = kinetic_energy
     step_size: float = 1.0
     """The first one, or the only one if it does not adapt."""
     inverse_mass_matrix: Any = None

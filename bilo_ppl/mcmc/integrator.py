@@ -11,19 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from bilo_ppl._types import Count, Flag, Key, Scalar
-from bilo_ppl.mcmc._numpyro import (
-    IntegratorState,
-    euclidean_kinetic_energy,
-    kinetic_gradient,
-    momentum_generator,
-)
+from bilo_ppl.mcmc._numpyro import IntegratorState, kinetic_gradient, momentum_generator
 from bilo_ppl.ppl.potential import PotentialInfo
 
 __all__ = [
     "Carry",
     "ChainPoint",
     "PotentialValue",
-    "bounded_below",
     "leapfrog",
     "potential_value",
     "reasonable_step_size",
@@ -105,21 +99,6 @@ def _like(new: Any, old: Any) -> Any:
     """Loops need a carry of constant type, whatever a solver's arithmetic made of it."""
     new, dtype = jnp.asarray(new), jnp.asarray(old).dtype
     return new if new.dtype == dtype else new.astype(dtype)
-
-
-def bounded_below(kinetic_fn: Callable) -> Callable:
-    """A kinetic energy that is infinite where arithmetic leaves no number, or less than nothing.
-
-    Next to a singularity, such as the neck of a hierarchy's funnel, momenta overflow. Products with a
-    dense mass matrix may then sum to minus infinity, and the leap, whatever its U, would be accepted.
-    """
-    least = 0.0 if kinetic_fn is euclidean_kinetic_energy else -jnp.inf
-
-    def bounded(inverse_mass_matrix: Any, r: Any) -> Scalar:
-        energy = kinetic_fn(inverse_mass_matrix, r)
-        return jnp.where(jnp.isfinite(energy) & (energy >= least), energy, jnp.inf)
-
-    return bounded
 
 
 def root(solver_state: Any, loss: Scalar) -> Carry:

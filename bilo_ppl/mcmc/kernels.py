@@ -11,9 +11,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from bilo_ppl.mcmc._numpyro import euclidean_kinetic_energy, init_to_uniform
+from bilo_ppl.mcmc._numpyro import init_to_uniform
 from bilo_ppl.mcmc.chain import Adaptation, Settings
 from bilo_ppl.mcmc.chain_kernel import ChainKernel
+from bilo_ppl.mcmc.kinetic import kinetic_energy
 from bilo_ppl.mcmc.transitions import FixedLength, NoUTurn
 
 __all__ = ["BiLOHMC", "BiLONUTS"]
@@ -73,7 +74,7 @@ class BiLOHMC(ChainKernel):
                 find_heuristic_step_size=find_heuristic_step_size,
                 regularize_mass_matrix=regularize_mass_matrix,
             ),
-            kinetic_fn=kinetic_fn or euclidean_kinetic_energy,
+            kinetic_fn=kinetic_fn or kinetic_energy,
             step_size=step_size,
             inverse_mass_matrix=inverse_mass_matrix,
             trajectory_length=trajectory_length,
@@ -139,7 +140,7 @@ class BiLONUTS(ChainKernel):
                 find_heuristic_step_size=find_heuristic_step_size,
                 regularize_mass_matrix=regularize_mass_matrix,
             ),
-            kinetic_fn=kinetic_fn or euclidean_kinetic_energy,
+            kinetic_fn=kinetic_fn or kinetic_energy,
             step_size=step_size,
             inverse_mass_matrix=inverse_mass_matrix,
             trajectory_length=trajectory_length,

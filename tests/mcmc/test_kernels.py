@@ -19,10 +19,13 @@ from numpyro.infer import HMC, MCMC, NUTS, init_to_value
 import bilo_ppl as bilo
 from bilo_ppl.mcmc import BiLOHMC, BiLONUTS, BiLOState, _numpyro
 from bilo_ppl.mcmc.chain import Adaptation, Chain, Settings
-from bilo_ppl.mcmc.integrator import bounded_below, potential_value
+from bilo_ppl.mcmc.integrator import potential_value
+from bilo_ppl.mcmc.kinetic import bounded_below, kinetic_energy
 from bilo_ppl.mcmc.transitions import MAX_DELTA_ENERGY, FixedLength, NoUTurn
 from bilo_ppl.operators.base import AbstractSolutionOperator, SolveInfo
 from bilo_ppl.ppl.potential import PotentialInfo
+from bilo_ppl.run.sample.kernel import make_kernel
+from bilo_ppl.run.sample.settings import SampleSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:There are not enough devices")
 
@@ -424,15 +427,33 @@ def test_no_leap_is_kept_whose_momentum_overflows(move):
 
 
 def test_a_kinetic_energy_without_a_number_is_infinite():
-    bounded = bounded_below(_numpyro.euclidean_kinetic_energy)
     mass = {("z",): jnp.array([[1.0, 0.5], [0.5, 2.0]])}
-    assert bounded(mass, {"z": jnp.array([1.0, -1.0])}) == 1.0
-    assert bounded(mass, {"z": jnp.array([1e200, -1e200])}) == jnp.inf
-    assert bounded(mass, {"z": jnp.array([jnp.nan, 1.0])}) == jnp.inf
-    assert bounded({("z",): -mass["z",]}, {"z": jnp.array([1.0, -1.0])}) == jnp.inf
-    assert (
-        bounded_below(lambda mass, r: jnp.array(-1.0))(mass, {}) == -1.0
-    )  # a constant is anyone's
+    assert kinetic_energy(mass, {"z": jnp.array([1.0, -1.0])}) == 1.0
+    assert kinetic_energy(mass, {"z": jnp.array([1e200, -1e200])}) == jnp.inf
+    assert kinetic_energy(mass, {"z": jnp.array([jnp.nan, 1.0])}) == jnp.inf
+    # What no mass matrix can give is rounding.
+    assert kinetic_energy({("z",): -mass["z",]}, {"z": jnp.array([1.0, -1.0])}) == jnp.inf
+    # One's own may have a constant.
+    own = bounded_below(lambda mass, r: r)
+    assert [own(mass, jnp.array(k)) for k in (-1.0, jnp.nan, -jnp.inf)] == [-1, jnp.inf, jnp.inf]
+
+
+@pytest.mark.parametrize("sampler", ["nuts", "hmc", "bilo-nuts", "bilo-hmc"])
+def test_a_run_has_it(sampler):
+    kernel = make_kernel(SampleSettings("poisson", sampler=sampler), model, {}, np.eye(2))
+    found = getattr(kernel, "_kinetic_fn", None) or kernel._settings.kinetic_fn
+    assert found is kinetic_energy
+
+
+def test_draws_by_numpyro_are_the_same():
+    """Also its gradient, which NumPyro takes from where it finds it."""
+    r = {"z": jnp.array([1.0, -1.0])}
+    mass = {("z",): jnp.array([[1.0, 0.5], [0.5, 2.0]])}
+    ours, theirs = (
+        _numpyro.kinetic_gradient(k, mass, r)
+        for k in (kinetic_energy, _numpyro.euclidean_kinetic_energy)
+    )
+    np.testing.assert_array_equal(ours["z"], theirs["z"])
 
 
 def test_a_density_without_bound_is_impossible():

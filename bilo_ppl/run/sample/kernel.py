@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from numpyro.infer import HMC, NUTS, init_to_sample
 
-from bilo_ppl.mcmc import BiLOHMC, BiLONUTS, init_near
+from bilo_ppl.mcmc import BiLOHMC, BiLONUTS, init_near, kinetic_energy
 from bilo_ppl.ppl.handlers import warm_start
 from bilo_ppl.run.sample.settings import SampleSettings
 
@@ -54,8 +54,8 @@ def make_kernel(
     model = accepting(model) if accept else model
     if settings.sampler == "nuts":
         depth: Any = TREE_DEPTH  # annotated as an int in NumPyro, documented as possibly a pair
-        return NUTS(model, max_tree_depth=depth, **common)
-    return HMC(model, trajectory_length=TRAJECTORY, **common)
+        return NUTS(model, max_tree_depth=depth, kinetic_fn=kinetic_energy, **common)
+    return HMC(model, trajectory_length=TRAJECTORY, kinetic_fn=kinetic_energy, **common)
 
 
 def accepting(model: Callable) -> Callable:

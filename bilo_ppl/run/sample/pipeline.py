@@ -113,10 +113,10 @@ def _notes(plan: Plan[SampleSettings]) -> list[str]:
             + see("Try it on a CPU", "devices")
         )
     absent = [name for name in plan.file.start if name not in plan.first_guess]
-    if absent and settings.init != "prior":
+    if absent and (settings.init == "start" or not (settings.init or settings.adapts)):
         notes.append(
             f"The model has no sample sites {absent} of the shapes in start, only {list(plan.latent)}: "
-            "what the pretrained theta does not determine starts at random."
+            "chains start at random in what the pretrained theta does not determine."
         )
     return notes
 
