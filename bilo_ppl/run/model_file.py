@@ -206,6 +206,10 @@ def _import(path: pathlib.Path) -> ModuleType:
     sys.modules[name] = module
     # A folder that is only read gets no compiled file.
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    # Its neighbours can be imported, as those of a script, also later, within a function.
+    beside = str(path.resolve().parent)
+    if beside not in sys.path:
+        sys.path.append(beside)
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:

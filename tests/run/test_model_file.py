@@ -1,3 +1,4 @@
+import sys
 import textwrap
 
 import numpy as np
@@ -36,6 +37,20 @@ def test_a_good_file(tmp_path):
     assert found.default_sigma == 0.5
     assert found.reference is None
     assert found.observations(seed=3).x.shape == (3, 1)
+
+
+def test_a_file_may_import_its_neighbours(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    written(tmp_path, "TRUE_A = 2.5", "lines_of_ours.py")
+    later = "\ndef reference():\n    from lines_of_ours import TRUE_A\n    return TRUE_A\n"
+    text = "from lines_of_ours import TRUE_A" + GOOD + later + 'truth = {"a": TRUE_A}\n'
+    found = load_model(str(written(tmp_path, text)))
+    assert found.truth == {"a": 2.5}
+    assert found.reference() == 2.5
+    # But none of them stands in the way of a library.
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    written(tmp_path, "raise ImportError", "colorsys.py")
+    assert load_model(str(written(tmp_path, "import colorsys" + GOOD))).name == "line"
 
 
 @pytest.mark.parametrize("name", ["poisson", "nonlinear_poisson"])
