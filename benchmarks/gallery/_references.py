@@ -312,21 +312,22 @@ def _of_initial_value(x: np.ndarray) -> np.ndarray:
     return np.sqrt(2) / k * np.sin(k * x[:, :1]) * np.exp(-0.01 * k**2 * x[:, 1:])
 
 
-# The hierarchy: given mu and tau the three rates are independent.
+# The hierarchies: given mu and tau the rates are independent.
 
 
-def _hierarchy(name: str, data: Mapping[str, Any]) -> Moments:
+def _hierarchy(name: str, data: Mapping[str, Any], rates: bool = True) -> Moments:
     """Sums over log k of each patient inside, over mu and log tau outside."""
+    patients = data["y"].shape[1]
     log_k = np.linspace(-4.0, 2.5, 6501)
     k, cell = np.exp(log_k), log_k[1] - log_k[0]
     u = solutions(load(name), data["x"], {"k": k})
-    columns = [gaussian(u, {**data, "y": data["y"][:, i]}, {}) for i in range(3)]
+    columns = [gaussian(u, {**data, "y": data["y"][:, i]}, {}) for i in range(patients)]
     likelihoods = np.stack([np.exp(log - log.max()) for log in columns])
     mu, log_tau = np.linspace(-5.0, 3.0, 161), np.linspace(np.log(0.005), np.log(4.0), 241)
     prior = Normal(-1.0, 1.0).log_density(mu)[:, None] + HalfNormal(0.5).log_density(log_tau)
     # Powers 0, 1, 2 of k: (powers, patients, mu, tau).
     powers = np.stack([k**0, k, k**2])
-    integrals = np.empty((3, 3, len(mu), len(log_tau)))
+    integrals = np.empty((3, patients, len(mu), len(log_tau)))
     weighted = powers[:, None] * likelihoods * cell
     for j, tau in enumerate(np.exp(log_tau)):
         density = np.exp(-(((log_k - mu[:, None]) / tau) ** 2) / 2) / tau
@@ -337,7 +338,7 @@ def _hierarchy(name: str, data: Mapping[str, Any]) -> Moments:
         "mu": _moments(mu, weights.sum(axis=1)),
         "tau": _moments(np.exp(log_tau), weights.sum(axis=0)),
     }
-    for i in range(3):
+    for i in range(patients if rates else 0):
         ratios = integrals[1:, i] / np.maximum(integrals[0, i], 1e-300)
         mean, square = ((weights * ratio).sum() / total for ratio in ratios)
         moments[f"k{i + 1}"] = (float(mean), float(np.sqrt(square - mean**2)))
@@ -359,12 +360,19 @@ CASES: dict[str, Callable[[str, Mapping[str, Any]], Moments]] = {
     "damped_wave": OnAdaptedGrid({"c": LogNormal(0.0, 0.5), "d": LogNormal(0.0, 1.0)}),
     "cube": OnAdaptedGrid({"k": LogNormal(0.0, 0.5), "c": LogNormal(2.0, 1.0)}),
     "diffusion": OnAdaptedGrid({"D": LogNormal(-1.0, 1.0)}),
+    "drift": OnAdaptedGrid(
+        {"k": LogNormal(0.0, 0.7), "m": Normal(0.0, 1.0), "D": LogNormal(-1.0, 0.7)}
+    ),
     "fin": OnAdaptedGrid({"h": LogNormal(4.0, 1.0), "T": Normal(60.0, 20.0)}),
+    "heater": OnAdaptedGrid(
+        {"q": LogNormal(3.0, 0.5), "a": Normal(0.5, 0.2), "b": Normal(0.5, 0.2)}
+    ),
     "heat_coefficients": _linear_gaussian("a", _of_initial_value, 1.0),
     "hierarchy": _hierarchy,
     "logistic": OnAdaptedGrid({"r": LogNormal(0.0, 0.5), "K": LogNormal(math.log(100.0), 0.5)}),
     "lotka_volterra": OnAdaptedGrid({name: LogNormal(0.0, 0.7) for name in "abcd"}),
     "michaelis_menten": OnAdaptedGrid({"V": LogNormal(0.0, 0.7), "K": LogNormal(1.0, 0.7)}),
+    "patients": functools.partial(_hierarchy, rates=False),
     "reaction_chain": OnAdaptedGrid(
         {"D": LogNormal(-3.0, 1.0), "k": LogNormal(0.0, 1.0), "m": LogNormal(0.0, 1.0)}
     ),
