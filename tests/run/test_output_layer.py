@@ -191,7 +191,18 @@ def test_an_estimate_is_that_of_the_gaussian(gaussian, tmp_path):
     found = json.loads((out / "map.json").read_text())
     mean, sd = gaussian
     assert np.all(np.abs(found["theta"][0]["b"] - mean) < 0.05 * sd)
-    assert json.loads((out / "run.json").read_text())["certificate"]["good"]
+    record, page = json.loads((out / "run.json").read_text()), (out / "report.html").read_text()
+    assert record["certificate"]["good"]
+    assert f"<p>{record['certificate']['text']}</p>" in page
+    assert record["certificate"]["text"].startswith("GOOD: solving to a loss of")
+    solver, work, reached = record["inner_report"]
+    assert solver == "Inner solver: least squares for the output layer."
+    assert work.startswith(
+        f"Inner solves: {sum(found['inner_steps'])} steps in {sum(found['steps'])} "
+    )
+    assert f"(tolerance {record['tolerance']['loss']:.3g}); " in reached
+    assert reached.endswith("the PDE is not solved at 0 of 5 estimates.")
+    assert all(f"<p>{line}</p>" in page for line in record["inner_report"])
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,9 @@ def test_estimates_have_one_too(folder):
         "one",
     ]
     assert main(single) == 0
-    assert "relative error" in read("one/report.html").text
+    text = read("one/report.html").text
+    assert "relative error" in text
+    assert "Inner solver: none, the numerical operator of the model file." in text
     options = ["--operator", "numerical", "--seeds", "2", "--quiet", "--out", "here"]
     assert main(["map", "closed.py", *options]) == 0
     page = read("here/report.html")

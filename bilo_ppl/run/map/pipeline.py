@@ -19,16 +19,18 @@ from bilo_ppl.run.checkpoint import checkpoint_in, find_run
 from bilo_ppl.run.checks import prepare
 from bilo_ppl.run.ending import conclude, to_the_end
 from bilo_ppl.run.feature_count import accuracies_of
-from bilo_ppl.run.features import limit_of
+from bilo_ppl.run.features import limit_of, worth_a_network
 from bilo_ppl.run.map.figures import draw_estimate_figures
 from bilo_ppl.run.map.scores import (
     compared_points,
+    over_data_sets,
     own_scores,
     relative_errors,
     table,
     u_error,
 )
 from bilo_ppl.run.map.settings import MapSettings
+from bilo_ppl.run.map.solves import solves_of_estimates
 from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.operators import Prepared, make_operator
 from bilo_ppl.run.plan import Plan
@@ -124,7 +126,7 @@ class _Job:
                 draw_estimate_figures(plan, operator, self.estimates[0], self.numerical),
                 verdict.state.value,
             )
-        self._report()
+        self._report(operator)
         return conclude(self.record, verdict, "interrupted in estimate" if interrupted else None)
 
     def _advice(self, operator: AbstractSolutionOperator, interrupted: bool) -> tuple[str, ...]:
@@ -159,7 +161,7 @@ class _Job:
                 self.tried = None
                 return False
         record.say(f"The estimate has {accuracy}.")
-        if accuracy.worst > limit_of(self.plan):
+        if accuracy.worst > limit_of(self.plan) and worth_a_network(self.plan):
             self.tried = None
         return self.tried is not None
 
@@ -202,10 +204,15 @@ class _Job:
             try:
                 accuracy = check_estimate(found)
             except ValueError as error:
+                self.record["certificate"] = {"text": f"No certificate: {error}"}
                 self.record.say(f"No certificate: {error}")
                 return
         self.accuracies.append(accuracy)
-        self.record["certificate"] = accuracy._asdict() | {"good": accuracy.good}
+        self.record["certificate"] = {
+            **accuracy._asdict(),
+            "good": accuracy.good,
+            "text": str(accuracy),
+        }
         self.record.say(f"Certificate: {accuracy}")
         if accuracy.alarming:
             self.record.alarm(str(accuracy))
@@ -235,33 +242,14 @@ class _Job:
         }
 
     def _write(self) -> None:
-        """map.json: every quantity as a list over the data sets, with mean and standard deviation."""
-        scores = self.scores
-        names = list(scores[0]["relative_error"])
-        content = {
-            "seeds": [score["seed"] for score in scores],
-            "noise": self.settings.noise,
-            "method": self.settings.method,
-            "optimizer": self.settings.chosen_optimizer,
-            "theta": [score["theta"] for score in scores],
-            "relative_error": {
-                name: _spread([score["relative_error"][name] for score in scores]) for name in names
-            },
-        }
-        content["scores"] = {
-            name: _spread([score["scores"][name] for score in scores])
-            for name in scores[0]["scores"]
-        }
-        for name in ("u_relative_error", "cpu_seconds", "data_loss", "inner_loss"):
-            values = [score[name] for score in scores]
-            content[name] = None if None in values else _spread(values)
-        for name in ("steps", "inner_steps", "status", "converged"):
-            content[name] = [score[name] for score in scores]
         with replacing(self.record.path("map.json")) as temporary:
+            content = over_data_sets(self.scores, self.settings)
             temporary.write_text(json.dumps(plain(content), indent=2) + "\n")
 
-    def _report(self) -> None:
+    def _report(self, operator: AbstractSolutionOperator) -> None:
         say, folder = self.record.say, self.record.folder.path
+        solves = solves_of_estimates(self.estimates, operator, self.settings)
+        self.record["inner_report"] = solves
         frame = table(self.scores)
         with replacing(self.record.path("map.csv")) as temporary:
             frame.to_csv(temporary, index_label="seed")
@@ -271,10 +259,5 @@ class _Job:
             "",
             "Errors are relative (of functions and of u in L2); u is compared with the numerical",
         )
-        say("solution at the estimate.", "", self.record.times())
+        say("solution at the estimate.", "", *solves, "", self.record.times())
         say(f"Results: {folder}/map.json, map.csv, run.json, estimate-*.eqx and figures/.")
-
-
-def _spread(values: list[float]) -> dict[str, Any]:
-    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"values": values, "mean": float(np.mean(values)), "sd": sd}

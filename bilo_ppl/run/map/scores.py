@@ -16,12 +16,14 @@ from bilo_ppl.operators.base import AbstractSolutionOperator
 from bilo_ppl.pde.problem import Problem
 from bilo_ppl.ppl.effect import solve_site
 from bilo_ppl.ppl.experiments import values_at
+from bilo_ppl.run.map.settings import MapSettings
 from bilo_ppl.run.model_file import ModelFile
 
 __all__ = [
     "compared_points",
     "is_on_a_line",
     "numerical_solution",
+    "over_data_sets",
     "own_scores",
     "relative_errors",
     "table",
@@ -146,3 +148,29 @@ def table(scores: list[dict[str, Any]]) -> Any:
     numbers = frame.drop(columns="status").astype(float)
     summary = pd.DataFrame({"mean": numbers.mean(), "sd": numbers.std(ddof=1)}).T
     return pd.concat([frame, summary]).fillna({"status": ""})
+
+
+def over_data_sets(scores: list[dict[str, Any]], settings: MapSettings) -> dict[str, Any]:
+    """The content of map.json: quantities as lists over data sets, with mean and standard deviation."""
+    content = {
+        "seeds": [score["seed"] for score in scores],
+        "noise": settings.noise,
+        "method": settings.method,
+        "optimizer": settings.chosen_optimizer,
+        "theta": [score["theta"] for score in scores],
+    }
+    for group in ("relative_error", "scores"):
+        content[group] = {
+            name: _spread([score[group][name] for score in scores]) for name in scores[0][group]
+        }
+    for name in ("u_relative_error", "cpu_seconds", "data_loss", "inner_loss"):
+        values = [score[name] for score in scores]
+        content[name] = None if None in values else _spread(values)
+    for name in ("steps", "inner_steps", "status", "converged"):
+        content[name] = [score[name] for score in scores]
+    return content
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"values": values, "mean": float(np.mean(values)), "sd": sd}

@@ -7,6 +7,7 @@ from typing import Any
 
 from bilo_ppl._units import labelled
 from bilo_ppl.run.report.comparison import compared, ended
+from bilo_ppl.run.report.estimates import certified, estimated
 from bilo_ppl.run.report.html import figure, number, page, prose, section, table, text
 
 __all__ = ["run_page"]
@@ -44,7 +45,7 @@ def run_page(content: Mapping[str, Any], folder: Path, estimates: Mapping[str, A
             _problem(problem),
             "" if methods is None else compared(methods, content.get("legend", ())),
             _draws(content),
-            _estimates(estimates, problem.get("units")),
+            estimated(estimates, problem.get("units")),
             _figures(content, folder, estimates),
             _exact(content),
             _certificates(content),
@@ -87,39 +88,6 @@ def _draws(content: Mapping[str, Any]) -> str:
     heads = list(next(iter(rows.values()), {}))
     named = [[labelled(name, units), *row.values()] for name, row in rows.items()]
     return section("Posterior", table(["", *heads], named)) if rows else ""
-
-
-def _estimates(estimates: Mapping[str, Any] | None, units: Mapping[str, str] | None) -> str:
-    if not estimates:
-        return ""
-    thetas = [{k: v for k, v in theta.items() if _plain(v)} for theta in estimates.get("theta", ())]
-    names = list(thetas[0]) if thetas else []
-    rows = [
-        [f"data seed {seed}", *(theta.get(name) for name in names), steps, status]
-        for seed, theta, steps, status in zip(
-            estimates.get("seeds", ()),
-            thetas,
-            estimates["steps"],
-            estimates["status"],
-            strict=False,
-        )
-    ]
-    errors = estimates.get("relative_error") or {}
-    mean = [[k, _percent(v["mean"]), _percent(v["sd"])] for k, v in errors.items()]
-    return section(
-        "Point estimates",
-        table(["", *(labelled(name, units) for name in names), "steps", "end"], rows),
-        table(["relative error", "mean", "sd"], mean) if mean else "",
-    )
-
-
-def _percent(value: float | None) -> str | None:
-    """One data set has no standard deviation."""
-    return None if value is None else f"{value:.2%}"
-
-
-def _plain(value: Any) -> bool:
-    return isinstance(value, (int, float))
 
 
 def _figures(content: Mapping[str, Any], folder: Path, estimates: Mapping[str, Any] | None) -> str:
@@ -174,8 +142,7 @@ def _certificates(content: Mapping[str, Any]) -> str:
             f"k-hat {number(found.get('pareto_k'), 2)})</p>",
             table(["", "mean, corrected", "sd, corrected"], rows),
         ]
-    if shifts := (content.get("certificate") or {}).get("shifts"):
-        parts.append(table(["estimate of", "a tighter solve moves it by (sd)"], shifts.items()))
+    parts.append(certified(content.get("certificate") or {}))
     return section("Certificates: a better solution of the equation", *parts)
 
 
@@ -192,7 +159,7 @@ def _solves(content: Mapping[str, Any]) -> str:
         for name, fit in (content.get("fit") or {}).items()
     ]
     return section(
-        "Solves and fit",
+        "Solves and fit" if fits else "Solves",
         "".join(f"<p>{text(line)}</p>" for line in said),
         table(["data", "chi-square per datum", "p-value", "number"], fits) if fits else "",
     )
