@@ -33,7 +33,14 @@ CHEAPER = 20
 
 
 class EstimateAccuracy(NamedTuple):
-    """What a tighter solve would change in an estimate."""
+    """What a tighter solve would change in an estimate.
+
+    Examples:
+        >>> abs(accuracy.energy_change) < 1e-4, accuracy.converged  # of the example before
+        (True, True)
+        >>> list(accuracy.shifts), accuracy.alarming, str(accuracy)[:4]
+        (['r'], False, 'GOOD')
+    """
 
     energy_change: float
     """U by the tighter solve, less U of the estimate."""
@@ -68,7 +75,7 @@ class EstimateAccuracy(NamedTuple):
 
     def __str__(self) -> str:
         change = f"U by {self.energy_change:+.2g}"
-        missed = "" if self.converged else "; it did not reach its tolerance"
+        missed = "" if self.converged else ", short of its tolerance,"
         solve = f"solving to a loss of {self.loss:.0e}{missed}"
         verdict = "GOOD" if self.good else "ALARM" if self.alarming else "UNDECIDED"
         advice = (
@@ -77,7 +84,7 @@ class EstimateAccuracy(NamedTuple):
         if self.bound is not None:
             return (
                 f"{verdict}: {solve} would change {change}, and the predictions by {self.bound:.2g} sd "
-                f"of the noise: to first order the estimate moves by no more posterior sd.{advice}"
+                f"of the noise: to first order the estimate moves by at most as many posterior sd.{advice}"
             )
         if self.shifts is None:
             return f"UNDECIDED: {solve} would change {change}; {self.note}"

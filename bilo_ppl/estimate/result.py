@@ -26,6 +26,13 @@ class History(NamedTuple):
     """The iteration, step by step: arrays with a leading axis of steps.
 
     The point of a step is the one that it evaluated, before it moved on.
+
+    Examples:
+        >>> history = estimate.history
+        >>> history.steps == len(history.inner_loss), bool(history.energy[-1] < history.energy[0])
+        (True, True)
+        >>> history.values["r"].shape == (history.steps,)
+        True
     """
 
     energy: np.ndarray
@@ -103,12 +110,22 @@ class Estimate:
     def theta(self, site: str | None = None) -> Theta:
         """What the model passed to ``solution``: the PDE parameters, fields as callables.
 
-        Of ``solutions``: every array with the axis of experiments in front.
+        ``site`` may be left out where the model has one solution. Of ``solutions``: every array with the
+        axis of experiments in front. Raises a ``ValueError`` for a name of no solution.
+
+        Examples:
+            >>> bool(estimate.theta()["r"] == estimate.values["r"])
+            True
         """
         return dict(find_site(self.objective, self.values, self._site(site)).theta)
 
     def experiments(self, site: str | None = None) -> int | None:
-        """How many experiments a site of ``solutions`` has; None for a ``solution``."""
+        """How many experiments a site of ``solutions`` has; None for a ``solution``.
+
+        Examples:
+            >>> estimate.experiments() is None
+            True
+        """
         return find_site(self.objective, self.values, self._site(site)).batch
 
     def solution(self, points: Points, site: str | None = None) -> Float[Array, "..."]:

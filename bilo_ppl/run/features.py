@@ -47,9 +47,10 @@ SPREAD = 10.0
 """How many times the loss at a few thetas that of others may be: a solve comes no nearer where it is
 not allowed for, and what is rejected bends the posterior more than an error three times as large."""
 
-PLANE, IN_SPACE = 2, 100.0
-"""Coordinates up to which a network may be trained to what the noise asks for in minutes, and the error
-with which a run goes on with features where there are more."""
+PLANE, FUNCTION, IN_SPACE = 2, 100, 100.0
+"""Coordinates up to which a network may be trained to what the noise asks for in minutes; scalars from
+which on the unknowns are a function, whose estimate takes hundreds of steps, each with a network's solve of
+seconds in two coordinates; and the error with which a run goes on with features where it is so."""
 
 SEVERAL_UNKNOWNS, MANY_UNKNOWNS = 8, 16
 """Scalars from which on features may be wrong by `FAR_TOO_WRONG`, and by `BY_FEATURES`."""
@@ -130,20 +131,26 @@ def _others(plan: Plan) -> Tried:
 
 def worth_a_network(plan: Plan) -> bool:
     """Whether a network may come nearer than features do in minutes."""
-    return plan.file.problem.domain.dimension <= PLANE
+    dimension = plan.file.problem.domain.dimension
+    return dimension < PLANE or (dimension == PLANE and _unknowns(plan) < FUNCTION)
+
+
+def _unknowns(plan: Plan) -> int:
+    """Scalars in the latent sites."""
+    data = plan.observations
+    latent = look_at(plan.model(stand_in(plan)), data.model_args, data.model_kwargs).latent
+    return sum(int(np.prod(site["fn"].shape())) for site in latent.values())
 
 
 def limit_of(plan: Plan) -> float:
     """Error, in units of what is allowed, above which a network is the better choice.
 
-    Of many unknowns that is far: what they are is less certain, and a network is dear to adapt. In more
-    than two dimensions a network is dear to train.
+    Of many unknowns that is far: what they are is less certain, and a network is dear to adapt. Farther
+    where a network would hardly end (`worth_a_network`).
     """
     if not worth_a_network(plan):
         return IN_SPACE
-    data = plan.observations
-    latent = look_at(plan.model(stand_in(plan)), data.model_args, data.model_kwargs).latent
-    unknowns = sum(int(np.prod(site["fn"].shape())) for site in latent.values())
+    unknowns = _unknowns(plan)
     if unknowns > MANY_UNKNOWNS:
         return BY_FEATURES
     return FAR_TOO_WRONG if unknowns >= SEVERAL_UNKNOWNS else 1.0
