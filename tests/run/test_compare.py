@@ -16,6 +16,8 @@ from bilo_ppl.run.compare.processes import Ran
 from bilo_ppl.run.compare.scores import exact_posterior, score
 from bilo_ppl.run.compare.table import shown, table
 from bilo_ppl.run.compare.task import Task
+from bilo_ppl.run.compare.told import settings_of, times_of
+from bilo_ppl.run.report.sections import run_page
 
 SMALL = ["--chains", "2", "--warmup", "200", "--samples", "300"]
 
@@ -45,11 +47,17 @@ def test_methods_run_apart_and_a_failure_is_a_row(folder, capsys):
     assert "<p><b>pcn</b>: failed: ValueError: PCN: the prior of &#x27;D&#x27; is Gamma" in page
     assert "D (m^2/s)" in page
     row = f"<td>{exact['mean_off']['D']:.4g}</td><td>{exact['sd_ratio']['D']:.4g}</td>"
-    assert page.count("<td>numerical</td>") == 2
+    assert page.count("<td>numerical</td>") == 3
     assert row in page
     assert "No verdict" not in page
     assert "<h2>Cost</h2>" in page
     assert "<th>training set</th>" not in page
+    # What each method was done with, also where it has failed, and its times.
+    assert "<tr><td>warm-up transitions of each</td><td>200</td></tr>" in page
+    assert "operator; chains 2, draws 300, warm-up 200, largest tree depth 10.</p>" in page
+    assert "<p><b>pcn</b>: preconditioned Crank-Nicolson with the same.</p>" in page
+    assert "<th>CPU seconds of</th><th>sampling</th><th>compiling, wall s</th>" in page
+    assert f"<td>numerical</td><td>{round(exact['cpu_seconds']['sampling'], 3):.4g}</td>" in page
     assert page.count("<img ") == 1
     # The same from the folder alone.
     assert main(["report", "runs/closed-compare", "--out", "again.html"]) == 0
@@ -113,6 +121,33 @@ def test_scores_are_those_of_known_draws(folder):
     assert f"failed: {'why ' * 8} ..." in text
     assert "training set" not in text
     assert max(map(len, text.splitlines())) < 200
+
+
+def test_times_are_means_over_data_sets_and_settings_of_the_first():
+    ended = {"method": "fno", "compile_seconds": 1.0, "shape": [2, 30]}
+    rows = [
+        ended | {"cpu_seconds": {"solving": 1.0, "sampling": 3.0}, "wall_seconds": 9.0},
+        {"method": "pcn", "failed": "over 1 s"},
+        ended | {"cpu_seconds": {"sampling": 4.0}, "wall_seconds": 5.0, "settings": {"rank": 4}},
+    ]
+    assert times_of(rows) == {
+        "fno": {
+            "cpu_seconds": {"solving": 0.5, "sampling": 3.5},
+            "compile_seconds": 1.0,
+            "wall_seconds": 7.0,
+        }
+    }
+    found = settings_of([rows[1], rows[2], rows[0]])
+    assert found["pcn"]["settings"] == {}
+    assert found["fno"]["settings"] == {"chains": 2, "draws": 30, "rank": 4}
+
+
+def test_a_comparison_of_an_older_version_has_a_page(tmp_path):
+    done = {"numerical": {"CPU s": 1.0, "notes": ""}}
+    page = run_page({"status": "finished", "methods": done}, tmp_path, None)
+    assert "1 of 1 methods have ended." in page
+    assert "Time by stage" not in page
+    assert "<h2>Settings" not in page
 
 
 def test_a_grid_that_is_too_narrow_costs_no_comparison(folder, capsys):

@@ -61,6 +61,7 @@ def pinn(weight: int, task: Task) -> Outcome:
         found.solution(compared_points(task.file.problem), site),
         evaluations=STEPS,
         notes=f"mean squared residual {found.pde_loss:.1e}",
+        settings={"data weight": weight, "steps of Adam": STEPS, **task.stated_sizes},
     )
 
 
@@ -107,6 +108,14 @@ def b_pinn(task: Task) -> Outcome:
         diverging=int(draws.statistics["diverging"].sum()),
         evaluations=int(draws.statistics["num_steps"].sum()),
         notes=f"{sum(v.size for v in start.values())} unknowns, residual sd {RESIDUAL_SD:g}",
+        settings={
+            "warm-up": -(-task.warmup // FEWER),
+            "width": WIDTH,
+            "depth": 2,
+            "residual sd": RESIDUAL_SD,
+            "steps of Adam to the mode": STEPS,
+            "largest tree depth": TREE_DEPTH,
+        },
     )
 
 

@@ -1,5 +1,6 @@
 """Posteriors and estimates by operators that need no fine-tuning: the numerical one, and surrogates."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -52,7 +53,13 @@ def adjoint(task: Task) -> Outcome:
     return Outcome(found.values, u, evaluations=int(found.history.steps), notes=notes)
 
 
-def sampled(task: Task, operator: AbstractSolutionOperator, **told: Any) -> Outcome:
+def sampled(
+    task: Task,
+    operator: AbstractSolutionOperator,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    **told: Any,
+) -> Outcome:
     """NUTS with an operator, from near the first guess."""
     args, kwargs = task.arguments
     depth: Any = TREE_DEPTH  # annotated as an int in NumPyro, documented as possibly a pair
@@ -80,6 +87,7 @@ def sampled(task: Task, operator: AbstractSolutionOperator, **told: Any) -> Outc
         draws.samples,
         diverging=int(draws.statistics["diverging"].sum()),
         evaluations=int(draws.statistics["num_steps"].sum()),
+        settings={**(settings or {}), "warm-up": task.warmup, "largest tree depth": TREE_DEPTH[1]},
         **told,
     )
 
@@ -108,6 +116,7 @@ def _without_gradient(task: Task, kind: type[RandomWalk] | type[PCN]) -> Outcome
         diverging=int(mcmc.get_extra_fields()["diverging"].sum()),
         evaluations=THINNED * task.samples * task.chains,
         notes=f"every {THINNED}th transition is kept",
+        settings={"warm-up": THINNED * task.warmup, "transitions": THINNED * task.samples},
     )
 
 

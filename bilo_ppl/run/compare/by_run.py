@@ -67,6 +67,11 @@ def bilo(task: Task) -> Outcome:
         diverging=int(record["faults"]["diverging"]),
         evaluations=int(statistics["n_steps"].values.sum()),
         notes=f"verdict {record['verdict']['state']}",
+        settings={
+            "warm-up": task.warmup,
+            **{name: found["value"] for name, found in record.get("sizes", {}).items()},
+            "tolerance": record["adapt"]["tolerance"],
+        },
     )
 
 
@@ -131,4 +136,14 @@ def papers(task: Task) -> Outcome:
         diverging=int(draws.statistics["diverging"].sum()),
         evaluations=int(draws.statistics["num_steps"].sum()),
         notes=f"one chain, {np.mean(inner) / LEAPFROGS:.1f} inner steps each",
+        settings={
+            "warm-up": -(-task.warmup // FEWER),
+            **PAPERS,
+            **task.stated_sizes,
+            "rank": RANK,
+            "tolerance": TOLERANCE,
+            "leapfrog steps": LEAPFROGS,
+            "step size": STEP,
+            "learning rate": RATE,
+        },
     )

@@ -38,7 +38,7 @@ def deeponet(task: Task) -> Outcome:
         found = fit_deeponet(
             task.file.problem, data, key=task.key(1), steps=DEEPONET_STEPS, progress=False
         )
-    return _sampled(task, data, found)
+    return _sampled(task, data, found, DEEPONET_STEPS)
 
 
 def fno(task: Task) -> Outcome:
@@ -50,7 +50,7 @@ def fno(task: Task) -> Outcome:
         found = fit_fno(
             task.file.problem, data, shape=shape, key=task.key(1), steps=FNO_STEPS, progress=False
         )
-    return _sampled(task, data, found)
+    return _sampled(task, data, found, FNO_STEPS)
 
 
 def dino(task: Task) -> Outcome:
@@ -61,7 +61,7 @@ def dino(task: Task) -> Outcome:
         data = solve_with_derivatives(task.reference, _thetas(task), points, key=task.key(3))
     with task.spent.stage("training"):
         found = fit_dino(problem, data, key=task.key(1), steps=DINO_STEPS, progress=False)
-    return _sampled(task, data, found)
+    return _sampled(task, data, found, DINO_STEPS)
 
 
 def _grid(method: str, grids: dict[int, tuple[int, ...]], dimension: int) -> tuple[int, ...]:
@@ -83,7 +83,7 @@ def _solutions(task: Task, points: Any) -> TrainingSet:
         return solve_all(task.reference, _thetas(task), points)
 
 
-def _sampled(task: Task, data: TrainingSet, found: Trained) -> Outcome:
+def _sampled(task: Task, data: TrainingSet, found: Trained, steps: int) -> Outcome:
     left_out = f", {data.unsolved} more not solved" if data.unsolved else ""
     if data.derivatives is not None:
         left_out += f", derivatives of each: {data.derivatives.changes.shape[1]}"
@@ -92,4 +92,5 @@ def _sampled(task: Task, data: TrainingSet, found: Trained) -> Outcome:
         found.surrogate,
         training=f"{data.count} prior draws{left_out}",
         notes=f"test error {100 * found.median_error:.2g} %",
+        settings={"solutions to learn from": data.count, "steps of training": steps},
     )

@@ -1,6 +1,6 @@
-"""One figure with all posteriors: a panel for each unknown, a line for each method."""
+"""One figure with all posteriors: a panel for each unknown, a line and an interval for each method."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,10 @@ MOST = 8
 """Unknowns that are shown."""
 
 DASHES = ("-", "--", "-.", ":")
+APART = 0.06
+"""Of the height of the densities: from one interval to the next."""
+
+INTERVAL = (0.05, 0.5, 0.95)
 FAR = 8.0
 """Exact standard deviations beyond which an axis does not reach."""
 
@@ -58,7 +62,7 @@ def _as_draws(outcome: Outcome) -> dict[str, Any]:
 
 def _panel(ax, name, outcomes, exact, truth) -> None:
     low, high = np.inf, -np.inf
-    estimates = []
+    estimates, intervals = [], []
     moments = exact.moments(name)
     for number, (method, outcome) in enumerate(outcomes.items()):
         style = {
@@ -77,9 +81,11 @@ def _panel(ax, name, outcomes, exact, truth) -> None:
         bins = int(np.clip(2 * len(draws) ** 0.4, 12, 60))
         density, edges = np.histogram(draws, bins=bins, density=True)
         ax.stairs(density, edges, linewidth=1.4, **style)
+        intervals.append((np.quantile(draws, INTERVAL), style))
     if exact.grid is not None and name in exact.grid.names:
         x, density = exact.grid.marginal(name)
         ax.plot(x, density, color=INK, linewidth=1.8, label="exact", zorder=1)
+        intervals.append((exact.grid.quantile(name, INTERVAL), {"color": INK}))
     true = truth.get(name)
     if true is not None and np.ndim(true) == 0 and not callable(true):
         ax.axvline(float(true), color="0.5", linestyle=":", label="truth")
@@ -92,4 +98,21 @@ def _panel(ax, name, outcomes, exact, truth) -> None:
         for value, line in estimates:
             if not low <= value <= high:
                 line.set_label(f"{line.get_label()} ({value:.3g})")
+    _bars(ax, intervals)
     ax.set_ylabel("density")
+
+
+def _bars(ax: Any, intervals: Sequence[tuple[Any, Mapping[str, Any]]]) -> None:
+    """Intervals and medians, one below the other at the foot, in the order of the legend."""
+    if not intervals:
+        return
+    top = ax.get_ylim()[1]
+    ticks = [tick for tick in ax.get_yticks() if 0 <= tick <= top]
+    for number, ((low, middle, high), style) in enumerate(intervals, start=1):
+        line, height = {**style, "label": None}, -number * APART * top
+        ax.plot([low, high], [height, height], linewidth=2.2, **line)
+        ax.plot(middle, height, "o", color=line["color"], markeredgecolor="white", markersize=5)
+    ax.plot([], [], "-o", color="0.5", markersize=4, label="5 to 95 %, median")
+    ax.axhline(0, color=INK, linewidth=0.6)
+    ax.set_ylim(-(len(intervals) + 0.7) * APART * top, top)
+    ax.set_yticks(ticks)

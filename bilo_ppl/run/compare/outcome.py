@@ -15,6 +15,9 @@ __all__ = ["Outcome", "Spent", "save_arrays"]
 
 RESULT, ARRAYS = "result.json", "arrays.npz"
 
+TOLD = ("diverging", "evaluations", "training", "notes", "settings")
+"""What goes from process to process as it is."""
+
 
 def save_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
     """Write arrays by name as an ``.npz`` file."""
@@ -62,6 +65,8 @@ class Outcome:
     training: str = ""
     """What was solved numerically beforehand to learn from."""
     notes: str = ""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What the method was done with, by name, for a reader."""
 
     def write(self, folder: str, spent: Spent, peak_megabytes: float) -> None:
         """Write it for the process that has started this one."""
@@ -71,9 +76,7 @@ class Outcome:
             arrays["u"] = self.u
         where = pathlib.Path(folder)
         save_arrays(where / ARRAYS, arrays)
-        told = {
-            name: getattr(self, name) for name in ("diverging", "evaluations", "training", "notes")
-        }
+        told = {name: getattr(self, name) for name in TOLD}
         costs = {
             "cpu_seconds": spent.cpu,
             "compile_seconds": spent.compilation,

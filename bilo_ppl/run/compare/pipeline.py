@@ -14,6 +14,7 @@ from bilo_ppl.run.compare.scores import Exact, exact_posterior, score
 from bilo_ppl.run.compare.settings import CompareSettings
 from bilo_ppl.run.compare.table import LEGEND, shown, table
 from bilo_ppl.run.compare.task import Task
+from bilo_ppl.run.compare.told import settings_of, times_of
 from bilo_ppl.run.folder import RunFolder
 from bilo_ppl.run.record import Record, plain
 from bilo_ppl.run.report import write_report
@@ -150,6 +151,8 @@ class _Comparison:
             say("", shown(frame), "", *LEGEND)
             known = frame.astype(object).where(frame.notna(), None)
             self.record["methods"], self.record["legend"] = known.to_dict(orient="index"), LEGEND
+            self.record["method_settings"] = settings_of(self.rows)
+            self.record["method_times"] = times_of(self.rows)
         failed = all("failed" in row for row in self.rows)
         self.record.status(
             "interrupted"

@@ -60,7 +60,9 @@ def score(ran: Ran, exact: Exact) -> dict[str, Any]:
     row: dict[str, Any] = {"method": task.method, "seed": task.data_seed}
     if outcome is None:
         return row | {"failed": ran.reason, "wall_seconds": ran.wall_seconds}
-    row |= {name: getattr(outcome, name) for name in ("evaluations", "training", "notes")}
+    row |= {
+        name: getattr(outcome, name) for name in ("evaluations", "training", "notes", "settings")
+    }
     row |= ran.costs | {"wall_seconds": ran.wall_seconds}
     row["values"] = {
         n: np.asarray(v).tolist() for n, v in outcome.values.items() if np.size(v) < 20
@@ -115,5 +117,6 @@ def _of_draws(outcome: Outcome, exact: Exact) -> dict[str, Any]:
         "ess": min(ess),
         "r_hat": max(r_hat, default=float("inf")),
         "draws": int(np.prod(total)),
+        "shape": list(total),
         "diverging": outcome.diverging,
     }

@@ -19,7 +19,18 @@ METHODS_GROUP, SAMPLING, RESULTS = "methods", "sampling", "results"
 
 @dataclasses.dataclass(frozen=True)
 class CompareSettings:
-    """Arguments of ``bilo-ppl compare``, as on the command line."""
+    """Arguments of ``bilo-ppl compare``, as on the command line.
+
+    Raises a `BadInputError` for values that cannot be meant, alone or together.
+
+    Examples:
+        >>> from bilo_ppl.run import CompareSettings
+        >>> settings = CompareSettings("poisson", methods="numerical, pinn", seeds=3)
+        >>> settings.chosen, settings.data_seeds
+        (['numerical', 'pinn-1', 'pinn-10', 'pinn-100', 'pinn-1000'], [0, 1, 2])
+        >>> settings.output_folder("poisson").as_posix()
+        'runs/poisson-compare'
+    """
 
     COMMAND: ClassVar[str] = "compare"
     GROUPS: ClassVar[tuple[str, ...]] = (METHODS_GROUP, SAMPLING, RESULTS)

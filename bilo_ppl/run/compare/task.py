@@ -103,6 +103,11 @@ class Task:
         return self.observations.described(data_kind(look))
 
     @property
+    def stated_sizes(self) -> dict[str, int]:
+        """The numbers that the model file states of a network's shape."""
+        return {n: v for n, v in self.file.architecture.items() if isinstance(v, int)}
+
+    @property
     def arguments(self) -> tuple[tuple, dict[str, Any]]:
         """What the model gets besides an operator."""
         return self.observations.model_args, self.observations.model_kwargs

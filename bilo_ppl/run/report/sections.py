@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bilo_ppl._units import labelled
-from bilo_ppl.run.report.comparison import compared, ended
+from bilo_ppl.run.report.comparison import chosen, compared, ended, spent
 from bilo_ppl.run.report.estimates import certified, estimated
 from bilo_ppl.run.report.html import figure, number, page, prose, section, table, text
 
@@ -14,12 +14,13 @@ __all__ = ["run_page"]
 
 CAPTIONS = {
     "posterior": "Draws of every unknown, with the exact posterior where there is one.",
-    "posteriors": "Posteriors by every method, of the first data; vertical lines are estimates.",
+    "posteriors": "Posteriors by every method, of the first data, with medians and 5 to 95 % below; vertical "
+    "lines are estimates.",
     "solution": "The solution at the draws or the estimate, and the data.",
     "residual": "What is left of the equation over the domain: root mean square over draws, or of the "
     "estimate, in the units of the residual.",
     "predictive": "Data, over the intervals that the model predicts for them, noise included.",
-    "pair": "Unknowns against each other.",
+    "pair": "Unknowns against each other; dotted: 5 to 95 %.",
     "trace": "The chains, draw by draw: they should look alike and have no trend.",
     "descent": "U and the gradient along the descents.",
     "inner_steps": "Steps of the inner solver at the draws, and what is left of the loss.",
@@ -50,9 +51,9 @@ def run_page(content: Mapping[str, Any], folder: Path, estimates: Mapping[str, A
             _exact(content),
             _certificates(content),
             _solves(content),
-            _settings(content),
+            _settings(content) if methods is None else chosen(content),
             # Methods run in processes of their own.
-            _time(content) if methods is None else "",
+            _time(content) if methods is None else spent(content),
             _again(content),
         ]
     )

@@ -13,7 +13,14 @@ __all__ = ["ReportSettings"]
 
 @dataclasses.dataclass(frozen=True)
 class ReportSettings:
-    """The options of ``bilo-ppl report``; bad ones are a `BadInputError`."""
+    """The options of ``bilo-ppl report``; bad ones are a `BadInputError`.
+
+    Examples:
+        >>> from bilo_ppl.run.report import ReportSettings
+        >>> settings = ReportSettings("runs/poisson-nuts", out="poisson.html")
+        >>> settings.folder, settings.out
+        ('runs/poisson-nuts', 'poisson.html')
+    """
 
     GROUPS = ()
 

@@ -35,6 +35,13 @@ def report_run(settings: ReportSettings) -> int:
     """Write the page of a run that has ended; the exit status is 0.
 
     Raises `BadInputError` where the folder holds no run, or cannot be read or written.
+
+    Examples:
+        >>> from bilo_ppl.run.report import ReportSettings, report_run
+        >>> report_run(ReportSettings(folder))
+        Traceback (most recent call last):
+            ...
+        bilo_ppl.run.errors.BadInputError: ... holds no run: there is no run.json of bilo-ppl. ...
     """
     folder = pathlib.Path(settings.folder)
     if listed(folder) is None:
