@@ -27,10 +27,10 @@ def plot_pairs(
 ) -> np.ndarray:
     """Every two of the scalars in ``draws`` (``(chains, draws, ...)`` by name) against each other.
 
-    Below the diagonal are points, on it histograms; the first 6 scalars are drawn. ``truth`` has numbers
-    by name, drawn as lines. The correlation of two stands in their panel. Returns the axes
-    ``(scalars, scalars)``, of which those above the diagonal are empty but for the legend. Raises a
-    ``ValueError`` for fewer than two scalars.
+    Below the diagonal are points, on it histograms with their 90 % interval; the first 6 scalars are
+    drawn. ``truth`` has numbers by name, drawn as lines. The correlation of two stands in their panel.
+    Returns the axes ``(scalars, scalars)``, of which those above the diagonal are empty but for the
+    legend. Raises a ``ValueError`` for fewer than two scalars.
 
     >>> from bilo_ppl.plots import plot_pairs
     >>> axes = plot_pairs({"r": draws["r"], "s": 2 * draws["r"]}, {"r": 9.0})
@@ -55,6 +55,11 @@ def plot_pairs(
             _line(ax.axvline, truth, name)
             if column == row:
                 ax.hist(x, bins=30, color=COLOURS[0], alpha=0.5, label="draws")
+                ends = {"color": COLOURS[0], "linestyle": ":", "linewidth": 1.4}
+                for end, label in zip(
+                    np.quantile(x, [0.05, 0.95]), ("5 to 95 %", None), strict=True
+                ):
+                    ax.axvline(end, label=label, **ends)
                 ax.set_yticks([])
             else:
                 ax.tick_params(labelleft=column == 0)

@@ -37,8 +37,16 @@ def test_every_two_have_a_panel_with_their_points_and_their_correlation():
     shown = [float(text.get_text()) for ax in panels_of(drawn) for text in ax.texts]
     assert max(shown) == pytest.approx(np.corrcoef(a.ravel(), draws["b"].ravel())[0, 1], abs=0.01)
     assert len(shown) == 3
+    lines = [line for ax in panels_of(drawn) for line in ax.lines]
     # The truth of a in its column, that of b in its row and column; none of c.
-    assert sum(len(ax.lines) for ax in panels_of(drawn)) == 3 + 1 + 2
+    assert sum(line.get_linestyle() == "--" for line in lines) == 3 + 1 + 2
+    # On the diagonal, and there alone, the 90 % interval.
+    for ax, values in zip(drawn.diagonal(), draws.values(), strict=True):
+        ends = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":"]
+        np.testing.assert_allclose(ends, np.quantile(values, [0.05, 0.95]))
+    assert sum(line.get_linestyle() == ":" for line in lines) == 2 * 3
+    told = [text.get_text() for text in drawn[0, -1].get_legend().texts]
+    assert told == ["truth", "draws", "5 to 95 %"]
 
 
 def test_many_are_cut_and_one_is_refused():

@@ -30,10 +30,26 @@ def test_a_method_without_the_first_unknown_is_in_the_legend_of_another():
     exact = Exact(None, {"b": DRAWS})
     ((_, axes),) = draw_posteriors(OUTCOMES, exact, {"a": 0.0})
     # So is an estimate that lies off the axis.
-    assert told(axes) == [["numerical", "truth"], ["numerical", "adjoint (30)"]]
+    bar = "5 to 95 %, median"
+    assert told(axes) == [["numerical", "truth", bar], ["numerical", "adjoint (30)", bar]]
     alike = dict.fromkeys(("one", "two"), OUTCOMES["numerical"])
     ((_, axes),) = draw_posteriors(alike, exact, {})
-    assert told(axes) == [["one", "two"], []]
+    assert told(axes) == [["one", "two", bar], []]
+
+
+def test_every_posterior_has_its_interval_below_the_densities():
+    wide = Outcome({}, None, {"a": 2 * DRAWS + 1})
+    ((_, (ax,)),) = draw_posteriors(
+        {"one": Outcome({}, None, {"a": DRAWS}), "two": wide}, Exact(None, None), {}
+    )
+    bars = [line for line in ax.lines if len(line.get_xdata()) == 2 and max(line.get_ydata()) < 0]
+    assert len(bars) == 2
+    for bar, values in zip(bars, (DRAWS, 2 * DRAWS + 1), strict=True):
+        np.testing.assert_allclose(bar.get_xdata(), np.quantile(values, [0.05, 0.95]))
+    heights = [bar.get_ydata()[0] for bar in bars]
+    assert ax.get_ylim()[0] < heights[1] < heights[0] < 0
+    # No tick is of a negative density.
+    assert min(ax.get_yticks()) == 0
 
 
 @pytest.mark.parametrize(
