@@ -14,8 +14,8 @@ __all__ = ["run_page"]
 
 CAPTIONS = {
     "posterior": "Draws of every unknown, with the exact posterior where there is one.",
-    "posteriors": "Posteriors by every method, of the first data, with medians and 5 to 95 % below; vertical "
-    "lines are estimates.",
+    "posteriors": "Posteriors by every method, of the first data, with medians and 5 to 95 % below; "
+    "vertical lines are estimates.",
     "solution": "The solution at the draws or the estimate, and the data.",
     "residual": "What is left of the equation over the domain: root mean square over draws, or of the "
     "estimate, in the units of the residual.",
