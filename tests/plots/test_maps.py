@@ -89,7 +89,25 @@ def test_intervals_of_a_vector():
     wide, narrow = (np.array(c.get_segments()) for c in ax.collections)
     np.testing.assert_allclose(wide[:, 1, 1] - wide[:, 0, 1], 3.29, atol=0.35)
     np.testing.assert_allclose(narrow[:, 1, 1] - narrow[:, 0, 1], 1.35, atol=0.25)
+    assert "prior, 5 to 95 %" not in ax.get_legend_handles_labels()[1]
     with pytest.raises(ValueError, match="truth of a has shape"):
         plot_intervals(draws, "a", np.ones(3))
     with pytest.raises(ValueError, match="must be"):
         plot_intervals(draws[..., 0, 0], "a")
+
+
+@pytest.mark.parametrize(("scale", "whole"), [(1.5, True), (1000.0, False)])
+def test_a_prior_stands_behind_the_intervals_and_does_not_make_them_small(scale, whole):
+    random = np.random.default_rng(0)
+    draws, prior = random.normal(size=(2, 400, 4)), scale * random.normal(size=(1, 900, 4))
+    low, high = plot_intervals(draws, "a").get_ylim()
+    ax = plot_intervals(draws, "a", prior=prior)
+    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    bars = np.array(handles["prior, 5 to 95 %"].get_segments())
+    np.testing.assert_allclose(bars[:, 1, 1], np.quantile(prior, 0.95, axis=(0, 1)))
+    bottom, top = ax.get_ylim()
+    assert low > bottom >= low - 0.5 * (high - low) - 1e-9
+    assert bool(bars[:, 1, 1].max() <= top) is whole
+    assert top - bottom <= 2 * (high - low) + 1e-9
+    with pytest.raises(ValueError, match="draws of the prior of a have shape"):
+        plot_intervals(draws, "a", prior=prior[..., :3])

@@ -1,6 +1,7 @@
 """Unknowns against each other, the prior beside the posterior, and data beside their replicas."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -61,7 +62,12 @@ def test_many_are_cut_and_one_is_refused():
 def hierarchy(operator, x, y=None, sigma=0.1):
     tau = numpyro.sample("tau", dist.HalfNormal(2.0))
     D = numpyro.sample("D", dist.LogNormal(0.0, tau))
-    numpyro.sample("v", dist.Normal(0.0, 1.0).expand([3]))
+    numpyro.sample("v", dist.Normal(jnp.arange(3.0), 1.0).expand([2, 3]).to_event(2))
+    numpyro.sample("g", dist.MultivariateNormal(jnp.zeros(2), jnp.array([[4.0, 1.0], [1.0, 1.0]])))
+    numpyro.sample("p", dist.Dirichlet(jnp.ones(3)))
+    with numpyro.plate("each", 2):
+        numpyro.sample("h", dist.Normal(0.0, tau))
+        numpyro.sample("e", dist.Exponential(2.0))
     u = bilo.solution("u", operator, {"D": D})
     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), sigma), obs=y)
 
@@ -72,8 +78,16 @@ def test_the_density_of_a_prior_is_that_of_its_distribution():
     x = np.linspace(-1.0, 4.0, 30)
     found = prior_density(hierarchy, args, {}, "tau", x)
     np.testing.assert_allclose(found, stats.halfnorm(scale=2.0).pdf(x), rtol=1e-6)
-    # That of D depends on tau, v is a vector, and w is not there.
-    for name in ("D", "v", "w"):
+    for name, wanted in (
+        ("v[1,2]", stats.norm(loc=2.0)),
+        ("v[0,0]", stats.norm()),
+        ("g[0]", stats.norm(scale=2.0)),
+        ("e[1]", stats.expon(scale=0.5)),
+    ):
+        density = prior_density(hierarchy, args, {}, name, x)
+        np.testing.assert_allclose(density, wanted.pdf(x), rtol=1e-6)
+    # Those of D and h depend on tau, v is an array, p has no densities of single entries here.
+    for name in ("D", "h[0]", "v", "v[2]", "v[1,3]", "p[0]", "tau[0]", "w", "w[0]"):
         assert prior_density(hierarchy, args, {}, name, x) is None
 
 

@@ -1,4 +1,4 @@
-"""The band of a run: that of y stands beside that of u where the data are noisy values of u."""
+"""The band of a run, with that of y where the data are noisy values of u; vectors with their priors."""
 
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -117,3 +117,32 @@ def test_points_that_are_the_data_have_no_band_of_y_and_are_in_the_legend():
     ax = band(process, by_values=False)
     assert set(told(ax)) == {"u: 5 to 95 %", "median", "truth", "data"}
     assert "data" in [text.get_text() for text in ax.get_legend().texts]
+
+
+def test_vectors_have_their_prior_beside_them():
+    """Few entries have a figure each, with the density; many share one, with the intervals of draws."""
+
+    def model(x, y, sigma):
+        numpyro.sample("few", dist.Normal(0.0, 1.0).expand([2]))
+        numpyro.sample("many", dist.Normal(0.0, 1.0).expand([20]).to_event(1))
+
+    random = np.random.default_rng(0)
+    samples = {name: random.normal(size=(2, 50, n)) for name, n in (("few", 2), ("many", 20))}
+    prior = {name: random.normal(size=(1, 90, n)) for name, n in (("few", 2), ("many", 20))}
+    file = SimpleNamespace(truth=None, units={})
+    plan = Mock(spec=Plan, file=file, settings=SimpleNamespace(data=None))
+    plan.observations = Observations(X, Y, 0.2)
+    drawn = dict(figures._posteriors(plan, model, samples, None))
+    assert list(drawn) == ["posterior_few[0]", "posterior_few[1]"]
+    assert all("prior" in told(ax) for ax in drawn.values())
+    groups = {"prior": SimpleNamespace(data_vars=as_variables(prior))}
+    ((name, ax),) = figures._vectors(plan, groups, samples)
+    assert name == "posterior_many"
+    assert "prior, 5 to 95 %" in told(ax)
+    # A run that was interrupted has no draws of the prior.
+    ((_, ax),) = figures._vectors(plan, {}, samples)
+    assert "prior, 5 to 95 %" not in told(ax)
+
+
+def as_variables(arrays):
+    return {name: SimpleNamespace(values=values) for name, values in arrays.items()}

@@ -13,7 +13,7 @@ from bilo_ppl.run.report.html import figure, number, page, prose, section, table
 __all__ = ["run_page"]
 
 CAPTIONS = {
-    "posterior": "Draws of every unknown, with the exact posterior where there is one.",
+    "posterior": "Draws of every unknown, beside the prior, and the exact posterior where there is one.",
     "posteriors": "Posteriors by every method, of the first data, with medians and 5 to 95 % below; "
     "vertical lines are estimates.",
     "solution": "The solution at the draws or the estimate, and the data.",

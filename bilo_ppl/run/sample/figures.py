@@ -61,7 +61,7 @@ def draw_posterior_figures(
     samples = {name: v.values for name, v in idata["posterior"].data_vars.items()}
     yield from _posteriors(plan, model, samples, exact)
     yield from _pairs(plan, samples)
-    yield from _vectors(plan, samples)
+    yield from _vectors(plan, idata, samples)
     worst = least_known(summary(idata), MAX_POSTERIORS)
     scalars = scalar_draws(samples)
     yield (
@@ -108,15 +108,17 @@ def _is_long(draws: Any) -> bool:
     return int(np.prod(np.shape(draws)[2:])) > MAX_POSTERIORS
 
 
-def _vectors(plan: Plan, samples) -> Iterator[tuple[str, Drawn]]:
+def _vectors(plan: Plan, idata: Any, samples) -> Iterator[tuple[str, Drawn]]:
     """Sites of many entries, all in one figure each."""
     truth = (plan.file.truth or {}) if plan.settings.data is None else {}
+    before = idata["prior"].data_vars if "prior" in list(idata) else {}
     for name, draws in samples.items():
         if _is_long(draws):
             true = truth.get(name)
             known = true is not None and np.shape(true) == np.shape(draws)[2:]
-            true = true if known else None
-            yield f"posterior_{name}", plot_intervals(draws, name, true, units=plan.file.units)
+            true, prior = true if known else None, before[name].values if name in before else None
+            ax = plot_intervals(draws, name, true, prior, units=plan.file.units)
+            yield f"posterior_{name}", ax
 
 
 def _replicas(plan: Plan, idata: Any) -> Iterator[tuple[str, Drawn]]:
