@@ -46,6 +46,8 @@ class OutputLevel(AbstractOutputRows):
 
     table: Float[Array, "kept features n"]
     """The combinations of derivatives that are kept, of the features."""
+    constant: bool = eqx.field(static=True, default=False)
+    """Whether rows have the same derivatives at every theta and all weights, as far as was seen."""
 
     @classmethod
     def whole(
@@ -70,13 +72,14 @@ class OutputLevel(AbstractOutputRows):
     def of_features(self, operator: LocalOperator) -> "OutputLevel":
         """The level of other features at the same points, of which the residual asks the same."""
         jets = Jets.of(operator, self.points, max(map(len, self.axes)))
-        return OutputLevel.whole(operator, jets, self.known).keeping(self.basis)
+        whole = OutputLevel.whole(operator, jets, self.known)
+        return whole.keeping(self.basis, self.constant)
 
-    def keeping(self, basis: Float[Any, "n jets kept"]) -> "OutputLevel":
-        """With a basis in the place of all derivatives."""
+    def keeping(self, basis: Float[Any, "n jets kept"], constant: bool) -> "OutputLevel":
+        """With a basis in the place of all derivatives, and whether rows are ``constant`` in them."""
         table = jnp.einsum("njk,jfn->kfn", basis, self.table)
         given = self.operator, self.points, self.axes, jnp.asarray(basis), self.shares, self.known
-        return OutputLevel(*given, table)
+        return OutputLevel(*given, table, constant)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -124,34 +127,44 @@ def output_level(operator: LocalOperator, theta: Theta) -> OutputLevel:
         if _suffices(few, theta):
             level = OutputLevel.whole(operator, Jets.of(operator, points, order))
             level = level.knowing_points(theta)
-            basis = _basis(level, theta)
-            return level if basis is None else level.keeping(basis)
+            return level.keeping(*_asked_for(level, theta))
     raise ValueError(
         f"OutputLayer: the residual of {type(operator.problem).__name__} may only ask for derivatives of "
         f"u at its point, up to order {ORDERS[-1]}."
     )
 
 
-def _basis(level: OutputLevel, theta: Theta) -> Float[np.ndarray, "n jets kept"] | None:
-    """At each point, the combinations that the residual asks for at random thetas; None for all."""
+def _asked_for(level: OutputLevel, theta: Theta) -> tuple[Float[np.ndarray, "n jets kept"], bool]:
+    """At each point, the combinations that the residual asks for at random thetas; and whether it asks
+    the same, and conditions do, at all of them."""
     jets = len(level.axes)
     arrays, static = eqx.partition(theta, eqx.is_inexact_array)
     leaves, structure = jax.tree.flatten(arrays)
-    rng, found = np.random.default_rng(0), []
+    rng, found, conditions = np.random.default_rng(0), [], []
     for draw in range(2 * jets):
         size = VARIED[draw % len(VARIED)]
         moved = [leaf + size * (1 + abs(leaf)) * rng.normal(size=leaf.shape) for leaf in leaves]
         changed = eqx.combine(jax.tree.unflatten(structure, moved), static)
-        asked = np.asarray(_asked_at_random(level, changed, jax.random.key(draw)))
+        asked, asked_elsewhere = _asked_at_random(level, changed, jax.random.key(draw))
+        conditions.append(np.asarray(asked_elsewhere))
         if np.isfinite(asked).all():
-            found.append(asked.reshape(len(asked), -1, jets))
+            found.append(np.asarray(asked).reshape(len(asked), -1, jets))
     if len(found) < jets:
         # The residual is not defined at most of them.
-        return None
-    _, sizes, rows = np.linalg.svd(np.concatenate(found, axis=1), full_matrices=False)
+        return np.asarray(level.basis), False
     rounding = ROUNDING * float(jnp.finfo(level.operator.dtype).eps)
+    constant = _are_one(found, rounding) and _are_one(conditions, rounding)
+    _, sizes, rows = np.linalg.svd(np.concatenate(found, axis=1), full_matrices=False)
     kept = int((sizes > rounding * sizes[:, :1]).sum(axis=1).max())
-    return None if kept == jets else np.moveaxis(rows[:, :kept], 1, 2)
+    return (
+        np.asarray(level.basis) if kept == jets else np.moveaxis(rows[:, :kept], 1, 2)
+    ), constant
+
+
+def _are_one(arrays: list[np.ndarray], rounding: float) -> bool:
+    """Whether all are the first of them."""
+    limit = rounding * np.abs(arrays[0]).max(initial=0.0)
+    return all(np.abs(array - arrays[0]).max(initial=0.0) <= limit for array in arrays)
 
 
 @jit_once
@@ -162,7 +175,9 @@ def _known(level: OutputLevel, theta: Theta) -> KnownParts:
 
 @jit_once
 def _asked_at_random(level: OutputLevel, theta: Theta, key: Key) -> Any:
-    return level._asked(theta, _random(level, key))
+    """By the residuals, and by conditions."""
+    flat = _random(level, key)
+    return level._asked(theta, flat), jax.jacrev(partial(level._conditions, theta))(flat)
 
 
 def _random(level: OutputLevel, key: Key) -> Float[Array, " p"]:

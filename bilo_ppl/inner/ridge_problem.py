@@ -41,6 +41,9 @@ WINDOWS = 16
 LATER = 1e-6
 """What a point counts for beyond that end."""
 
+ALMOST = 1e-9
+"""Gradient of a minimum, in units of the trace of the normal matrix times the largest parameter."""
+
 STUCK = 1e-3
 """Part of what is left with all parameters zero, from which on steps are stuck without a ``limit``."""
 
@@ -93,6 +96,19 @@ class RidgeProblem(eqx.Module):
     max_steps: int = eqx.field(static=True)
     limit: Any = None
     """Value of the objective above which it is sought along the time, for a solution in time alone."""
+    factor: Any = None
+    """Of the normal matrix, where that is the same at every theta (`factor_at`)."""
+
+    def factor_at(self, theta: Theta) -> Float[Array, "p p"]:
+        """Lower Cholesky factor of the normal matrix at the origin."""
+        return self._factor(_lower_gram(self.level.jacobian(theta, self.origin)))
+
+    def is_minimum(self, theta: Theta, found: Minimum) -> Any:
+        """Whether the gradient vanishes but for rounding: not so if a known factor is not theta's."""
+        if self.factor is None:
+            return jnp.array(True)
+        size = jnp.sum(found.factor**2) * jnp.max(jnp.abs(found.flat))
+        return jnp.max(jnp.abs(self._gradient(theta, found.flat))) <= ALMOST * size
 
     def minimum(self, theta: Theta, start: Float[Array, " p"]) -> Minimum:
         """From the parameters ``start``; not differentiated."""
@@ -124,6 +140,9 @@ class RidgeProblem(eqx.Module):
         return found.flat - cho_solve((found.factor, True), slopes) @ (flat - fixed)
 
     def _in_one_step(self, theta: Theta, flat: Any) -> Minimum:
+        if self.factor is not None:
+            step = cho_solve((self.factor, True), self._gradient(theta, flat))
+            return Minimum(flat - step, self.factor, jnp.array(1))
         rows, J = self.level.rows(theta, flat), self.level.jacobian(theta, flat)
         factor = self._factor(_lower_gram(J))
         gradient = J.T @ rows + self.ridge * (flat - self.origin)

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from bilo_ppl._compile import jit_once
 from bilo_ppl._types import Key, Scalar, Theta, Weights
 from bilo_ppl.inner.fitting import FitReport
+from bilo_ppl.inner.fixed_factor import fixed_factor
 from bilo_ppl.inner.output_level import output_level
 from bilo_ppl.inner.reduced_level import ReducedLevel
 from bilo_ppl.inner.ridge_problem import smallest_ridge
@@ -102,15 +103,19 @@ class OutputLayer(AbstractOutputLayer):
         self.linear = self.level.is_linear(theta)
         self.ridge = ridge * smallest_ridge(self.level.trace(theta), operator.dtype)
         self.times_smallest = jnp.asarray(ridge, operator.dtype)
+        self.factor = fixed_factor(self.level, theta, self.ridge) if self.linear else None
 
     def with_features(self, operator: LocalOperator, ridge: float) -> "OutputLayer":
         """With other features, of the same problem at the same points, and another ``ridge``."""
         level = self.level.of_features(_admitted(operator))
         smallest = smallest_ridge(level.trace(self.at), level.operator.dtype)
+        found = ridge * smallest
+        factor = fixed_factor(level, self.at, found) if self.linear else None
         return eqx.tree_at(
-            lambda o: (o.level, o.ridge, o.times_smallest),
+            lambda o: (o.level, o.ridge, o.times_smallest, o.factor),
             self._looking(None),
-            (level, ridge * smallest, jnp.asarray(ridge, smallest.dtype)),
+            (level, found, jnp.asarray(ridge, smallest.dtype), factor),
+            is_leaf=lambda x: x is None,
         )
 
     @property

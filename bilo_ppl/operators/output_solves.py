@@ -33,6 +33,8 @@ class AbstractOutputLayer(AbstractSolutionOperator):
     max_steps: int = eqx.field(static=True)
     linear: bool = eqx.field(static=True)
     """Whether one step is the solution."""
+    factor: Float[Array, "p p"] | None
+    """Of the normal matrix, where u is linear in what theta is made of: the same for every theta."""
 
     @property
     def operator(self) -> LocalOperator:
@@ -87,6 +89,7 @@ class AbstractOutputLayer(AbstractSolutionOperator):
         problem = RidgeProblem(
             *(level, self.init_state().ravel(), self.ridge, self.linear, self.max_steps),
             limit=self.tolerance,
+            factor=self.factor,
         )
         found = problem.minimum(theta, state.ravel())
         attached = problem.attached_rarely if rarely else problem.attached
@@ -98,6 +101,7 @@ class AbstractOutputLayer(AbstractSolutionOperator):
         fixed = eqx.combine(jax.lax.stop_gradient(arrays), static)
         loss = jnp.sum(problem.level.rows(fixed, found.flat) ** 2)
         finite, known = jnp.isfinite(loss), problem.level.knows(fixed, found.flat)
+        known &= problem.is_minimum(fixed, found)
         converged = (loss <= self.tolerance) & finite & known
         otherwise = jnp.where(known, StopReason.STUCK, StopReason.INVALID)
         otherwise = jnp.where(finite, otherwise, StopReason.NOT_FINITE)

@@ -232,6 +232,65 @@ def test_a_theta_that_asks_for_more_is_no_solution():
     assert info.reason == StopReason.INVALID
 
 
+class Source(Diffusion):
+    """-u'' = a + b x, by ends that are conditions: theta has no part in the derivatives of the rows."""
+
+    def residual(self, u, x, theta):
+        # Beyond any theta that was looked at.
+        jump = jnp.where(theta["a"] > 1e3, 2.0, 1.0)
+        return jump * bilo.laplacian(u)(x) + theta["a"] + theta["b"] * x[0]
+
+    def lift(self, x, raw, theta):
+        return raw
+
+    def conditions(self, u, theta):
+        return {"ends": jnp.stack([u(jnp.zeros(1)), u(jnp.ones(1))])}
+
+
+class Robin(Source):
+    """With b in a condition."""
+
+    def conditions(self, u, theta):
+        ends = theta["b"] * u(jnp.zeros(1)) - bilo.grad(u)(jnp.zeros(1))[0], u(jnp.ones(1))
+        return {"ends": jnp.stack(ends)}
+
+
+@pytest.mark.parametrize(("kind", "is_fixed"), [(Source, True), (Robin, False), (Diffusion, False)])
+def test_a_factor_that_theta_has_no_part_in_is_computed_once(kind, is_fixed):
+    local = random_features(kind(), START, count=24, scale=3.0, key=jax.random.key(0))
+    operator = bilo.OutputLayer(local, START, tolerance=1e-6)
+    assert (operator.factor is not None) == is_fixed
+    other = random_features(kind(), START, count=24, scale=2.0, key=jax.random.key(1))
+    renewed = operator.with_features(other, 10.0)
+    assert (renewed.factor is not None) == is_fixed
+    if not is_fixed:
+        return
+    again = bilo.OutputLayer(other, START, tolerance=1e-6, ridge=10.0)
+    np.testing.assert_allclose(renewed.factor, again.factor, rtol=1e-9, atol=1e-12)
+    each_time = eqx.tree_at(lambda o: o.factor, operator, None)
+
+    @eqx.filter_jit
+    def value_and_slope(operator, theta):
+        def value(theta):
+            field, _, info = operator.solve(theta, operator.init_state())
+            return field(jnp.array([0.3])), info
+
+        return jax.value_and_grad(value, has_aux=True)(theta)
+
+    theta = {"a": jnp.array(0.7), "b": jnp.array(-0.4)}
+    (value, info), slope = value_and_slope(operator, theta)
+    (wanted, _), slope_wanted = value_and_slope(each_time, theta)
+    # u = a x (1 - x) / 2 + b x (1 - x^2) / 6
+    assert info.converged
+    assert abs(value - (0.7 * 0.21 / 2 - 0.4 * 0.3 * 0.91 / 6)) < 1e-4
+    np.testing.assert_allclose(value, wanted, rtol=1e-8)
+    for name in theta:
+        np.testing.assert_allclose(slope[name], slope_wanted[name], rtol=1e-7)
+    (_, info), _ = value_and_slope(operator, {"a": jnp.array(2e3), "b": jnp.array(1.0)})
+    assert not info.converged
+    assert info.reason == StopReason.INVALID
+
+
 def test_a_residual_of_several_rows_has_its_jacobian():
     class First(bilo.Problem):
         """v' = -a w, w' = b v: a system, and two rows at a point."""
