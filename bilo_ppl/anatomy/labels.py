@@ -13,7 +13,17 @@ __all__ = ["check_labels", "dice", "log_odds"]
 def check_labels(labels: Any, names: Sequence[str]) -> None:
     """Refuse labels ``(n, len(names))`` that are not 0 or 1, NaN where one is missing, or all the same.
 
-    Raises a ``ValueError``. Traced labels are not looked at.
+    ``names`` are those of the masks, for the messages. Traced labels are not looked at. Raises a
+    ``ValueError`` for such labels, and for another number of columns than of names.
+
+    Examples:
+        >>> from bilo_ppl.anatomy import check_labels
+        >>> known = np.array([[1, 0], [0, 1], [1, np.nan]])
+        >>> check_labels(known, ["core", "edema"])  # says nothing: all is well
+        >>> check_labels(255 * known, ["core", "edema"])
+        Traceback (most recent call last):
+            ...
+        ValueError: the mask core has 2 labels such as 255; a label is 1 inside and 0 outside. ...
     """
     if isinstance(labels, Tracer):
         return
@@ -45,7 +55,16 @@ def log_odds(u: Any, threshold: Any, sharpness: float = 10.0, clearance: float =
         a = 1/2 + 1/2 tanh(k d) (1 - exp(-d^2 / s^2)),   d = u - threshold,
 
     with the ``sharpness`` k and the ``clearance`` s (Zhang et al., *Medical Image Analysis*, 2025):
-    a label is certain far from the threshold, and says nothing within s of it.
+    a label is certain far from the threshold, and says nothing within s of it. ``u``, ``threshold`` and
+    ``clearance`` have the unit of the density, ``sharpness`` its inverse; arrays are broadcast.
+
+    Examples:
+        >>> from bilo_ppl.anatomy import log_odds
+        >>> odds = log_odds(jnp.array([0.1, 0.5, 0.9]), threshold=0.5)
+        >>> odds.round(2).tolist()
+        [-8.0, 0.0, 8.0]
+        >>> dist.Bernoulli(logits=odds).probs.round(3).tolist()
+        [0.0, 0.5, 1.0]
     """
     d = jnp.abs(u - threshold)
     near = jnp.exp(-((d / clearance) ** 2))
@@ -56,7 +75,15 @@ def log_odds(u: Any, threshold: Any, sharpness: float = 10.0, clearance: float =
 
 
 def dice(first: Any, second: Any) -> float:
-    """2 |A and B| / (|A| + |B|) of two masks of one shape; 1 if both are empty."""
+    """2 |A and B| / (|A| + |B|) of two masks of one shape; 1 if both are empty.
+
+    Raises a ``ValueError`` for masks of different shapes.
+
+    Examples:
+        >>> from bilo_ppl.anatomy import dice
+        >>> dice([1, 1, 0, 0], [0, 1, 1, 0])
+        0.5
+    """
     first, second = np.asarray(first, bool), np.asarray(second, bool)
     if first.shape != second.shape:
         raise ValueError(f"dice: masks of shapes {first.shape} and {second.shape}.")

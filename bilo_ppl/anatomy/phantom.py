@@ -17,8 +17,17 @@ def brain_phantom(spacing: float = 1.0, half: float = 42.0) -> TissueMaps:
     """White and grey matter on the square of +- ``half`` millimetres about a point in white matter.
 
     A slice of 96 x 116 mm with a folded cortex some 8 mm thick, a ventricle, and a nucleus of grey
-    matter. Edges are 2 to 3 mm wide, as in templates of many brains. Raises a ``ValueError`` for a
-    spacing or a size that is not positive.
+    matter. Edges are 2 to 3 mm wide, as in templates of many brains. ``spacing`` are the edges of a
+    voxel, in millimetres. Raises a ``ValueError`` for a spacing or a size that is not positive.
+
+    Examples:
+        >>> from bilo_ppl.anatomy import brain_phantom
+        >>> maps = brain_phantom(spacing=2.0)
+        >>> maps.white.shape, maps.origin
+        ((43, 43), (-42.0, -42.0))
+        >>> domain = bilo.image_domain(maps.brain, maps.spacing, maps.origin)
+        >>> bool(domain.contains(np.array([[0.0, 0.0]]))[0])
+        True
     """
     if not (np.isfinite([spacing, half]).all() and 0 < spacing <= half):
         raise ValueError(

@@ -23,6 +23,18 @@ class TissueMaps:
 
     Raises a ``ValueError`` for images of different shapes, values that are no probabilities, also
     together, and a spacing that is not positive.
+
+    Examples:
+        >>> from bilo_ppl.anatomy import TissueMaps
+        >>> white, grey = np.array([[0.9, 0.1, 0.0]]), np.array([[0.0, 0.7, 0.2]])
+        >>> maps = TissueMaps(white, grey, spacing=(1.0, 1.0), origin=(0.0, 0.0))
+        >>> maps.brain.tolist(), maps.tissue.round(1).tolist()
+        ([[True, True, False]], [[0.9, 0.8, 0.2]])
+        >>> maps.diffusivity(grey=0.1).round(2).tolist()  # white matter, mostly grey, grey
+        [[0.98, 0.21, 0.1]]
+        >>> part = maps.around((0.0, 1.0), radius=1.0)
+        >>> part.white.shape, part.centres[0, 0].tolist()
+        ((1, 3), [0.0, -1.0])
     """
 
     white: np.ndarray = dataclasses.field(repr=False)
