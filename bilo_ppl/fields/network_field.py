@@ -85,7 +85,14 @@ class NetworkField(eqx.Module):
 
 
 def zero_output(field: NetworkField) -> NetworkField:
-    """The field whose network puts out zero: ``lift(x, 0)``, with all other weights as they are."""
+    """The field whose network puts out zero: ``lift(x, 0)``, with all other weights as they are.
+
+    Examples:
+        >>> from bilo_ppl.fields import zero_output
+        >>> f = bilo.NetworkField(problem.domain, key=key, lift=lambda x, raw: 1 + x[0] + raw, width=8)
+        >>> float(zero_output(f)(jnp.array([0.25])))
+        1.25
+    """
     last = field.network.layers[-1]
     zero = eqx.tree_at(lambda layer: (layer.weight, layer.bias), last, replace_fn=jnp.zeros_like)
     return eqx.tree_at(lambda f: f.network.layers[-1], field, zero)

@@ -11,7 +11,13 @@ __all__ = ["gradients", "mean_squared_gradient", "total_variation"]
 
 
 def gradients(field: Field, points: Points) -> Float[Array, "n d"]:
-    """The gradient of a field at points ``(n, d)``."""
+    """The gradient of a field at points ``(n, d)``, a row for each.
+
+    Examples:
+        >>> from bilo_ppl.fields import gradients
+        >>> gradients(lambda x: 3 * x[0] ** 2, np.array([[0.5], [1.0]])).tolist()
+        [[3.0], [6.0]]
+    """
     return jax.vmap(grad(field))(jnp.asarray(points, jnp.result_type(float)))
 
 

@@ -49,7 +49,17 @@ def field_weights(field: Any) -> Float[Array, " n"]:
 
 
 def with_field_weights(field: F, weights: Any) -> F:
-    """The field with other trainable numbers, in the order of `field_weights`."""
+    """The field with other trainable numbers ``(n,)``, in the order of `field_weights`.
+
+    Raises a ``ValueError`` for another number of them.
+
+    Examples:
+        >>> from bilo_ppl.fields import with_field_weights
+        >>> field = bilo.KarhunenLoeve(jnp.array([1.0, -0.5]))
+        >>> doubled = with_field_weights(field, 2 * bilo.field_weights(field))
+        >>> bilo.field_weights(doubled).tolist()
+        [2.0, -1.0]
+    """
     field = _in_default_precision(field)
     free, fixed = eqx.partition(field, trainable(field))
     flat, unravel = ravel_pytree(free)

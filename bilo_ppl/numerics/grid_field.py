@@ -18,10 +18,19 @@ class GridField(eqx.Module):
 
     Between nodes it is the cubic through the four nearest ones, with error O(h^4) in u, O(h^3) in
     u' and O(h^2) in u''; u itself is continuous. Outside the interval the end cubics are continued.
+
+    Examples:
+        >>> from bilo_ppl.numerics import GridField
+        >>> nodes = np.linspace(0, 1, 11)
+        >>> cube = GridField(nodes, nodes**3)
+        >>> round(float(cube(0.25)), 6), round(float(jax.grad(cube)(0.25)), 6)
+        (0.015625, 0.1875)
     """
 
     nodes: Shaped[Any, " n"]
+    """Equidistant and increasing, at least four."""
     values: Shaped[Any, " n"]
+    """The values there."""
 
     def __call__(self, x: Shaped[Any, "..."]) -> Scalar:
         """The value at a point of shape ``(1,)`` or ``()``."""
@@ -35,9 +44,19 @@ class PiecewiseGridField(eqx.Module):
     """A continuous function whose derivative jumps where one `GridField` ends and the next begins.
 
     At such a point it is the function on the right.
+
+    Examples:
+        >>> from bilo_ppl.numerics import GridField, PiecewiseGridField
+        >>> left, right = np.linspace(0, 1, 5), np.linspace(1, 2, 5)
+        >>> roof = PiecewiseGridField((GridField(left, left), GridField(right, 2 - right)))
+        >>> float(jax.grad(roof)(0.9)), float(jax.grad(roof)(1.1))
+        (1.0, -1.0)
+        >>> roof.nodes.shape, roof.values.shape  # one of them is shared
+        ((9,), (9,))
     """
 
     pieces: tuple[GridField, ...]
+    """From left to right, each beginning where the one before it ends."""
 
     @property
     def nodes(self) -> np.ndarray:
@@ -65,7 +84,17 @@ class GridField2D(eqx.Module):
 
     With ``degree`` 3 it is the tensor product of the cubics of `GridField`; with ``degree`` 1 it is
     bilinear, which does not overshoot at shocks. Outside the rectangle the outermost cell is
-    continued.
+    continued. Raises a ``ValueError`` for another degree, values of another shape than the grid's, and
+    fewer than ``degree + 1`` nodes each way.
+
+    Examples:
+        >>> from bilo_ppl.numerics import GridField2D
+        >>> nodes, times = np.linspace(0, 1, 11), np.linspace(0, 2, 5)
+        >>> u = GridField2D(nodes, times, np.outer(nodes**2, times))
+        >>> bilinear = GridField2D(nodes, times, np.outer(nodes**2, times), degree=1)
+        >>> point = jnp.array([0.25, 1.25])
+        >>> round(float(u(point)), 6), round(float(bilinear(point)), 6)  # 0.25**2 * 1.25
+        (0.078125, 0.08125)
     """
 
     first: Shaped[Any, " n"]

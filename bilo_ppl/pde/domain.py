@@ -83,19 +83,36 @@ class Box:
         return tuple("t" if i == self.time else next(names) for i in range(self.dimension))
 
     def along(self, axis: int) -> "Box":
-        """The interval of one coordinate."""
+        """The interval of one coordinate, counted from 0.
+
+        Examples:
+            >>> str(bilo.Box((0.0, 0.0), (2.0, 1.0)).along(1))
+            '[0, 1]'
+        """
         time = 0 if axis == self.time else None
         return Box((self.lower[axis],), (self.upper[axis],), time)
 
     def until(self, end: float | int, start: float | int = 0.0) -> "Box":
-        """The cylinder of the box over [start, end], time being the last coordinate."""
+        """The cylinder of the box over [start, end], time being the last coordinate.
+
+        Examples:
+            >>> cylinder = bilo.interval(0.0, 2.0).until(3.0)
+            >>> str(cylinder), cylinder.time
+            ('[0, 2] x [0, 3]', 1)
+        """
         return Box((*self.lower, float(start)), (*self.upper, float(end)), time=self.dimension)
 
     def grid(self, *axes: int | Sequence[float] | np.ndarray) -> Points:
         """A tensor grid ``(n, d)``; one argument for every axis.
 
         An integer is the number of equidistant points, ends included; a sequence holds the increasing
-        coordinates themselves, such as those of `graded`.
+        coordinates themselves, such as those of `graded`. Raises a ``ValueError`` for another number of
+        arguments than of coordinates, fewer than two points, and coordinates that do not increase or are
+        outside of the box.
+
+        Examples:
+            >>> bilo.interval(0.0, 1.0).grid([0.0, 0.1, 1.0])[:, 0].tolist()
+            [0.0, 0.1, 1.0]
         """
         if len(axes) != self.dimension:
             raise ValueError(
@@ -107,13 +124,27 @@ class Box:
         return np.stack([c.ravel() for c in np.meshgrid(*coordinates, indexing="ij")], axis=-1)
 
     def interior_grid(self, *axes: int | Sequence[float] | np.ndarray) -> Points:
-        """The tensor grid without the points that lie on the boundary: ``(n, d)``."""
+        """The tensor grid without the points that lie on the boundary: ``(n, d)``.
+
+        Arguments and errors are those of `grid`.
+
+        Examples:
+            >>> bilo.Box((0.0, 0.0), (2.0, 1.0)).interior_grid(3, 3).tolist()
+            [[1.0, 0.5]]
+        """
         points = self.grid(*axes)
         inside = (points > np.array(self.lower)) & (points < np.array(self.upper))
         return points[inside.all(axis=-1)]
 
     def sample(self, seed: int, n: int) -> Points:
-        """``n`` independent uniform points ``(n, d)``, reproducible from ``seed``."""
+        """``n`` independent uniform points ``(n, d)``, reproducible from ``seed``.
+
+        Examples:
+            >>> box = bilo.Box((0.0, 0.0), (2.0, 1.0))
+            >>> points = box.sample(seed=0, n=100)
+            >>> points.shape, bool(box.contains(points).all())
+            ((100, 2), True)
+        """
         uniform = np.random.default_rng(seed).uniform(size=(n, self.dimension))
         return np.array(self.lower) + uniform * (np.array(self.upper) - np.array(self.lower))
 
@@ -124,7 +155,12 @@ class Box:
         return ((points >= lower - margin) & (points <= upper + margin)).all(axis=-1)
 
     def normalise(self, x):
-        """Map the box to [-1, 1] in every coordinate (networks train best there)."""
+        """Map the box to [-1, 1] in every coordinate (networks train best there).
+
+        Examples:
+            >>> bilo.Box((0.0, 0.0), (2.0, 1.0)).normalise(np.array([1.0, 1.0])).tolist()
+            [0.0, 1.0]
+        """
         lower, upper = np.array(self.lower), np.array(self.upper)
         middle, half = (lower + upper) / 2, (upper - lower) / 2
         return (x - middle.astype(x.dtype)) / half.astype(x.dtype)

@@ -69,12 +69,22 @@ class ImageDomain(Box):
 
     @property
     def volume(self) -> float:
-        """Area or volume of space inside the mask."""
+        """Area or volume of space inside the mask.
+
+        Examples:
+            >>> bilo.image_domain(np.array([[0, 1], [1, 1]]), spacing=0.5).volume
+            0.75
+        """
         return float(self.mask.sum() * np.prod(self.spacing))
 
     @property
     def centres(self) -> Points:
-        """Centres of the voxels inside ``(n, d)``, d coordinates of space."""
+        """Centres of the voxels inside ``(n, d)``, d coordinates of space.
+
+        Examples:
+            >>> bilo.image_domain(np.array([[0, 1], [1, 1]]), spacing=0.5).centres.tolist()
+            [[0.0, 0.5], [0.5, 0.0], [0.5, 0.5]]
+        """
         return np.argwhere(self.mask) * np.array(self.spacing) + np.array(self.origin)
 
     def until(self, end: float | int, start: float | int = 0.0) -> "ImageDomain":
@@ -115,7 +125,13 @@ class ImageDomain(Box):
         )
 
     def scatter(self, n: int) -> Points:
-        """``n`` points ``(n, d)``, evenly scattered inside the mask (and in time): Halton's."""
+        """``n`` points ``(n, d)``, evenly scattered inside the mask (and in time): Halton's.
+
+        Examples:
+            >>> image = bilo.image_domain(np.array([[0, 1], [1, 1]]))
+            >>> bool(image.contains(image.scatter(50)).all())
+            True
+        """
         from scipy.stats import qmc  # takes a second to import
 
         # Candidates lie in the smallest box about the mask.
@@ -133,7 +149,12 @@ class ImageDomain(Box):
         return found[:n]
 
     def values(self, function: Callable[[Any], Any]) -> np.ndarray:
-        """A function of a point of space ``(d,)`` at the centres of all voxels: an image."""
+        """A function of a point of space ``(d,)`` at the centres of all voxels: an image.
+
+        Examples:
+            >>> bilo.image_domain(np.ones((2, 3))).values(lambda x: x[0] + x[1]).tolist()
+            [[0.0, 1.0, 2.0], [1.0, 2.0, 3.0]]
+        """
         import jax
 
         index = np.moveaxis(np.indices(self.mask.shape), 0, -1)
@@ -144,12 +165,26 @@ class ImageDomain(Box):
     def function(self, image: Any, name: str = "image") -> ImageFunction:
         """An image as a smooth function of a point; see `ImageFunction`.
 
-        Raises a ``ValueError`` for another shape than the mask's, and for values that are not finite.
+        ``name`` is that of the image in messages. Raises a ``ValueError`` for another shape than the
+        mask's, and for values that are not finite.
+
+        Examples:
+            >>> image = bilo.image_domain(np.ones((2, 3)), spacing=0.5)
+            >>> ramp = image.function([[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
+            >>> bilo.grad(ramp)(jnp.array([0.25, 0.5])).round(6).tolist()
+            [0.0, 2.0]
         """
         return ImageFunction.of(as_image(image, self.mask.shape, name), self.origin, self.spacing)
 
     def probability(self, image: Any, name: str = "image") -> ImageFunction:
-        """The same for an image of probabilities; raises a ``ValueError`` also where they are none."""
+        """The same for an image of probabilities; raises a ``ValueError`` also where they are none.
+
+        Examples:
+            >>> bilo.image_domain(np.ones((1, 3))).probability([[0, 128, 255]], "white")
+            Traceback (most recent call last):
+                ...
+            ValueError: white must hold probabilities, between 0 and 1, but goes from 0 to 255; ...
+        """
         return self.function(as_probability(image, self.mask.shape, name), name)
 
     def smoothed_mask(self, width: float) -> ImageFunction:
@@ -158,6 +193,12 @@ class ImageDomain(Box):
         A function of a point with values in [0, 1], twice continuously differentiable; 1/2 near the
         boundary where that is flat. The splines smooth by spacing / sqrt(3) themselves, so that
         ``width`` must be at least that; raises a ``ValueError`` where it is not.
+
+        Examples:
+            >>> inside = bilo.image_domain(np.ones((20, 20))).smoothed_mask(width=1.0)
+            >>> middle, edge = jnp.array([10.0, 10.0]), jnp.array([-0.5, 10.0])
+            >>> round(float(inside(middle)), 2), round(float(inside(edge)), 2)
+            (1.0, 0.5)
         """
         from scipy.ndimage import gaussian_filter
 

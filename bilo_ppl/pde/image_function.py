@@ -23,6 +23,13 @@ class ImageFunction(eqx.Module):
     image, and is linear where the image is. It smooths a little, by a kernel of standard deviation
     spacing / sqrt(3): an interpolation would overshoot at the edges of tissues. Beyond the image it
     goes on with the values at the border. Derivatives along x are exact (`bilo_ppl.grad`).
+    `ImageDomain.function` makes one.
+
+    Examples:
+        >>> from bilo_ppl.pde.image_function import ImageFunction
+        >>> step = ImageFunction.of(np.repeat([[0.0, 1.0]], 2, axis=0), (0.0, 0.0), (1.0, 1.0))
+        >>> round(float(step(jnp.array([0.5, 0.5]))), 6), round(float(step(jnp.array([0.5, 9.0]))), 6)
+        (0.5, 1.0)
     """
 
     coefficients: Shaped[Any, "..."]

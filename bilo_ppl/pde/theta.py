@@ -18,7 +18,17 @@ __all__ = ["admit", "check_theta", "theta_as"]
 def admit(problem: Problem, theta: Theta, dtype: Any) -> dict[str, Any]:
     """Theta as an operator's `solve` takes it in: checked, and cast to the operator's precision.
 
-    Behind this door nothing checks or casts it again. Raises a ``ValueError`` as `check_theta` does.
+    Behind this door nothing checks or casts it again. Raises a ``ValueError`` unless theta has the
+    problem's names and finite real values.
+
+    Examples:
+        >>> from bilo_ppl.pde.theta import admit
+        >>> admit(problem, {"r": 9}, jnp.float32)["r"].dtype
+        dtype('float32')
+        >>> admit(problem, {"D": 1.0}, jnp.float32)
+        Traceback (most recent call last):
+            ...
+        ValueError: theta for Decay: missing ['r'], unknown ['D']; it needs exactly ['r'].
     """
     check_theta(problem, theta)
     return theta_as(theta, dtype)

@@ -21,7 +21,16 @@ class ImageSeries(eqx.Module):
 
     Where there are fewer times, all are used. Outside of the mask, and of the image, it goes on with the
     value of the nearest voxel inside, as fits a boundary without flux. Before the first and after the
-    last time it is NaN.
+    last time it is NaN. `ReactionDiffusion` gives its solutions in this form.
+
+    Examples:
+        >>> from bilo_ppl.numerics import ImageSeries
+        >>> isinstance(field, ImageSeries)  # of the example before
+        True
+        >>> field.images.shape, field.times
+        ((5, 4, 5), (0.0, 0.25, 0.5, 0.75, 1.0))
+        >>> float(field(jnp.array([1.0, 2.0, 1.5])))  # after the last time
+        nan
     """
 
     values: Float[Array, "..."]
