@@ -21,7 +21,14 @@ SHOWN = 3
 
 
 class Faults(NamedTuple):
-    """Counts over the draws of a run; None where the run has not recorded it."""
+    """Counts over the draws of a run; None where the run has not recorded it.
+
+    Examples:
+        >>> faults.transitions  # of the example before
+        400
+        >>> faults.solver_failures is None  # NUTS records no inner solves
+        True
+    """
 
     transitions: int
     diverging: int | None

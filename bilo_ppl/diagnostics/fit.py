@@ -22,7 +22,17 @@ UNLIKELY = 1e-3
 
 
 class Fit(NamedTuple):
-    """Misfit of the data of one site in units of their noise, averaged over draws."""
+    """Misfit of the data of one site in units of their noise, averaged over draws.
+
+    Examples:
+        >>> fit.contradicts, fit.warning is None  # of the example before
+        (False, True)
+        >>> wrong = goodness_of_fit(model, draws, exact, x, y + 0.5, max_draws=50)["y"]
+        >>> wrong.contradicts, wrong.chi_square > 100
+        (True, True)
+        >>> wrong.warning
+        'data and model contradict each other: the model cannot explain them, or ...'
+    """
 
     chi_square: float
     """Mean of ``((y - mean) / sd)^2`` over data and draws; near 1 where model and noise are right."""
@@ -94,7 +104,16 @@ def solves_and_fit(
     batch_size: int = SIDE_BY_SIDE,
     **model_kwargs: Any,
 ) -> tuple[dict[str, SolveInfo], dict[str, Fit]]:
-    """`inner_statistics` and `goodness_of_fit` at every draw, in one pass and one compilation."""
+    """`inner_statistics` and `goodness_of_fit` at every draw, in one pass and one compilation.
+
+    Arguments and errors are those of `inner_statistics`.
+
+    Examples:
+        >>> from bilo_ppl.diagnostics import solves_and_fit
+        >>> solves, fits = solves_and_fit(model, draws, exact, x, y)
+        >>> solves["u"].converged.shape, fits["y"].draws
+        ((2, 200), 400)
+    """
 
     def both(sample):
         handler = _replayed(samples, model, sample, model_args, model_kwargs)

@@ -56,7 +56,16 @@ def _row(draws: np.ndarray) -> dict[str, float]:
 
 
 def write_summary_csv(idata: Any, path: str | os.PathLike, names: list[str] | None = None) -> Any:
-    """Write `summary` as comma-separated values, whole or not at all, and return the table."""
+    """Write `summary` as comma-separated values, whole or not at all, and return the table.
+
+    Raises a ``ValueError`` for a name that is not in the posterior.
+
+    Examples:
+        >>> from bilo_ppl.diagnostics import write_summary_csv
+        >>> table = write_summary_csv(idata, folder / "summary.csv", ["r"])
+        >>> (folder / "summary.csv").read_text().splitlines()[0]
+        'name,mean,sd,5%,95%,mcse_mean,ess_bulk,ess_tail,r_hat'
+    """
     table = summary(idata, names)
     with replacing(path) as temporary:
         table.to_csv(temporary)
@@ -83,7 +92,16 @@ def inner_report(
 def inner_findings(
     idata: Any, *, tolerance: float | None = None, max_steps: int | None = None
 ) -> tuple[list[str], list[str]]:
-    """The lines of `inner_report`, and its warnings apart from them."""
+    """The lines of `inner_report`, and its warnings apart from them.
+
+    Examples:
+        >>> from bilo_ppl.diagnostics import inner_findings
+        >>> lines, warnings = inner_findings(idata)
+        >>> lines[0]
+        '2 x 200 draws (chains x draws). Largest R-hat ...'
+        >>> warnings[-1]
+        'fewer than 400 effective draws for r: quantiles are imprecise.'
+    """
     stats = _stats(idata)
     table = summary(idata)
     sizes = idata["posterior"].sizes
@@ -110,7 +128,14 @@ def inner_findings(
 
 
 def run_faults(idata: Any) -> Faults:
-    """Rejected proposals and failed solves of a run, as `to_arviz` has recorded them."""
+    """Rejected proposals and failed solves of a run, as `to_arviz` has recorded them.
+
+    Examples:
+        >>> from bilo_ppl.diagnostics import run_faults
+        >>> faults = run_faults(idata)
+        >>> faults.diverging == int(run.statistics["diverging"].sum())
+        True
+    """
     sizes = idata["posterior"].sizes
     return count_faults(_stats(idata), (sizes["chain"], sizes["draw"]))
 

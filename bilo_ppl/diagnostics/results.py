@@ -123,6 +123,13 @@ def add_certificates(idata: Any, certificates: Mapping[str, Any]) -> None:
     ``(solution, parameter)``, ``quantile`` and ``corrected_quantile`` an axis of probabilities more.
     Where all draws were recomputed, ``weight`` ``(solution, chain, draw)`` are their smoothed weights. A
     group of that name that is there already is replaced.
+
+    Examples:
+        >>> from bilo_ppl.diagnostics import add_certificates
+        >>> certificate = bilo.certify(model, draws, exact, x, y, reference=exact, subset=20)
+        >>> add_certificates(idata, {"formula": certificate})
+        >>> float(idata["certificate"]["kl_divergence"].sel(solution="formula"))
+        0.0
     """
     import xarray
 
@@ -149,6 +156,15 @@ def add_group(idata: Any, name: str, values: Mapping[str, Any]) -> None:
 
     Further axes are named after the array, as ArviZ does, ``y_dim_0``; where the group ``observed_data``
     has an array of that name and shape, they are the same.
+
+    Examples:
+        >>> from bilo_ppl.diagnostics import add_group
+        >>> add_group(idata, "constant_data", {"x": x})
+        >>> idata["constant_data"]["x"].dims
+        ('x_dim_0', 'x_dim_1')
+        >>> add_group(idata, "predictions", {"half_life": np.log(2) / draws["r"]})
+        >>> idata["predictions"]["half_life"].dims
+        ('chain', 'draw')
     """
     import xarray
 
@@ -188,7 +204,15 @@ def chain_diagnostics(draws: Any) -> ChainDiagnostics:
 
     A single chain is cut into two for R-hat. All are NaN with fewer than four draws a chain, or
     draws that are not finite or all the same: a chain that never moves has no effective sample
-    size.
+    size. Raises a ``ValueError`` for draws that are not ``(chains, draws)``.
+
+    Examples:
+        >>> from bilo_ppl.diagnostics.results import chain_diagnostics
+        >>> found = chain_diagnostics(draws["r"])
+        >>> 0.99 < found.r_hat < 1.1, 20 < found.ess_bulk <= 1000
+        (True, True)
+        >>> chain_diagnostics(np.zeros((2, 100))).r_hat  # chains that do not move
+        nan
     """
     draws = np.asarray(draws, dtype=float)
     if draws.ndim != 2:

@@ -16,9 +16,12 @@ __all__ = [
     "new_axes",
 ]
 
-# Okabe and Ito's colours, distinguishable with impaired colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#666666")
+"""Okabe and Ito's colours, distinguishable with impaired colour vision: of lines, in this order."""
+
 INK = "#222222"
+"""Of what is the same in all figures: exact values, outlines, text."""
+
 FLAGGED = "#C00000"
 """What is not as it should be."""
 

@@ -19,7 +19,15 @@ LINES = ("white", COLOURS[1], COLOURS[3])
 
 
 class ImagePanel(NamedTuple):
-    """One image, and what is drawn on it."""
+    """One image, and what is drawn on it.
+
+    >>> from bilo_ppl.plots import ImagePanel, plot_images
+    >>> plane, density = bilo.image_domain(np.ones((4, 3))), np.linspace(0, 1, 12)
+    >>> drawn = {"contours": (0.5,), "masks": (density > 0.3,), "mask_names": ("seen",)}
+    >>> (ax,) = plot_images(plane, [ImagePanel("density", density, **drawn)])
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['0.5', 'seen']
+    """
 
     title: str
     values: Any

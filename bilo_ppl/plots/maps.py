@@ -27,7 +27,15 @@ SMALLEST, LARGEST = 3.0, 26.0
 
 
 class Panel(NamedTuple):
-    """One image, or marks at points where there is none between them."""
+    """One image, or marks at points where there is none between them.
+
+    >>> from bilo_ppl.plots import Panel, plot_maps
+    >>> side, data = np.linspace(0, 1, 5), np.array([[0.25, 0.5], [0.5, 0.5]])
+    >>> mean, sd = np.outer(side, 1 - side), np.full((5, 5), 0.1)
+    >>> axes = plot_maps(side, side, [Panel("mean", mean, points=data), Panel("sd", sd, "spread")])
+    >>> [ax.get_title(loc="left") for ax in axes]
+    ['mean', 'sd']
+    """
 
     title: str
     values: Any
