@@ -7,11 +7,25 @@ __all__ = ["BadInputError", "RunFailedError", "refusing"]
 
 
 class BadInputError(ValueError):
-    """The arguments, the model file or the data cannot be used; nothing was computed or written."""
+    """The arguments, the model file or the data cannot be used; nothing was computed or written.
+
+    Examples:
+        >>> from bilo_ppl.run import SampleSettings
+        >>> SampleSettings("poisson", sampler="gibbs")
+        Traceback (most recent call last):
+            ...
+        bilo_ppl.run.errors.BadInputError: sampler is 'gibbs'; it must be one of nuts, hmc, ...
+    """
 
 
 class RunFailedError(Exception):
-    """A stage did not reach what the next one needs; the message says what to do."""
+    """A stage did not reach what the next one needs; the message says what to do.
+
+    Examples:
+        >>> from bilo_ppl.run import BadInputError, RunFailedError
+        >>> issubclass(BadInputError, ValueError), issubclass(RunFailedError, ValueError)
+        (True, False)
+    """
 
 
 @contextmanager

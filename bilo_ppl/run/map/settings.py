@@ -22,7 +22,18 @@ USUAL_SEEDS, USUAL_RATE = 5, 1e-2
 
 @dataclasses.dataclass(frozen=True)
 class MapSettings(CommonSettings):
-    """Arguments of ``bilo-ppl map``, as on the command line."""
+    """Arguments of ``bilo-ppl map``, as on the command line.
+
+    Raises a `BadInputError` for values that cannot be meant, alone or together.
+
+    Examples:
+        >>> from bilo_ppl.run import MapSettings
+        >>> settings = MapSettings("poisson", method="simultaneous", data_seed=3, seeds=2)
+        >>> settings.data_seeds, settings.chosen_optimizer
+        ([3, 4], 'adam')
+        >>> settings.output_folder("poisson").as_posix()
+        'runs/poisson-map-simultaneous'
+    """
 
     COMMAND: ClassVar[str] = "map"
     GROUPS: ClassVar[tuple[str, ...]] = (ESTIMATE, OPERATOR, RESULTS)

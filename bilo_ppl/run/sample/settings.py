@@ -20,7 +20,18 @@ COSTLY = ("log_likelihood", "posterior_predictive", "prior_predictive")
 
 @dataclasses.dataclass(frozen=True)
 class SampleSettings(CommonSettings):
-    """Arguments of ``bilo-ppl run``, as on the command line."""
+    """Arguments of ``bilo-ppl run``, as on the command line.
+
+    Raises a `BadInputError` for values that cannot be meant, alone or together.
+
+    Examples:
+        >>> from bilo_ppl.run import SampleSettings
+        >>> settings = SampleSettings("poisson", sampler="bilo-hmc", chains=2)
+        >>> settings.chains, settings.samples, settings.adapts  # bilo- samplers adapt nothing
+        (2, 1000, False)
+        >>> settings.output_folder("poisson").as_posix()
+        'runs/poisson-bilo-hmc'
+    """
 
     COMMAND: ClassVar[str] = "run"
     GROUPS: ClassVar[tuple[str, ...]] = (SAMPLING, OPERATOR, STAGES, RESULTS)

@@ -13,13 +13,27 @@ __all__ = ["ListSettings", "first_line", "list_models"]
 
 @dataclasses.dataclass(frozen=True)
 class ListSettings:
-    """``bilo-ppl list`` has no options."""
+    """``bilo-ppl list`` has no options.
+
+    Examples:
+        >>> from bilo_ppl.run.start import ListSettings
+        >>> ListSettings()
+        ListSettings()
+    """
 
     GROUPS = ()
 
 
 def list_models(settings: ListSettings) -> int:
-    """Print the short names of the models, with the first lines of their docstrings; the status is 0."""
+    """Print the short names of the models, with the first lines of their docstrings; the status is 0.
+
+    Examples:
+        >>> from bilo_ppl.run.start import ListSettings, list_models
+        >>> list_models(ListSettings())
+        boundary_toy ...
+        poisson            Poisson equation with an unknown diffusion coefficient D: ...
+        0
+    """
     names = short_names()
     width = max(map(len, names), default=0)
     for name, path in sorted(names.items()):

@@ -19,7 +19,13 @@ TEMPLATE = pathlib.Path(__file__).with_name("template.py")
 
 @dataclasses.dataclass(frozen=True)
 class NewSettings:
-    """The option of ``bilo-ppl new``; a bad one is a `BadInputError`."""
+    """The option of ``bilo-ppl new``; a bad one is a `BadInputError`.
+
+    Examples:
+        >>> from bilo_ppl.run.start import NewSettings
+        >>> NewSettings("cooling").name
+        'cooling'
+    """
 
     GROUPS = ()
 
@@ -34,6 +40,17 @@ def new_model(settings: NewSettings) -> int:
     """Write a model file with comments that say what to change; the exit status is 0.
 
     Raises `BadInputError` for a file that is there already, and one that cannot be written.
+
+    Examples:
+        >>> from bilo_ppl.run.start import NewSettings, new_model
+        >>> new_model(NewSettings(folder / "cooling"))
+        Wrote ...cooling.py. It runs as it stands:
+          bilo-ppl run ...cooling.py
+        0
+        >>> new_model(NewSettings(folder / "cooling"))
+        Traceback (most recent call last):
+            ...
+        bilo_ppl.run.errors.BadInputError: ...cooling.py is there already; give another name.
     """
     path = pathlib.Path(settings.name)
     path = path if path.suffix == ".py" else path.with_name(f"{path.name}.py")
