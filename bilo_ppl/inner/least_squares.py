@@ -31,6 +31,16 @@ class RowFamily(eqx.Module):
     ``rows`` returns a mapping from names to row vectors. ``row_weights`` gives the loss weights by
     name (1 where not given); every row is scaled by sqrt(weight / number of items), so that the squared
     norm of a block is its weighted mean square over the items.
+
+    Examples:
+        >>> from bilo_ppl.inner.least_squares import LeastSquares, RowFamily
+        >>> def misfit(w, item):  # of a straight line
+        ...     place, value = item
+        ...     return {"misfit": jnp.reshape(w[0] + w[1] * place - value, (1,))}
+        >>> items = jnp.arange(4.0), 1 + 2 * jnp.arange(4.0)
+        >>> family = RowFamily(misfit, items, row_weights={})
+        >>> family.named(jnp.array([2.0, 2.0]))["misfit"].ravel().tolist()  # over sqrt 4
+        [0.5, 0.5, 0.5, 0.5]
     """
 
     rows: Callable[[Weights, Any], Mapping[str, Rows]]
@@ -110,8 +120,17 @@ class RowFamily(eqx.Module):
 class LeastSquares(eqx.Module):
     """minimise sum(rows(W)**2), the rows of all families stacked.
 
-    With a ``mesh`` (`over`), items are spread over its devices: see `bilo_ppl.inner.sharding`. Rows of
-    zeros then fill the families up to multiples of their number; loss and minimiser are the same.
+    It is what an inner solver is given: a `LowerLevel` at one theta. With a ``mesh`` (`over`), items are
+    spread over its devices: see `bilo_ppl.inner.sharding`. Rows of zeros then fill the families up to
+    multiples of their number; loss and minimiser are the same.
+
+    Examples:
+        >>> line = LeastSquares((family,))
+        >>> w = jnp.array([2.0, 2.0])
+        >>> float(line.loss(w)), line.rows(w).tolist(), line.jacobian(w).shape
+        (1.0, [0.5, 0.5, 0.5, 0.5], (4, 2))
+        >>> line.count, {name: float(value) for name, value in line.terms(w).items()}
+        (4, {'misfit': 1.0})
     """
 
     families: tuple[RowFamily, ...]

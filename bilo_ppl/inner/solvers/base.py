@@ -32,11 +32,21 @@ __all__ = [
 
 
 class InnerSolution(NamedTuple):
-    """What an inner solve returns."""
+    """What an inner solve returns.
+
+    Examples:
+        >>> bool(found.converged), str(bilo.StopReason(int(found.reason)))
+        (True, 'converged')
+        >>> bool(found.loss <= 1e-9), bool(found.steps <= 20)
+        (True, True)
+    """
 
     value: Weights
+    """The weights, of the structure of the first ones."""
     loss: Scalar
+    """Their loss."""
     steps: Count
+    """Steps taken."""
     reason: Count
     """Why it stopped: a `StopReason`."""
 
@@ -156,7 +166,20 @@ def check_limits(solver: AbstractInnerSolver) -> None:
 def advance(
     solver: AbstractInnerSolver, problem: LeastSquares, state: Any, upto: Any = None
 ) -> Any:
-    """Step until the solver terminates, or until ``upto`` steps in total have been taken."""
+    """Step until the solver terminates, or until ``upto`` steps in total have been taken.
+
+    ``state`` is one of the solver's own, of ``solver.init(problem, weights)`` or of an `advance`
+    before, and so is what comes back.
+
+    Examples:
+        >>> from bilo_ppl.inner.solvers import advance
+        >>> solver = bilo.LevenbergMarquardt(tolerance=1e-9, max_steps=20)
+        >>> state = advance(solver, line, solver.init(line, jnp.zeros(2)), upto=1)
+        >>> int(state.steps), bool(state.loss < line.loss(jnp.zeros(2)))
+        (1, True)
+        >>> bool(solver.terminate(advance(solver, line, state)))
+        True
+    """
 
     def go_on(state):
         more = ~solver.terminate(state)
@@ -166,7 +189,14 @@ def advance(
 
 
 def solve(solver: AbstractInnerSolver, problem: LeastSquares, weights: Weights) -> InnerSolution:
-    """Run a solver from ``weights``; nothing here is differentiated."""
+    """Run a solver from ``weights``; nothing here is differentiated.
+
+    Examples:
+        >>> from bilo_ppl.inner.solvers import solve
+        >>> found = solve(bilo.LevenbergMarquardt(tolerance=1e-9, max_steps=20), line, jnp.zeros(2))
+        >>> found.value.round(3).tolist()  # of the line 1 + 2 x
+        [1.0, 2.0]
+    """
     state = advance(solver, problem, solver.init(problem, weights))
     steps = jnp.maximum(state.steps, 0)
     return InnerSolution(state.weights, state.loss, steps, solver.reason(state))

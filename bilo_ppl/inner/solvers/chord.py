@@ -42,7 +42,16 @@ class Chord(AbstractInnerSolver):
 
     It goes on below the tolerance, as far as it comes: one cannot tell how right a solution is without
     a much better one. The solve ends where a step no longer halves the loss; one that raises
-    it is undone.
+    it is undone. ``weights`` have a structure of arrays, p numbers in all. Raises a ``ValueError`` for a
+    tolerance that is not positive and a limit of steps below 0.
+
+    Examples:
+        >>> from bilo_ppl.inner.solvers import Chord, solve
+        >>> chord = Chord(line, jnp.zeros(2), tolerance=1e-9, max_steps=5)
+        >>> nearby = items[0], items[1] + 0.1  # other data, the same Jacobian
+        >>> other = LeastSquares((RowFamily(misfit, nearby, row_weights={}),))
+        >>> solve(chord, other, jnp.zeros(2)).value.round(3).tolist()
+        [1.1, 2.0]
     """
 
     J: Float[Array, "rows p"]
