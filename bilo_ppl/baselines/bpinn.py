@@ -37,8 +37,7 @@ def bpinn(model: Callable, *, residual_sd: float | int, weight_sd: float | int =
     is a datum of zero with standard deviation ``residual_sd``, as is each of the problem's conditions.
     Raises a ``ValueError`` unless both are positive.
 
-    >>> from bilo_ppl.baselines import FreeNetwork, bpinn
-    >>> free = FreeNetwork(problem, start, key=key, width=4)
+    >>> from bilo_ppl.baselines import bpinn
     >>> joint = bpinn(model, residual_sd=0.01)
     >>> seeded = numpyro.handlers.seed(joint, key)
     >>> sorted(numpyro.handlers.trace(seeded).get_trace(free, x, y))

@@ -31,9 +31,18 @@ INNER, BROYDEN = 64, 32
 
 
 class BPN(NamedTuple):
-    """What was found, and on which way."""
+    """What was found, and on which way.
+
+    >>> found.thetas["a"].shape, found.upper.shape  # of the example before, outer=5
+    ((6,), (5,))
+    >>> bool(found.upper[-1] < found.upper[0])
+    True
+    >>> found.inner_steps({"a": 1.0}, error=0.01), found.inner_steps({"a": 2.0}, error=0.01)
+    (0, None)
+    """
 
     weights: Weights
+    """The last ones."""
     thetas: dict[str, np.ndarray]
     """Theta at the start and after every outer step: ``(outer + 1, ...)``."""
     upper: np.ndarray
@@ -44,7 +53,10 @@ class BPN(NamedTuple):
     """Inner steps in an outer one, pretraining apart."""
 
     def inner_steps(self, wanted: Theta, error: float) -> int | None:
-        """Inner steps until the Euclidean distance of theta to ``wanted`` is first below ``error``."""
+        """Inner steps until the Euclidean distance of theta to ``wanted`` is first below ``error``.
+
+        None where it never is.
+        """
         off = sum(
             np.sum((path - np.asarray(wanted[name])) ** 2, axis=tuple(range(1, path.ndim)))
             for name, path in self.thetas.items()

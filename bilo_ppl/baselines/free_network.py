@@ -26,6 +26,14 @@ class FreeNetwork(AbstractSolutionOperator):
     It stands behind ``solution`` as any operator does, but solves nothing: u is what its state, the
     weights W, makes it. What a solve reports as its loss is the mean squared residual there. In
     `bilo_ppl.baselines.fit_pinn` and `bilo_ppl.baselines.bpinn` W is an unknown beside theta.
+
+    >>> from bilo_ppl.baselines import FreeNetwork
+    >>> free = FreeNetwork(problem, start, key=key, width=4)
+    >>> u, weights, info = free.solve({"r": 9.0}, free.init_state())
+    >>> int(info.steps), bool(info.loss == free.mean_squares({"r": 9.0}, weights))  # nothing is solved
+    (0, True)
+    >>> round(float(free.sum_of_squares({"r": 9.0}, weights) / info.loss))  # over 21 points
+    21
     """
 
     level: LowerLevel

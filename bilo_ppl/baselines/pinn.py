@@ -30,7 +30,13 @@ __all__ = ["PINN", "fit_pinn", "mean_square_units"]
 
 @dataclasses.dataclass(frozen=True)
 class PINN:
-    """A network and the theta found with it."""
+    """A network and the theta found with it.
+
+    >>> bool(pinn.history[-1] < pinn.history[0])  # of the example before
+    True
+    >>> pinn.solution(x, "u").shape, pinn.misfit > 0, pinn.pde_loss > 0
+    ((10,), True, True)
+    """
 
     values: Mapping[str, Any]
     """Latent sites, in the space of the model."""
@@ -45,7 +51,10 @@ class PINN:
     """The objective at every step."""
 
     def solution(self, points: Points, site: str) -> Any:
-        """Values of u at points ``(n, d)``."""
+        """Values of u at points ``(n, d)``: ``(n,)`` or ``(n, components)``.
+
+        ``site`` is the name of the solution; a ``KeyError`` for another.
+        """
         return np.asarray(values_at(self.solutions[site], jnp.asarray(points)))
 
 

@@ -39,7 +39,13 @@ RATES = {"z": 1e-2, "weights": 1e-4}
 
 @dataclasses.dataclass(frozen=True)
 class PINO:
-    """A theta, and the operator that was tuned to it."""
+    """A theta, and the operator that was tuned to it.
+
+    >>> sorted(found.values), sorted(found.theta)  # of the example before
+    (['A'], ['A'])
+    >>> found.equation_error > 0, found.history.shape
+    (True, (10,))
+    """
 
     values: Mapping[str, Any]
     """Latent sites, in the space of the model."""
@@ -92,27 +98,13 @@ def fit_pino(
     `FNO` on the nodes of ``scheme``, and as `find_map` does.
 
     >>> from bilo_ppl.baselines import fit_pino
-    >>> from bilo_ppl.surrogates import solve_all, train_pino
-    >>> class Flow(bilo.Problem):  # -div(A grad u) = 1 on the unit square, u = 0 on the boundary
-    ...     parameters, components = ("A",), 1
-    ...     domain = bilo.Box((0.0, 0.0), (1.0, 1.0))
-    ...     def residual(self, u, x, theta):
-    ...         return theta["A"] * bilo.laplacian(u)(x) + 1
-    ...     def lift(self, x, raw, theta):
-    ...         return bilo.bubble(self.domain, x) * raw
-    >>> equation = {"coefficient": lambda theta: theta["A"], "source": lambda theta: 1.0}
-    >>> scheme = bilo.FiniteVolumes(Flow(), (8, 8), theta={"A": 1.0}, **equation)
-    >>> grid = Flow.domain.grid(9, 9)
-    >>> flows = solve_all(scheme, {"A": np.linspace(1.0, 3.0, 10)}, grid)
-    >>> options = {"steps": 10, "channels": 4, "modes": 2, "depth": 1, "progress": False}
-    >>> flow = train_pino(scheme, flows, key=key, **options)
     >>> def seen(operator, x, y=None):
     ...     A = numpyro.sample("A", dist.LogNormal(0.5, 0.5))
     ...     u = bilo.solution("u", operator, {"A": A})
     ...     numpyro.sample("y", dist.Normal(jax.vmap(u)(x), 0.001), obs=y)
     >>> options = {"scheme": scheme, "steps": 10, "progress": False}
-    >>> found = fit_pino(seen, key, flow.surrogate, grid, flows.values[4, :, 0], **options)
-    >>> found.solution(grid).shape
+    >>> found = fit_pino(seen, key, flow.surrogate, nodes, flows.values[4, :, 0], **options)
+    >>> found.solution(nodes).shape
     (81,)
     """
     if not data_weight > 0 or steps < 1:

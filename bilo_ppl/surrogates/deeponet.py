@@ -19,7 +19,14 @@ __all__ = ["DeepONet"]
 
 
 class DeepONet(eqx.Module):
-    """``(x, t) -> (components,)`` from network inputs x ``(d,)`` and an encoded theta t ``(m,)``."""
+    """``(x, t) -> (components,)`` from network inputs x ``(d,)`` and an encoded theta t ``(m,)``.
+
+    >>> from bilo_ppl.surrogates import DeepONet
+    >>> network = DeepONet(1, 1, 1, width=8, terms=4, key=key)
+    >>> coefficients = network.at(jnp.array([0.5]))  # of a theta, once for all points
+    >>> coefficients.shape, network.value(coefficients, jnp.array([0.25])).shape
+    ((4, 1), (1,))
+    """
 
     branch: eqx.nn.MLP
     trunk: eqx.nn.MLP
@@ -37,7 +44,10 @@ class DeepONet(eqx.Module):
         terms: int = 64,
         key: Key,
     ):
-        """``inputs`` and ``thetas`` are numbers of coordinates and of encoded entries of theta."""
+        """``inputs`` and ``thetas`` are numbers of coordinates and of encoded entries of theta.
+
+        ``width`` and ``depth`` are those of either network, ``terms`` is the number of products.
+        """
         first, second = jax.random.split(key)
         size: dict[str, Any] = {"width_size": width, "depth": depth, "dtype": jnp.float32}
         out = terms * components

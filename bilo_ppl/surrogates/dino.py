@@ -25,6 +25,14 @@ class DINO(eqx.Module):
     """From an encoded theta ``(m,)`` to coefficients of modes, and from there to a point.
 
     The bases are data, not weights: training changes ``linear`` and ``nonlinear`` only.
+
+    >>> from bilo_ppl.surrogates import DINO
+    >>> axis = np.linspace(0, 1, 5)
+    >>> network = DINO([axis], [[1.0]], [1 - axis], [[axis * (1 - axis)]], width=8, key=key)
+    >>> network.at(jnp.array([0.5])).shape  # from one number of theta to one mode
+    (1,)
+    >>> network.value(jnp.array([4.0]), jnp.array([0.5])).tolist()  # 1 - x + 4 x (1 - x)
+    [1.5]
     """
 
     axes: tuple[Float[Array, " n"], ...]

@@ -58,7 +58,16 @@ class FNO(eqx.Module):
     """From an encoded theta ``(m,)`` to values on a grid, and from there to a point.
 
     Every number of theta is a channel that is constant over the grid, or, for a function of theta that is
-    known on the grid (``sampled``), one channel with its values.
+    known on the grid (``sampled``), one channel with its values. Raises a ``ValueError`` for more modes
+    than half the points along an axis.
+
+    >>> from bilo_ppl.surrogates import FNO
+    >>> network = FNO([0.0], [1.0], (16,), 1, 1, channels=4, modes=4, depth=1, key=key)
+    >>> values = network.at(jnp.array([0.5]))  # of a theta, at all points of the grid
+    >>> values.shape, network.grid.shape
+    ((1, 16), (16, 1))
+    >>> bool(network.value(values, jnp.array([1.0]))[0] == values[0, -1])  # between them, linear
+    True
     """
 
     enter: Float[Array, "c inputs"]

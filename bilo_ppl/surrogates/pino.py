@@ -53,9 +53,21 @@ def train_pino(
 
     Raises a ``ValueError`` for solutions at other points, and for weights that are negative or both 0.
 
-    >>> from bilo_ppl.surrogates import train_pino
+    >>> from bilo_ppl.surrogates import solve_all, train_pino
+    >>> class Flow(bilo.Problem):  # -div(A grad u) = 1 on the unit square, u = 0 on the boundary
+    ...     parameters, components = ("A",), 1
+    ...     domain = bilo.Box((0.0, 0.0), (1.0, 1.0))
+    ...     def residual(self, u, x, theta):
+    ...         return theta["A"] * bilo.laplacian(u)(x) + 1
+    ...     def lift(self, x, raw, theta):
+    ...         return bilo.bubble(self.domain, x) * raw
+    >>> equation = {"coefficient": lambda theta: theta["A"], "source": lambda theta: 1.0}
+    >>> scheme = bilo.FiniteVolumes(Flow(), (8, 8), theta={"A": 1.0}, **equation)
+    >>> nodes = Flow.domain.grid(9, 9)
+    >>> flows = solve_all(scheme, {"A": np.linspace(1.0, 3.0, 10)}, nodes)
     >>> options = {"steps": 10, "channels": 4, "modes": 2, "depth": 1, "progress": False}
-    >>> train_pino(scheme, flows, key=key, **options).errors.shape  # a tenth is kept for the test
+    >>> flow = train_pino(scheme, flows, key=key, **options)
+    >>> flow.errors.shape  # a tenth is kept for the test
     (1,)
     """
     shape = scheme.cells[0] + 1, scheme.cells[1] + 1

@@ -35,10 +35,10 @@ def solve_with_derivatives(
     Raises a ``ValueError`` where nothing changes in theta, or none is solved.
 
     >>> from bilo_ppl.surrogates import solve_with_derivatives
-    >>> few = {"r": np.array([2.0, 5.0, 7.0])}
-    >>> found = solve_with_derivatives(exact, few, problem.domain.grid(5), key=key)
-    >>> found.derivatives.changes.shape  # solutions, directions, points, components
-    (3, 1, 5, 1)
+    >>> thetas = {"r": np.linspace(2.0, 15.0, 20)}
+    >>> solved = solve_with_derivatives(exact, thetas, problem.domain.grid(21), key=key)
+    >>> solved.derivatives.changes.shape  # solutions, directions, points, components
+    (20, 1, 21, 1)
     """
     if directions is not None and directions < 1:
         raise ValueError(f"solve_with_derivatives: directions is {directions}; take at least one.")

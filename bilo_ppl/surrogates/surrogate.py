@@ -23,6 +23,13 @@ class Surrogate(AbstractSolutionOperator):
 
     A solve costs one pass of the network and always counts as converged: outside of what it was trained
     on a surrogate is wrong without saying so. ``s`` is the size of what the network has to learn.
+
+    >>> surrogate = trained.surrogate  # of the example before
+    >>> u, _, info = surrogate.solve({"r": 9.0}, surrogate.init_state())
+    >>> float(u(jnp.array([0.0]))), bool(info.converged)  # 1 at the left end, by the lift
+    (1.0, True)
+    >>> round(float(surrogate.home["r"]), 1)  # the thetas went from 2 to 15
+    8.7
     """
 
     problem: Problem

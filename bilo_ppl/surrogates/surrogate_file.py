@@ -24,8 +24,9 @@ FORMAT = "bilo_ppl surrogate 1"
 def save_surrogate(path: str | Path, surrogate: Surrogate) -> None:
     """Write a surrogate; the file appears whole or not at all.
 
-    >>> save_surrogate(folder / "again.eqx", trained.surrogate)
-    >>> (folder / "again.eqx").exists()
+    >>> from bilo_ppl.surrogates import save_surrogate
+    >>> save_surrogate(folder / "surrogate.eqx", trained.surrogate)
+    >>> (folder / "surrogate.eqx").exists()
     True
     """
     encoding, home = surrogate.encoding, surrogate.home_theta
@@ -47,11 +48,7 @@ def load_surrogate(path: str | Path, problem: Problem) -> Surrogate:
     Raises a ``ValueError`` for a file that is no surrogate, is damaged, or was made for other parameters
     or another number of components.
 
-    >>> from bilo_ppl.surrogates import load_surrogate, save_surrogate, solve_all, train_deeponet
-    >>> training = solve_all(exact, {"r": np.linspace(2.0, 15.0, 20)}, problem.domain.grid(21))
-    >>> options = {"steps": 10, "width": 8, "terms": 4, "progress": False}
-    >>> trained = train_deeponet(problem, training, key=key, **options)
-    >>> save_surrogate(folder / "surrogate.eqx", trained.surrogate)
+    >>> from bilo_ppl.surrogates import load_surrogate
     >>> load_surrogate(folder / "surrogate.eqx", problem).problem.parameters
     ('r',)
     """

@@ -17,21 +17,37 @@ __all__ = ["Derivatives", "TrainingSet", "kept", "prior_thetas", "solve_all"]
 
 
 class Derivatives(NamedTuple):
-    """How n solutions change with theta, along k directions each."""
+    """How n solutions change with theta, along k directions each.
+
+    >>> slopes = solved.derivatives  # of the example before
+    >>> slopes.directions["r"].shape, slopes.changes.shape
+    ((20, 1), (20, 1, 21, 1))
+    """
 
     directions: Any
     """As the thetas, with axes n and k before every array of floating-point numbers; None for others."""
     changes: Float[Array, "n k m components"]
+    """Derivatives of u along them at the m points."""
 
 
 class TrainingSet(NamedTuple):
-    """Solutions at n thetas."""
+    """Solutions at n thetas.
+
+    >>> training.count, training.unsolved  # of the example before
+    (20, 0)
+    >>> part, rest = training.split(0.25, key)
+    >>> part.count, rest.count, part.values.shape
+    (5, 15, (5, 21, 1))
+    >>> training.at(np.array([0, 19])).thetas["r"].tolist()
+    [2.0, 15.0]
+    """
 
     thetas: Any
     """Thetas, a leading axis n on every array; an entry may be a batch of functions."""
     points: Points
     """Where u is known: ``(m, d)``."""
     values: Float[Array, "n m components"]
+    """u there."""
     unsolved: int = 0
     """Thetas that were left out, since the numerical operator did not solve there."""
     derivatives: Derivatives | None = None
@@ -87,11 +103,13 @@ def prior_thetas(
 def solve_all(operator: AbstractSolutionOperator, thetas: Any, points: Points) -> TrainingSet:
     """Solve at every theta; those at which that fails are left out and counted.
 
-    Raises a ``ValueError`` where none is solved.
+    ``thetas`` are as `prior_thetas` gives them, with a leading axis, and ``points`` ``(m, d)`` are where
+    u will be known. Raises a ``ValueError`` where none is solved.
 
-    >>> few = solve_all(exact, {"r": np.array([2.0, 5.0])}, problem.domain.grid(5))
-    >>> few.values.shape
-    (2, 5, 1)
+    >>> from bilo_ppl.surrogates import solve_all
+    >>> training = solve_all(exact, {"r": np.linspace(2.0, 15.0, 20)}, problem.domain.grid(21))
+    >>> training.values.shape
+    (20, 21, 1)
     """
     points = np.asarray(points, float)
     arrays, static = eqx.partition(thetas, eqx.is_array)
