@@ -12,6 +12,8 @@ from bilo_ppl.pde.experiments import coded
 __all__ = ["Observations", "check"]
 
 KINDS = {
+    "positive": "positive observations",
+    "fractions": "observed fractions",
     "points": "observed points",
     "binary": "binary observations",
     "counts": "observed counts",

@@ -32,12 +32,12 @@ def plot_solution_band(
     the labels of the axes. Components without a common unit have theirs in the legend.
     ``data`` is ``(x, y, sigma)``: points ``(m,)`` or ``(m, 1)``, values ``(m,)`` or ``(m, components)``,
     of which those that are NaN are missing, and the standard deviation of their noise, a number or one
-    for each value, observation or component. ``noise`` is the standard deviation of normal noise at the
-    draws, a number, ``(draws,)`` or ``(draws, components)``: with it the band of data y, u with its
-    noise, is drawn too, lighter; a component whose noise is NaN has none. ``truth`` is ``(x, u)``. Draws
-    with a value that is not finite (unconverged solves) are left out and counted in the legend. Raises a
-    ``ValueError`` for points of more than one dimension, for values of other shapes, and for noise that
-    is not positive.
+    for each value, observation or component, or None if that is not what they have. ``noise`` is the
+    standard deviation of normal noise at the draws, a number, ``(draws,)`` or ``(draws,
+    components)``: with it the band of data y, u with its noise, is drawn too, lighter; a component
+    whose noise is NaN has none. ``truth`` is ``(x, u)``. Draws with a value that is not finite
+    (unconverged solves) are left out and counted in the legend. Raises a ``ValueError`` for points of
+    more than one dimension, for values of other shapes, and for noise that is not positive.
 
     Examples:
         >>> from bilo_ppl.plots import plot_solution_band
@@ -165,19 +165,25 @@ def _truth_line(ax: Axes, truth: tuple[Any, Any]) -> None:
 
 def _data_points(ax: Axes, data: tuple[Any, Any, Any], components: int | None) -> None:
     """The values that are not missing, with their noise; of a system in the colour of the component."""
-    x, y, sigma = _line(data[0], "data[0]"), *map(np.asarray, data[1:])
+    x, y = _line(data[0], "data[0]"), np.asarray(data[1])
     wanted = (len(x),) if components is None else (len(x), components)
     if y.shape != wanted:
         raise ValueError(f"plot_solution_band: data[1] has shape {y.shape}; it must be {wanted}.")
-    if y.ndim == 2 and sigma.shape == (len(x),) != y.shape[1:]:
-        sigma = sigma[:, None]
-    columns, sigma = y.reshape(len(y), -1), np.broadcast_to(sigma, y.shape).reshape(len(y), -1)
-    style = {"fmt": "o", "markersize": 4, "capsize": 2.5, "linewidth": 1.1}
-    label: str | None = "data, 1 sd"
+    columns = y.reshape(len(y), -1)
+    bars = None if data[2] is None else _bars_of(np.asarray(data[2]), y).reshape(columns.shape)
+    style = {"fmt": "o", "markersize": 4, "capsize": 2.5, "linewidth": 1.1, "zorder": 3}
+    label: str | None = "data" if bars is None else "data, 1 sd"
     for i, values in enumerate(columns.T):
         there = ~np.isnan(values)
         if there.any():
             style["color"] = _colour(1 if components is None else i)
-            bars = sigma[there, i]
-            ax.errorbar(x[there], values[there], yerr=bars, label=label, zorder=3, **style)
+            yerr = None if bars is None else bars[there, i]
+            ax.errorbar(x[there], values[there], yerr=yerr, label=label, **style)
             label = None
+
+
+def _bars_of(sigma: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The standard deviation of every value."""
+    if y.ndim == 2 and sigma.shape == y.shape[:1] != y.shape[1:]:
+        sigma = sigma[:, None]
+    return np.broadcast_to(sigma, y.shape)

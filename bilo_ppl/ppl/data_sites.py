@@ -105,20 +105,27 @@ def is_data(site: Any) -> bool:
 
 
 def data_kind(look: ModelLook) -> str:
-    """What the data of a model are: "values" (which a noise is added to), "binary", "counts",
-    "categories", "discrete" for several of the latter, or "points" where there are but factors.
+    """What the data of a model are: "values" (which a noise is added to), "positive", "fractions" (both
+    with a likelihood that has no other), "binary", "counts", "categories", "discrete" for several of the
+    last three, "mixed" for other mixtures, or "points" where there are but factors.
     """
     kinds = {_kind(innermost(s["fn"])) for s in look.observed.values() if is_data(s)}
     if not kinds:
         return "points"
     if "values" in kinds:
         return "values"
-    return kinds.pop() if len(kinds) == 1 else "discrete"
+    if len(kinds) == 1:
+        return kinds.pop()
+    return "mixed" if kinds & {"positive", "fractions"} else "discrete"
 
 
 def _kind(fn: Distribution) -> str:
     if not fn.is_discrete:
-        return "values"
+        positive, fractions = constraints.positive, constraints.unit_interval
+        within = fn.support
+        return (
+            "positive" if within is positive else "fractions" if within is fractions else "values"
+        )
     if isinstance(fn, CategoricalLogits | CategoricalProbs):
         return "categories"
     return "binary" if fn.support is constraints.boolean else "counts"

@@ -60,7 +60,12 @@ class Plan(Generic[S]):
 
     @property
     def by_values(self) -> bool:
-        """Whether the data are values with a noise of sd sigma, and no counts or points of a process."""
+        """Whether the data are values such as those of u, and no counts or points of a process."""
+        return self.data_kind in {"values", "positive", "fractions"}
+
+    @property
+    def has_noise_sd(self) -> bool:
+        """Whether they are, and sigma is the standard deviation of their noise."""
         return self.data_kind == "values"
 
     @property

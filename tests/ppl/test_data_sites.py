@@ -102,6 +102,11 @@ def test_gradients_are_finite_for_other_likelihoods(distribution, y):
         ([dist.Categorical(logits=jnp.zeros((3, 4)))], "categories"),
         ([dist.Poisson(jnp.ones(3)), dist.Bernoulli(jnp.full(3, 0.5))], "discrete"),
         ([dist.Poisson(jnp.ones(3)), dist.Normal(jnp.ones(3), 0.1)], "values"),
+        ([dist.Gamma(jnp.ones((3, 2)), 2.0).to_event(1)], "positive"),
+        ([dist.LogNormal(jnp.zeros(3), 0.1).mask(True)], "positive"),
+        ([dist.Beta(jnp.ones(3), 2.0)], "fractions"),
+        ([dist.Gamma(jnp.ones(3), 2.0), dist.Poisson(jnp.ones(3))], "mixed"),
+        ([dist.Gamma(jnp.ones(3), 2.0), dist.Normal(jnp.ones(3), 0.1)], "values"),
         ([], "points"),
     ],
 )

@@ -248,5 +248,29 @@ def test_data_without_a_noise_have_no_sd_of_one(planned, command, likelihood, wa
     plan = planned(command, file="discrete.py")
     assert not plan.by_values
     assert plan.described()["data"] == f"{wanted} (synthetic, seed 0)"
+    assert not plan.has_noise_sd
     # Without a kind nothing is said that is not known.
     assert plan.observations.described("") == "3 observations in 1-D"
+
+
+@COMMANDS
+@pytest.mark.parametrize(
+    ("likelihood", "wanted"),
+    [
+        ("Gamma(4.0, 4.0 / u)", "3 positive observations in 1-D"),
+        ("LogNormal(jnp.log(u), sigma)", "3 positive observations in 1-D"),
+        ("Beta(9 * u, 9 * (1 - u))", "3 observed fractions in 1-D"),
+        ("Laplace(u, sigma)", "3 observations in 1-D, noise sd 1"),
+    ],
+)
+def test_values_of_another_likelihood_have_no_noise_sd(
+    planned, command, likelihood, wanted, monkeypatch
+):
+    monkeypatch.syspath_prepend(".")
+    site = f"numpyro.sample('y', dist.{likelihood}, obs=y)"
+    text = DISCRETE.replace("LIKELIHOOD", site).replace("0.0, 1.0, 1.0]", "0.2, 0.3, 0.4]")
+    pathlib.Path("positive.py").write_text(text)
+    plan = planned(command, file="positive.py")
+    assert plan.by_values
+    assert plan.has_noise_sd is ("Laplace" in likelihood)
+    assert plan.described()["data"] == f"{wanted} (synthetic, seed 0)"

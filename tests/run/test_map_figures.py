@@ -78,6 +78,24 @@ def test_the_solution_is_drawn_along_the_section(domain, label, title):
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == (label, "u (K)", title)
 
 
+@pytest.mark.parametrize(("known", "label"), [(True, "data, 1 sd"), (False, "data")])
+@pytest.mark.parametrize("domain", [bilo.time_interval(0.0, 5.0), SQUARE])
+def test_bars_are_those_of_a_noise_with_an_sd(domain, known, label):
+    file = SimpleNamespace(problem=on(domain), units={})
+    plan = Mock(spec=Plan, file=file, by_values=True, has_noise_sd=known)
+    x = domain.sample(0, 4)
+    estimate = Mock(
+        spec=Estimate,
+        objective=SimpleNamespace(args=(None, x, x[:, 0], 0.1)),
+        solution=lambda points, site: points.sum(axis=1),
+    )
+    estimate.experiments.return_value = None
+    ax = figures._solution(plan, estimate, None, "u")[-1]
+    assert label in [text.get_text() for text in ax.get_legend().texts]
+    bars = [one for one in ax.collections if len(one.get_segments()) == 4]
+    assert len(bars) == known
+
+
 def test_the_descent_has_whole_steps_and_the_tolerance():
     energy = np.array([3.0, 1.0, 0.5])
     history = SimpleNamespace(steps=3, energy=energy, gradient=energy, inner_loss=energy * 1e-7)

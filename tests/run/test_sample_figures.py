@@ -22,7 +22,7 @@ SAMPLES = {"D": np.full((2, 30), 1.0), "s": np.linspace(0.1, 0.4, 60).reshape(2,
 EXACT = bilo.ClosedForm(poisson.problem, lambda x, theta: jnp.sin(jnp.pi * x[0]) / theta["D"])
 
 
-def band(likelihood, *, y=Y, by_values=True):
+def band(likelihood, *, y=Y, by_values=True, has_noise_sd=True):
     """The axes of the figure of the solution for a likelihood of u at the data, s and y."""
 
     def model(x, y, sigma):
@@ -38,6 +38,7 @@ def band(likelihood, *, y=Y, by_values=True):
         settings=SimpleNamespace(data=None, accept_unconverged=False),
         solutions=("u",),
         by_values=by_values,
+        has_noise_sd=has_noise_sd,
     )
     ((name, ax),) = figures._bands(plan, model, SAMPLES)
     assert name == "solution"
@@ -108,6 +109,24 @@ def test_where_data_are_something_else_there_is_no_band_of_y(name):
     ax = band(OTHERS[name])
     assert told(ax)[0] == "u: 5 to 95 %"
     assert not any(label.startswith("y") for label in told(ax))
+
+
+def test_values_without_a_noise_sd_have_no_bars():
+    def gamma(u, x, s, y):
+        numpyro.sample("y", dist.Gamma(4.0, 4.0 / (u(x) + 1)), obs=y + 1)
+
+    ax = band(gamma, has_noise_sd=False)
+    assert "data" in told(ax)
+    (points,) = [line for line in ax.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(points.get_ydata(), Y)
+    # With a noise there are as many bars, in a collection of lines.
+    bars = [
+        len(found.get_segments())
+        for found in band(normal).collections
+        if hasattr(found, "get_segments")
+    ]
+    assert bars == [11]
+    assert not any(hasattr(found, "get_segments") for found in ax.collections)
 
 
 def test_points_that_are_the_data_have_no_band_of_y_and_are_in_the_legend():

@@ -127,7 +127,7 @@ def _solution(plan: Plan, estimate: Estimate, numerical: Any, site: str) -> Draw
     # Data of another shape are not those of all components: which they are, only the model knows.
     each = (count,) if count > 1 else ()
     shown = plan.by_values and several is None and y.shape[1:] == each
-    line = x.shape[1] == 1
+    line, end = x.shape[1] == 1, ", 1 sd" if plan.has_noise_sd else ""
     axes = _panels(2 if shown and not line else 1)
     ax, names = axes[0], problem.component_names or range(1, count + 1)
     values = _by_component(estimate.solution(points, site), count)
@@ -140,21 +140,21 @@ def _solution(plan: Plan, estimate: Estimate, numerical: Any, site: str) -> Draw
         for i in range(count):
             _lines(ax, s, u[..., i], "--", INK, "" if i else "numerical, same theta")
     if shown and line and problem.domain.contains(x).all():
-        bars = _by_component(_noise(estimate, y), count)
+        bars = _bars(plan, estimate, y, count)
         for i, column in enumerate(_by_component(y, count).T):
             # A number that is NaN is not drawn.
-            style = {"color": _colour(i if count > 1 else 1), "label": None if i else "data, 1 sd"}
-            ax.errorbar(x[:, 0], column, bars[:, i], fmt="o", ms=4, capsize=2.5, **style)
+            style = {"color": _colour(i if count > 1 else 1), "label": None if i else f"data{end}"}
+            ax.errorbar(x[:, 0], column, bars[i], fmt="o", ms=4, capsize=2.5, **style)
     units = plan.file.units
     ax.set(xlabel=labelled(along, units), ylabel=labelled(site, units), title=where)
     ax.legend(frameon=False, fontsize="small")
     if shown and not line:
-        bars = _by_component(_noise(estimate, y), count)
+        bars = _bars(plan, estimate, y, count)
         fitted = _by_component(estimate.solution(x, site), count)
         for i, column in enumerate(_by_component(y, count).T):
             style = {"color": _colour(i if count > 1 else 1), "ms": 3, "elinewidth": 0.6}
-            label = "data, 1 sd" if count == 1 else f"{names[i]}, 1 sd"
-            axes[1].errorbar(column, fitted[:, i], xerr=bars[:, i], fmt="o", label=label, **style)
+            label = f"{'data' if count == 1 else names[i]}{end}"
+            axes[1].errorbar(column, fitted[:, i], xerr=bars[i], fmt="o", label=label, **style)
         ends = [float(np.nanmin(y)), float(np.nanmax(y))]
         axes[1].plot(ends, ends, color=INK, linewidth=1, label="equal")
         axes[1].set(xlabel="observed", ylabel="fitted")
@@ -162,12 +162,14 @@ def _solution(plan: Plan, estimate: Estimate, numerical: Any, site: str) -> Draw
     return axes
 
 
-def _noise(estimate: Estimate, y: np.ndarray) -> np.ndarray:
-    """The standard deviation of the noise of every value."""
+def _bars(plan: Plan, estimate: Estimate, y: np.ndarray, count: int) -> list[np.ndarray | None]:
+    """By component the standard deviation of the noise of every value; None where that is not known."""
+    if not plan.has_noise_sd:
+        return [None] * count
     sigma = np.asarray(estimate.objective.args[3])
     if y.ndim == 2 and sigma.shape == y.shape[:1] != y.shape[1:]:
         sigma = sigma[:, None]
-    return np.broadcast_to(sigma, y.shape)
+    return list(_by_component(np.broadcast_to(sigma, y.shape), count).T)
 
 
 def _colour(component: int) -> str:

@@ -64,6 +64,8 @@ def _solution(plan: Plan, estimate: Estimate, numerical: Any, plane: Plane, site
         panels.append(Panel(f"{site} less the numerical solution", off, "difference", unit=unit))
     # Data of another shape are not values of this solution, or not only.
     if plan.by_values and y.shape == (len(x),):
-        misfit = (y - estimate.solution(x, site)) / np.broadcast_to(sigma, y.shape)
-        panels.append(Panel(f"data less {site}, in sigma", None, "difference", x, misfit))
+        misfit, told = y - np.asarray(estimate.solution(x, site)), f"data less {site}"
+        if plan.has_noise_sd:
+            misfit, told = misfit / np.broadcast_to(sigma, y.shape), f"{told}, in sigma"
+        panels.append(Panel(told, None, "difference", x, misfit))
     return plot_maps(plane.x, plane.y, panels, **plane.layout, units=plan.file.units)

@@ -163,7 +163,7 @@ def _bands(plan: Plan, model: Callable, samples: dict) -> Iterator[tuple[str, Dr
                 of_one = plot_solution_band(x, u[:, i], **labels, units=plan.file.units)
                 yield f"{label}_{i}", of_one
             continue
-        points = data and data.model_args
+        points = data and (data.x, data.y, data.sigma if plan.has_noise_sd else None)
         names = problem.component_names if of_system else ()
         labels: dict[str, Any] = {"name": site, "coordinate": coordinate, "components": names}
         labels["units"] = plan.file.units

@@ -71,8 +71,10 @@ def _solution(
     ]
     # Data of another shape are not values of this solution, or not only.
     if plan.by_values and y.shape == (len(x),):
-        misfit = (y - u[:, -len(x) :].mean(axis=0)) / np.broadcast_to(data.sigma, y.shape)
-        panels.append(Panel("data less mean, in sigma", None, "difference", x, misfit))
+        misfit, told = y - u[:, -len(x) :].mean(axis=0), "data less mean"
+        if plan.has_noise_sd:
+            misfit, told = misfit / np.broadcast_to(data.sigma, y.shape), f"{told}, in sigma"
+        panels.append(Panel(told, None, "difference", x, misfit))
     yield label, plot_maps(plane.x, plane.y, panels, **plane.layout, units=plan.file.units)
 
 
