@@ -161,7 +161,12 @@ class LocalOperator(eqx.Module):
         return self.field(theta)(x)
 
     def field(self, theta: Theta) -> LocalSolution:
-        """The solution for one theta, as a function of a point."""
+        """The solution for one theta, as a function of a point ``(d,)``.
+
+        Examples:
+            >>> float(network.field(start)(jnp.array([1.0])))  # by the lift
+            0.0
+        """
         return LocalSolution(self, theta_as(theta, self.dtype))
 
     def raw(self, x: Point, theta: Theta) -> Float[Array, " components"]:
@@ -193,12 +198,22 @@ class LocalOperator(eqx.Module):
         )
 
     def with_points(self, points: Points) -> "LocalOperator":
-        """The same function, to be fine-tuned at other collocation points ``(n, d)``."""
+        """The same function, to be fine-tuned at other collocation points ``(n, d)``.
+
+        Examples:
+            >>> network.with_points(problem.domain.grid(5)).points.shape
+            (5, 1)
+        """
         chosen = jnp.asarray(points, jnp.result_type(float))
         return eqx.tree_at(lambda o: o.collocation, self, chosen, is_leaf=lambda x: x is None)
 
     def astype(self, dtype: Any) -> "LocalOperator":
-        """The same operator in another precision."""
+        """The same operator in another precision.
+
+        Examples:
+            >>> network.dtype, network.astype(np.float64).dtype
+            (dtype('float32'), dtype('float64'))
+        """
         parts = cast_arrays((self.network, self.embedding, self.home), dtype)
         return eqx.tree_at(lambda o: (o.network, o.embedding, o.home), self, parts)
 
@@ -208,13 +223,27 @@ class LocalOperator(eqx.Module):
         return eqx.filter(self.network, trainable(self.network))
 
     def with_weights(self, weights: Weights) -> "LocalOperator":
-        """The operator with other weights, of the structure of `weights`."""
+        """The operator with other weights, of the structure of `weights`.
+
+        Examples:
+            >>> nothing = jax.tree.map(lambda w: 0 * w, network.weights)
+            >>> float(network.with_weights(nothing).field(start)(jnp.array([0.5])))  # lift(x, 0)
+            0.5
+        """
         return eqx.tree_at(lambda o: o.network, self, eqx.combine(weights, self.network))
 
     def with_lora(self, rank: int, *, key: Key, many: bool = False) -> "LocalOperator":
         """The same function with increments of the given rank to fine-tune; rank 0: all weights.
 
         With ``many`` the modulations are weights too, for a fit to many thetas.
+
+        Examples:
+            >>> increments = network.with_lora(2, key=key)
+            >>> network.rank, increments.rank
+            (0, 2)
+            >>> point = jnp.array([0.5])
+            >>> bool(increments.field(start)(point) == network.field(start)(point))
+            True
         """
         network = merge_lora(self.network)
         network = open_modulations(network) if many else close_modulations(network)

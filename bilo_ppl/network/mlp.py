@@ -16,7 +16,16 @@ __all__ = ["MLP", "Linear"]
 
 
 class Linear(eqx.Module):
-    """An affine map ``y = W x + b``."""
+    """An affine map ``y = W x + b``.
+
+    Examples:
+        >>> from bilo_ppl.network import Linear
+        >>> Linear(jnp.array([[1.0, 2.0]]), jnp.array([0.5]))(jnp.array([1.0, 1.0])).tolist()
+        [3.5]
+        >>> layer = Linear.glorot(8, 4, key=key, dtype=jnp.float32)
+        >>> layer.weight.shape, bool(abs(layer.weight).max() <= np.sqrt(6 / (8 + 4)))
+        ((4, 8), True)
+    """
 
     weight: Float[Array, "out in"]
     bias: Float[Array, " out"]
@@ -41,6 +50,18 @@ class MLP(eqx.Module):
     every hidden layer by 1 + G t (`Modulation`). With ``fourier`` features the point enters as
     [sin(Bx), cos(Bx)] with a frozen Gaussian B of standard deviation ``fourier_scale``; with
     ``residual`` every hidden layer after the first adds its input to its output.
+
+    ``size_in`` and ``size_out`` are numbers of coordinates and of components, ``width`` that of the
+    units in each of ``depth`` hidden layers. Raises a ``ValueError`` for sizes that are no counts.
+
+    Examples:
+        >>> from bilo_ppl.network import MLP
+        >>> mlp = MLP(1, 1, width=8, depth=2, inputs=1, key=key, dtype=jnp.float32)
+        >>> point, e = jnp.array([0.5]), jnp.full(8, 0.1)
+        >>> mlp(point, e).shape, mlp.hidden(point, e).shape
+        ((1,), (8,))
+        >>> bool(jnp.allclose(mlp.shifted(e)(point, jnp.zeros(8)), mlp(point, e)))
+        True
     """
 
     layers: list[Linear]

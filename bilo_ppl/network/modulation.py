@@ -24,7 +24,18 @@ class Modulation(eqx.Module):
     """h becomes h (1 + G t), with t the normalised theta, which is zero at home.
 
     G starts at zero. It is frozen in a solve at one theta, where it has nothing to add to the weights;
-    a fit to many thetas opens it.
+    a fit to many thetas opens it. ``width`` is the number of features, ``inputs`` that of the numbers in
+    theta.
+
+    Examples:
+        >>> from bilo_ppl.network import Modulation
+        >>> modulation = Modulation(2, 1, jnp.float64)
+        >>> h, t = jnp.array([1.0, 2.0]), jnp.array([0.5])
+        >>> modulation(h, t).tolist()  # G = 0
+        [1.0, 2.0]
+        >>> fitted = eqx.tree_at(lambda m: m.matrix, modulation, jnp.array([[1.0], [0.0]]))
+        >>> fitted(h, t).tolist()
+        [1.5, 2.0]
     """
 
     matrix: Any

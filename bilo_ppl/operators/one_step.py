@@ -22,7 +22,17 @@ class OneStep(AbstractSolutionOperator):
     With one step, under an outer optimiser this is Algorithm 1 of BiLO (arXiv:2404.17789): weights
     and theta descend together, each on its own loss and with its own learning rate. The state is the
     inner solver's own, so that an optimiser's moments persist while theta moves. The field has the
-    weights whose loss is reported.
+    weights whose loss is reported. `find_map` makes one with ``method="simultaneous"``.
+
+    Examples:
+        >>> import optax
+        >>> from bilo_ppl.operators import OneStep
+        >>> level = bilo.LowerLevel(network, bilo.PartialDerivative())
+        >>> adam = bilo.OptaxSolver(optax.adam(1e-3), tolerance=1e-9, max_steps=1000)
+        >>> operator = OneStep(level, adam, start, steps=1)
+        >>> field, state, info = eqx.filter_jit(operator.solve)({"r": 6.0}, operator.init_state())
+        >>> int(info.steps), bool(info.converged)
+        (1, False)
     """
 
     lower_level: LowerLevel
