@@ -10,7 +10,13 @@ __all__ = ["StageAcceptance", "predicted_acceptance", "stage_acceptance"]
 
 
 class StageAcceptance(NamedTuple):
-    """Acceptances of the draws of a `TwoStage`; NaN where there is nothing to take a mean of."""
+    """Acceptances of the draws of a `TwoStage`; NaN where there is nothing to take a mean of.
+
+    >>> stages.draws, stages.solves  # of the example before: a solve a draw
+    (400, 400)
+    >>> str(stages)[:23]
+    'acceptance: first stage'
+    """
 
     first: float
     """Mean acceptance of the transitions on the cheap energy V."""
@@ -50,6 +56,10 @@ def predicted_acceptance(spread: float) -> float:
     For independent proposals from exp(-V) the log ratio is then N(-s^2, 2 s^2), which gives
     2 Phi(-s / sqrt 2): 0.94 at 0.1, 0.72 at 0.5, 0.48 at 1. Proposals that stay near are accepted more
     often.
+
+    >>> from bilo_ppl.mcmc import predicted_acceptance
+    >>> [round(predicted_acceptance(spread), 2) for spread in (0.1, 0.5, 1.0)]
+    [0.94, 0.72, 0.48]
     """
     return math.erfc(spread / 2)
 

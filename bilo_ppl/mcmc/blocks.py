@@ -37,6 +37,31 @@ class BlockSampler:
     Warm-up and sampling share one compiled function: the kernel's state says which it is, and the
     length of a block is an argument, at most ``block``. Chains are vectorised, run one after another
     ("sequential"), or spread over the devices that JAX has ("parallel"), as many as divide their number.
+    `sample_in_blocks` does all that with one call.
+
+    **Arguments**
+
+    - ``kernel``: HMC, NUTS, `BiLOHMC`, `BiLONUTS` or `TwoStage`, with a model.
+    - ``args``, ``kwargs``: arguments of the model.
+    - ``chains``, ``warmup``: number of chains, and of warm-up transitions of each.
+    - ``chain_method``: "sequential", "vectorized" or "parallel".
+    - ``block``: most transitions between two looks at the clock and at Ctrl-C.
+
+    Raises a ``ValueError`` for another kernel or method, and for numbers that are too small.
+
+    Examples:
+        >>> from bilo_ppl.mcmc import BlockSampler
+        >>> options = {"chains": 2, "chain_method": "vectorized", "warmup": 20, "block": 10}
+        >>> sampler = BlockSampler(NUTS(model), (exact, x, y), **options)
+        >>> sampler.start(key)
+        >>> sampler.run(20, keep=False, progress=False, label="warm-up").value
+        'finished'
+        >>> _ = sampler.run(30, keep=True, progress=False, label="sampling")
+        >>> sampler.collected().samples["r"].shape
+        (2, 30)
+        >>> sampler.leave_out_beyond(25)
+        >>> sampler.collected().samples["r"].shape
+        (2, 25)
     """
 
     def __init__(

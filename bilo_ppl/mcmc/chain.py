@@ -25,7 +25,16 @@ __all__ = ["Adaptation", "BiLOState", "Chain", "Settings"]
 
 
 class BiLOState(NamedTuple):
-    """State of a chain: NumPyro's ``HMCState``, and what concerns the inner solver."""
+    """State of a chain: NumPyro's ``HMCState``, and what concerns the inner solver.
+
+    Examples:
+        >>> from bilo_ppl.mcmc import BiLOState
+        >>> state = mcmc.last_state  # of a run of BiLONUTS
+        >>> isinstance(state, BiLOState), int(state.i), list(state.z)
+        (True, 30, ['r'])
+        >>> int(state.inner_steps), bool(state.inner_converged)  # the operator has a formula
+        (0, True)
+    """
 
     i: Any
     z: Any

@@ -49,11 +49,21 @@ class Draws:
         return cls(run.sampler.model, args, kwargs, samples, statistics)
 
     def get_samples(self, group_by_chain: bool = False) -> Mapping[str, Any]:
-        """Draws by site, as from `numpyro.infer.MCMC`: flattened to ``(chains * draws, ...)``, or not."""
+        """Draws by site, as from `numpyro.infer.MCMC`: flattened to ``(chains * draws, ...)``, or not.
+
+        Examples:
+            >>> run.get_samples()["r"].shape, run.get_samples(group_by_chain=True)["r"].shape
+            ((400,), (2, 200))
+        """
         return self.samples if group_by_chain else _flattened(self.samples)
 
     def get_extra_fields(self, group_by_chain: bool = False) -> Mapping[str, Any]:
-        """Statistics by name, as from `numpyro.infer.MCMC`."""
+        """Statistics by name, as from `numpyro.infer.MCMC`.
+
+        Examples:
+            >>> run.get_extra_fields()["diverging"].shape
+            (400,)
+        """
         return self.statistics if group_by_chain else _flattened(self.statistics)
 
 
