@@ -60,7 +60,10 @@ class Laplace:
         return float(-self.energy + 0.5 * (len(self.mean) * np.log(2 * np.pi) + log_determinant))
 
     def sample(self, key: Key, draws: int, chains: int = 1) -> Draws:
-        """Independent draws; ``bilo_ppl.to_arviz(found.sample(key, 1000))`` gives the ArviZ object."""
+        """Independent draws; ``bilo_ppl.to_arviz(found.sample(key, 1000))`` gives the ArviZ object.
+
+        Raises a ``ValueError`` for numbers of draws and chains below 1.
+        """
         if draws < 1 or chains < 1:
             raise ValueError(f"Laplace.sample: draws={draws} and chains={chains}; the least is 1.")
         objective = self.estimate.objective

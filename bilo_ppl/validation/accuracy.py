@@ -55,7 +55,18 @@ def rounded(loss: float, *, up: bool = False) -> float:
 
 
 class Accuracy(NamedTuple):
-    """Error of a solution, by one step at points that no fit has seen, or by more features."""
+    """Error of a solution, by one step at points that no fit has seen, or by more features.
+
+    Examples:
+        >>> from bilo_ppl.validation.accuracy import Accuracy
+        >>> found = Accuracy(noise=0.1, size=1e-3)
+        >>> str(found), found.worst  # 0.05 and 1e-2 are allowed
+        ('u right to 0.1 sigma, 0.001 of its size', 2.0)
+        >>> found.tolerance(loss=1e-4)  # (0.4 / 2)**2 times that, rounded down
+        2e-06
+        >>> found.tolerance_within(loss=1e-4, largest=1e-3), found.says_little
+        (2e-06, False)
+    """
 
     noise: float
     """Change of the predictions, in standard deviations of the noise."""

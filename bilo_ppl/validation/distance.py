@@ -14,10 +14,19 @@ _REPLICATES = 1000
 
 
 class Distances(NamedTuple):
-    """Distances of Monte Carlo draws of one parameter from its exact posterior."""
+    """Distances of Monte Carlo draws of one parameter from its exact posterior.
+
+    Examples:
+        >>> found.ess, found.bins  # of the example before
+        (1000.0, 32)
+        >>> abs(found.sd_error) < 4 * found.sd_error_se, found.wasserstein < 0.1 * found.sd
+        (True, True)
+    """
 
     mean: float
+    """Of the draws."""
     sd: float
+    """Of the draws."""
     ess: float
     """Effective number of draws, for the mean."""
     mean_error: float

@@ -20,7 +20,22 @@ _EDGE = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class GridPosterior:
-    """A posterior density on a grid; marginal densities are linear between the grid points."""
+    """A posterior density on a grid; marginal densities are linear between the grid points.
+
+    ``name`` is that of a parameter, and a ``ValueError`` where it is none. Values are in the space of the
+    model.
+
+    Examples:
+        >>> values, density = posterior.marginal("r")  # of the example before
+        >>> values.shape, density.shape
+        ((181,), (181,))
+        >>> posterior.cdf("r", [8.0, 9.0, 10.0]).round(2).tolist()
+        [0.01, 0.52, 0.98]
+        >>> round(posterior.expectation("r", lambda r: 1 / r), 3)
+        0.112
+        >>> posterior.sample("r", seed=0, n=5).shape
+        (5,)
+    """
 
     names: tuple[str, ...]
     grid: Mapping[str, np.ndarray]
