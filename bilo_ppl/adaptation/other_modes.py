@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
 from bilo_ppl._compile import jit_once
+from bilo_ppl._progress import Progress
 from bilo_ppl._types import Key
 from bilo_ppl.adaptation.model_sites import ModelSites
 from bilo_ppl.adaptation.region import Region, point_estimate, scouting, shown
@@ -80,21 +81,36 @@ def other_mode(
     if len(region.mean) > MOST_UNKNOWNS:
         return None
     searching = scouting(operators) or [operator.searching() for operator in operators]
-    found = []
-    for number, values in enumerate(_starts(sites, operators, region, key)):
-        try:
-            estimate = point_estimate(
-                sites, searching, jax.random.fold_in(key, number), values, progress, STEPS
-            )
-        except ValueError:
-            continue
-        position = np.asarray(ravel_pytree(estimate.z)[0])
-        mode = OtherMode(position, dict(estimate.values), estimate.energy)
-        counts = mode.energy < region.energy + COUNTS
-        far = mode.is_far_from(region.mean, region.covariance)
-        if estimate.converged and counts and far and _stands(sites, operators, region, mode):
-            found.append(mode)
+    starts, found = _starts(sites, operators, region, key), []
+    # One line for all of them: where each of them has come to matters only if it is another mode.
+    with Progress(len(starts), "other modes", "descent", progress) as bar:
+        for number, values in enumerate(starts):
+            key_here = jax.random.fold_in(key, number)
+            mode = _descended(sites, operators, searching, region, key_here, values)
+            found += [] if mode is None else [mode]
+            bar.update(number + 1, f"{len(found) or 'none'} to another mode")
     return min(found, key=lambda mode: mode.energy, default=None)
+
+
+def _descended(
+    sites: ModelSites,
+    operators: Sequence[AbstractSolutionOperator],
+    searching: Sequence[AbstractSolutionOperator],
+    region: Region,
+    key: Key,
+    values: dict[str, Any],
+) -> OtherMode | None:
+    """Where a descent from these values ends, if that is another mode that counts."""
+    try:
+        estimate = point_estimate(sites, searching, key, values, progress=False, steps=STEPS)
+    except ValueError:
+        return None
+    position = np.asarray(ravel_pytree(estimate.z)[0])
+    mode = OtherMode(position, dict(estimate.values), estimate.energy)
+    counts = mode.energy < region.energy + COUNTS
+    far = mode.is_far_from(region.mean, region.covariance)
+    stands = estimate.converged and counts and far and _stands(sites, operators, region, mode)
+    return mode if stands else None
 
 
 def _stands(

@@ -235,7 +235,7 @@ class _Misled(bilo.ClosedForm):
         return EVEN
 
 
-def test_a_mode_of_wrong_solutions_is_none():
+def test_a_mode_of_wrong_solutions_is_none(capsys):
     def model(operator):
         D = numpyro.sample("D", dist.Normal(0.0, 2.0))
         u = bilo.solution("u", operator, {"D": D})(MIDDLE)
@@ -244,8 +244,14 @@ def test_a_mode_of_wrong_solutions_is_none():
     region = Region(np.array([1.0]), np.array([[1e-3]]), _energy(model, 1.0), "")
     for operator, found in ((EVEN, True), (_Misled(OPERATOR.problem, OPERATOR.formula), False)):
         sites = sites_of(model, operator)
-        mode = other_mode(sites, [operator], region, jax.random.key(0), progress=False)
+        mode = other_mode(sites, [operator], region, jax.random.key(0), progress=True)
         assert (mode is not None) == found
+        # All descents are told in one line.
+        (line,) = capsys.readouterr().err.splitlines()
+        number = "[1-3]" if found else "none"
+        assert re.fullmatch(
+            rf"other modes: [1-3] descents?, {number} to another mode \(.* s\)", line
+        )
 
 
 class _Tolerant(bilo.ClosedForm):
