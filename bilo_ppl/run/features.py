@@ -49,8 +49,8 @@ not allowed for, and what is rejected bends the posterior more than an error thr
 
 PLANE, FUNCTION, IN_SPACE = 2, 100, 100.0
 """Coordinates up to which a network may be trained to what the noise asks for in minutes; scalars from
-which on the unknowns are a function, whose estimate takes hundreds of steps, each with a network's solve of
-seconds in two coordinates; and the error with which a run goes on with features where it is so."""
+which on the unknowns are a function, whose estimate takes hundreds of steps, each with a solve of seconds
+by a network in two coordinates; and the error with which a run goes on with features where it is so."""
 
 SEVERAL_UNKNOWNS, MANY_UNKNOWNS = 8, 16
 """Scalars from which on features may be wrong by `FAR_TOO_WRONG`, and by `BY_FEATURES`."""
