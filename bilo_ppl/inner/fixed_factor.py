@@ -15,7 +15,7 @@ __all__ = ["fixed_factor"]
 
 
 def fixed_factor(level: OutputLevel, theta: Theta, ridge: Scalar) -> Float[Array, "p p"] | None:
-    """Lower Cholesky factor of the normal matrix, with a ridge, of linear rows; None where it is theta's."""
+    """Lower Cholesky factor of linear rows' normal matrix with a ridge; None where it is theta's."""
     if not level.constant:
         return None
     origin = output_weights(level.operator).ravel()
