@@ -2,14 +2,21 @@
 
 import json
 import pathlib
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 import bilo_ppl as bilo
+from bilo_ppl.estimate import Estimate
+from bilo_ppl.pde.data import Observations
 from bilo_ppl.run import MapSettings, SampleSettings, estimate_model, sample_model
-from bilo_ppl.run.plane import Plane
+from bilo_ppl.run.map import maps as estimate_maps
+from bilo_ppl.run.plan import Plan
+from bilo_ppl.run.plane import Plane, plane_of
 from bilo_ppl.run.sample import maps
 from bilo_ppl.run.sample.table import least_known, shown_table
 
@@ -126,6 +133,108 @@ def test_a_grid_has_the_shape_of_its_domain():
     mask[2:6, 2:5] = True
     seen = Plane(bilo.image_domain(mask, spacing=1.0), 41).of(lambda x: 1 + 0 * x[0])
     assert 0 < np.isfinite(seen).mean() < 1
+
+
+IN_TIME = bilo.space_time(bilo.Box((0.0, 0.0), (2.0, 1.0)), end=3.0)
+
+
+def test_the_plane_of_space_and_time_is_space_at_the_end():
+    plane = Plane(IN_TIME, 41)
+    assert plane.points.shape == (len(plane.x) * len(plane.y), 3)
+    assert (len(plane.x), len(plane.y), plane.where) == (41, 21, ", t = 3")
+    assert set(plane.points[:, 2]) == {3.0}
+    assert plane.layout == {"coordinates": ["x", "y"], "equal": True}
+    assert list(plane.seen([[0.5, 0.5, 3.0], [0.5, 0.5, 2.0]])) == [True, False]
+    # What is drawn over all coordinates is not drawn there.
+    plan, _ = planned(IN_TIME, 1, np.zeros(5), IN_TIME.sample(1, 5))
+    assert plane_of(plan.file.problem) is None
+
+
+def planned(domain, components, y, x):
+    """A plan, and solutions u = x + 10 component + 100 experiment."""
+
+    class Problem(bilo.Problem):
+        parameters = ("k",)
+
+        def fields(self, theta):
+            return {}
+
+    Problem.domain, Problem.points, Problem.components = domain, domain.sample(0, 9), components
+    Problem.component_names = ("a", "b")[: components * (components > 1)]
+    file = SimpleNamespace(problem=Problem(), units={"u": "K", "b": "m"}, truth=None, figures=None)
+    settings = SimpleNamespace(accept_unconverged=False, data=None)
+    plan = Mock(spec=Plan, file=file, settings=settings, solutions=("u",), numerical=Mock())
+    plan.observations, plan.by_values, plan.has_noise_sd = Observations(x, y, 0.5), True, True
+
+    def solutions(points, experiments=None):
+        u = np.asarray(points)[:, 0]
+        u = u if components == 1 else np.stack([u, u + 10], axis=-1)
+        return u if experiments is None else np.stack([u + 100 * e for e in range(experiments)])
+
+    return plan, solutions
+
+
+CASES = pytest.mark.parametrize(
+    ("domain", "components", "experiments", "names"),
+    [
+        (IN_TIME, 1, None, {"": 0.0}),
+        (IN_TIME, 2, None, {"_a": 0.0, "_b": 10.0}),
+        (bilo.Box((0.0, 0.0), (1.0, 1.0)), 1, 2, {"_0": 0.0, "_1": 100.0}),
+        (bilo.space_time(bilo.interval(0.0, 1.0), end=2.0), 2, None, {"_a": 0.0, "_b": 10.0}),
+        (bilo.Box((0.0, 0.0), (1.0, 1.0)), 2, 9, None),
+    ],
+)
+
+
+@CASES
+@pytest.mark.parametrize("of", ["draws", "estimate"])
+def test_components_experiments_and_time_have_images(
+    domain, components, experiments, names, of, monkeypatch
+):
+    x = domain.sample(1, 5)
+    x[0, -1] = domain.upper[-1]
+    y = np.zeros(5) if components == 1 else np.zeros((5, 2))
+    plan, solutions = planned(domain, components, y, x)
+    module = maps if of == "draws" else estimate_maps
+    shown = []
+
+    def plot(x, y, panels, **layout):
+        shown.append(panels)
+        return Figure()
+
+    monkeypatch.setattr(module, "plot_maps", plot)
+    if of == "draws":
+        monkeypatch.setattr(
+            maps,
+            "solution_draws",
+            lambda model, samples, points, *_, **__: np.stack([solutions(points, experiments)] * 2),
+        )
+        monkeypatch.setattr(maps, "_fields", lambda *_: ())
+        drawn, label = dict(maps.draw_maps(plan, Mock(), {})), "solution"
+    else:
+        estimate = Mock(spec=Estimate, objective=SimpleNamespace(args=(None, x, y, 0.5)))
+        estimate.solution = lambda points, site: solutions(points, experiments)
+        estimate.experiments.return_value = experiments
+        estimate.theta.return_value = {}
+        drawn = dict(estimate_maps.draw_estimate_maps(plan, estimate, None))
+        label = "solution_map"
+    if names is None:
+        # Of many experiments the first have images.
+        assert len(drawn) == 6 * 2
+        assert f"{label}_5_b" in drawn
+        return
+    assert list(drawn) == [label + name for name in names]
+    for (image, *rest), shift in zip(shown, names.values(), strict=True):
+        grid = Plane(domain, len(image.values)).x
+        np.testing.assert_allclose(image.values, shift + grid[:, None] + 0 * image.values)
+        assert image.unit == ("m" if image.title.startswith("b") else "K")
+        off = [panel for panel in rest if panel.title.endswith("in sigma")]
+        # Of several experiments only the model knows whose the data are.
+        assert len(off) == (experiments is None)
+        for panel in off:
+            seen = x[:1] if domain is IN_TIME else x
+            np.testing.assert_allclose(panel.points, seen[:, :2])
+            np.testing.assert_allclose(panel.at_points, -(seen[:, 0] + shift) / 0.5)
 
 
 def test_a_long_table_is_shortened():

@@ -11,7 +11,8 @@ from bilo_ppl.plots import Panel, plot_maps
 from bilo_ppl.plots.figure_file import Drawn
 from bilo_ppl.run.map.scores import is_on_a_line, numerical_solution
 from bilo_ppl.run.plan import Plan
-from bilo_ppl.run.plane import Plane, known_fields, plane_of
+from bilo_ppl.run.plane import Plane, known_fields, plane_of, solution_plane
+from bilo_ppl.run.solution_images import marks, misfit, on_grid, singles, unit_of
 
 __all__ = ["draw_estimate_maps"]
 
@@ -21,16 +22,16 @@ def draw_estimate_maps(
 ) -> Iterator[tuple[str, Drawn]]:
     """Figures of every unknown function of two coordinates, and of the solution.
 
-    Nothing for a problem that has not two coordinates, or several components or experiments.
+    Nothing for a problem that has not two coordinates, or two of space and time: then the solution is
+    that at its end, unless the model file has figures of its own.
     """
     problem, site = plan.file.problem, plan.solutions[0]
-    plane = plane_of(problem)
-    several = problem.components > 1 or estimate.experiments(site) is not None
-    if plane is None or several:
-        return
-    if problem.domain.time is None:
-        yield from _fields(plan, estimate, plane, site)
-    yield "solution_map", _solution(plan, estimate, numerical, plane, site)
+    plane, whole = solution_plane(problem), plane_of(problem)
+    one_experiment = estimate.experiments(site) is None
+    if whole is not None and problem.domain.time is None and one_experiment:
+        yield from _fields(plan, estimate, whole, site)
+    if plane is not None and (whole is not None or plan.file.figures is None):
+        yield from _solution(plan, estimate, numerical, plane, site)
 
 
 def _fields(plan: Plan, estimate: Estimate, plane: Plane, site: str) -> Iterator[Any]:
@@ -49,23 +50,29 @@ def _fields(plan: Plan, estimate: Estimate, plane: Plane, site: str) -> Iterator
         yield f"field_{name}", plot_maps(plane.x, plane.y, panels, **layout)
 
 
-def _solution(plan: Plan, estimate: Estimate, numerical: Any, plane: Plane, site: str) -> Drawn:
-    """u at the estimate, what the numerical solution there is off by, and the misfit at the data."""
-    x, y, sigma = (np.asarray(part) for part in estimate.objective.args[1:4])
-    u = np.full(len(plane.points), np.nan)
-    u[plane.inside] = estimate.solution(plane.points[plane.inside], site)
-    unit = plan.file.units.get(site, "")
-    panels = [Panel(f"{site}, estimate", plane.image(u), "value", x, unit=unit)]
+def _solution(
+    plan: Plan, estimate: Estimate, numerical: Any, plane: Plane, site: str
+) -> Iterator[tuple[str, Drawn]]:
+    """A figure for each component and experiment: u at the estimate, and what it is off by.
+
+    That is against the numerical solution there, and at the data.
+    """
+    inside, several = plane.points[plane.inside], estimate.experiments(site)
+    data, problem = estimate.objective.args[1:4], plan.file.problem
+    points = np.concatenate([inside, np.asarray(data[0])])
+    shape = {"several": several is not None}
+    u = singles(np.asarray(estimate.solution(points, site))[None], problem, site, **shape)
+    exact = None
     if numerical is not None and numerical is not estimate.objective.operators[site]:
-        exact = np.full(len(plane.points), np.nan)
-        inside = plane.points[plane.inside]
-        exact[plane.inside] = numerical_solution(numerical, estimate.theta(site), inside)
-        off = plane.image(u - exact)
-        panels.append(Panel(f"{site} less the numerical solution", off, "difference", unit=unit))
-    # Data of another shape are not values of this solution, or not only.
-    if plan.by_values and y.shape == (len(x),):
-        misfit, told = y - np.asarray(estimate.solution(x, site)), f"data less {site}"
-        if plan.has_noise_sd:
-            misfit, told = misfit / np.broadcast_to(sigma, y.shape), f"{told}, in sigma"
-        panels.append(Panel(told, None, "difference", x, misfit))
-    return plot_maps(plane.x, plane.y, panels, **plane.layout, units=plan.file.units)
+        exact = numerical_solution(numerical, estimate.theta(site), inside, several)[None]
+        exact = [one.values[0] for one in singles(exact, problem, site, **shape)]
+    for number, one in enumerate(u):
+        name, values, unit = f"{one.name}{plane.where}", one.values[0], unit_of(plan, one, site)
+        where = marks(plane, one, data[0])
+        panels = [Panel(f"{name}, estimate", on_grid(plane, values), "value", where, unit=unit)]
+        if exact is not None:
+            off, told = values[: len(inside)] - exact[number], "less the numerical solution"
+            panels.append(Panel(f"{one.name} {told}", on_grid(plane, off), "difference", unit=unit))
+        panels += misfit(plan, plane, one, data, values[len(inside) :], one.name)
+        drawn = plot_maps(plane.x, plane.y, panels, **plane.layout, units=plan.file.units)
+        yield f"solution_map{one.suffix}", drawn

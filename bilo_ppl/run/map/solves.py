@@ -21,16 +21,16 @@ def solves_of_estimates(
     inner = sum(int(np.sum(found.history.inner_steps)) for found in estimates)
     steps = sum(found.history.steps for found in estimates)
     losses = [float(found.inner.loss) for found in estimates]
-    missed = sum(not np.all(found.inner.converged) for found in estimates)
+    solved = sum(bool(np.all(found.inner.converged)) for found in estimates)
     tolerance = operator.loss_tolerance
     limit = "" if tolerance is None else f" (tolerance {tolerance:.3g})"
     work = f"{inner} steps in {steps} steps of the descents, {inner / max(steps, 1):.3g} each"
-    unsolved = f"not solved at {missed} of {len(estimates)} estimates"
+    reached = f"PDE is solved at {solved} of {len(estimates)} estimates"
     lines = [f"Inner solver: {_solver(operator, settings)}."]
     if not settings.fine_tuned:
-        return [*lines, f"The PDE is {unsolved}."]
+        return [*lines, f"The {reached}."]
     worst = f"Worst loss at an estimate {max(losses):.3g}{limit}"
-    return [*lines, f"Inner solves: {work}.", f"{worst}; the PDE is {unsolved}."]
+    return [*lines, f"Inner solves: {work}.", f"{worst}; the {reached}."]
 
 
 def _solver(operator: AbstractSolutionOperator, settings: MapSettings) -> str:

@@ -13,7 +13,8 @@ from bilo_ppl.plots import Panel, plot_maps
 from bilo_ppl.plots.figure_file import Drawn
 from bilo_ppl.ppl.look import look_at
 from bilo_ppl.run.plan import Plan, stand_in
-from bilo_ppl.run.plane import COARSE, FINE, Plane, known_fields, plane_of
+from bilo_ppl.run.plane import COARSE, FINE, Plane, known_fields, plane_of, solution_plane
+from bilo_ppl.run.solution_images import Single, marks, misfit, on_grid, singles, unit_of
 
 __all__ = ["draw_maps"]
 
@@ -24,58 +25,52 @@ MAX_DRAWS = 200
 def draw_maps(
     plan: Plan, model: Callable, samples: Mapping[str, Any]
 ) -> Iterator[tuple[str, Drawn]]:
-    """Figures of every solution with one component, and of every unknown function of both coordinates.
+    """Figures of every solution, and of every unknown function of both coordinates.
 
-    Nothing for a problem that has not two coordinates.
+    Nothing for a problem that has not two coordinates, or two of space and time: then the solutions are
+    those at its end, unless the model file has figures of its own.
     """
-    coarse, fine = plane_of(plan.file.problem, COARSE), plane_of(plan.file.problem, FINE)
-    if coarse is None or fine is None:
-        return
-    if plan.file.problem.components == 1:
+    coarse, fine = solution_plane(plan.file.problem, COARSE), plane_of(plan.file.problem, FINE)
+    if coarse is not None and (fine is not None or plan.file.figures is None):
         for site in plan.solutions:
             label = "solution" if len(plan.solutions) == 1 else f"solution_{site}"
             yield from _solution(plan, model, samples, coarse, site, label)
-    if plan.file.problem.domain.time is None:
+    if fine is not None and plan.file.problem.domain.time is None:
         yield from _fields(plan, samples, fine)
 
 
 def _solution(
     plan: Plan, model: Callable, samples: Any, plane: Plane, site: str, label: str
 ) -> Iterator[tuple[str, Drawn]]:
-    """Mean, sd, and the misfit at the data, in standard deviations of the noise."""
-    data = plan.observations
-    x, y = np.asarray(data.x), np.asarray(data.y)
+    """A figure for each component and experiment."""
+    data, problem = plan.observations, plan.file.problem
     u = solution_draws(
         model,
         samples,
-        np.concatenate([plane.points[plane.inside], x]),
+        np.concatenate([plane.points[plane.inside], np.asarray(data.x)]),
         *data.model_args,
         site=site,
         max_draws=MAX_DRAWS,
         accept_unconverged=plan.settings.accept_unconverged,
         **data.model_kwargs,
     )
-    if u.ndim != 2:
-        # Of several experiments, which are too many images.
-        return
-    u = u[np.isfinite(u).all(axis=1)]
-    if not len(u):
-        return
-    unit = plan.file.units.get(site, "")
-    on_grid = [np.full(len(plane.points), np.nan) for _ in range(2)]
-    for values, moment in zip(on_grid, (u.mean(axis=0), u.std(axis=0)), strict=True):
-        values[plane.inside] = moment[: plane.inside.sum()]
+    several = u.ndim == 3 + (problem.components > 1)
+    u = u[np.isfinite(u).reshape(len(u), -1).all(axis=1)]
+    for one in singles(u, problem, site, several=several) if len(u) else ():
+        yield f"{label}{one.suffix}", _moments(plan, plane, one, unit_of(plan, one, site))
+
+
+def _moments(plan: Plan, plane: Plane, one: Single, unit: str) -> Drawn:
+    """Mean, sd, and the misfit at the data, in standard deviations of the noise."""
+    data, mean = plan.observations, one.values.mean(axis=0)
+    name, points = f"{one.name}{plane.where}", marks(plane, one, data.x)
+    sd = on_grid(plane, one.values.std(axis=0))
     panels = [
-        Panel(f"{site}, posterior mean", plane.image(on_grid[0]), "value", x, unit=unit),
-        Panel(f"{site}, posterior sd", plane.image(on_grid[1]), "spread", unit=unit),
+        Panel(f"{name}, posterior mean", on_grid(plane, mean), "value", points, unit=unit),
+        Panel(f"{name}, posterior sd", sd, "spread", unit=unit),
+        *misfit(plan, plane, one, data.model_args, mean[-len(data.x) :], "mean"),
     ]
-    # Data of another shape are not values of this solution, or not only.
-    if plan.by_values and y.shape == (len(x),):
-        misfit, told = y - u[:, -len(x) :].mean(axis=0), "data less mean"
-        if plan.has_noise_sd:
-            misfit, told = misfit / np.broadcast_to(data.sigma, y.shape), f"{told}, in sigma"
-        panels.append(Panel(told, None, "difference", x, misfit))
-    yield label, plot_maps(plane.x, plane.y, panels, **plane.layout, units=plan.file.units)
+    return plot_maps(plane.x, plane.y, panels, **plane.layout, units=plan.file.units)
 
 
 def _fields(plan: Plan, samples: Any, plane: Plane) -> Iterator[tuple[str, Drawn]]:
