@@ -56,6 +56,12 @@ def test_estimates_say_what_solved_for_them_and_what_a_better_solve_would_change
     assert "<td>2 %</td><td>1 %</td>" in page
 
 
+def test_a_certificate_that_there_is_not_has_its_reason(tmp_path):
+    content = {"status": "finished", "no_certificate": "No certificate: no tighter solve."}
+    page = run_page(content, tmp_path, ESTIMATES)
+    assert "the equation</h2>\n<p>No certificate: no tighter solve.</p></section>" in page
+
+
 def test_estimates_of_an_older_version_have_a_page(tmp_path):
     content = {"status": "finished", "certificate": {"shifts": {"A": 0.5}}}
     page = run_page(content, tmp_path, ESTIMATES)

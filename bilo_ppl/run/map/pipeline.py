@@ -204,8 +204,8 @@ class _Job:
             try:
                 accuracy = check_estimate(found)
             except ValueError as error:
-                self.record["certificate"] = {"text": f"No certificate: {error}"}
-                self.record.say(f"No certificate: {error}")
+                self.record["no_certificate"] = f"No certificate: {error}"
+                self.record.say(self.record.content["no_certificate"])
                 return
         self.accuracies.append(accuracy)
         self.record["certificate"] = {

@@ -41,9 +41,11 @@ def estimated(estimates: Mapping[str, Any] | None, units: Mapping[str, str] | No
     )
 
 
-def certified(certificate: Mapping[str, Any]) -> str:
-    """What a tighter solve would change in an estimate: as it was said, and by unknown."""
-    said, shifts = certificate.get("text"), certificate.get("shifts")
+def certified(certificate: Mapping[str, Any], missing: str | None) -> str:
+    """What a tighter solve would change in an estimate: as it was said, and by unknown; or why that is
+    ``missing``.
+    """
+    said, shifts = certificate.get("text", missing), certificate.get("shifts")
     return (f"<p>{text(said)}</p>" if said else "") + (
         table(["estimate of", "a tighter solve moves it by (sd)"], shifts.items()) if shifts else ""
     )

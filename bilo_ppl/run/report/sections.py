@@ -143,7 +143,7 @@ def _certificates(content: Mapping[str, Any]) -> str:
             f"k-hat {number(found.get('pareto_k'), 2)})</p>",
             table(["", "mean, corrected", "sd, corrected"], rows),
         ]
-    parts.append(certified(content.get("certificate") or {}))
+    parts.append(certified(content.get("certificate") or {}, content.get("no_certificate")))
     return section("Certificates: a better solution of the equation", *parts)
 
 
