@@ -128,15 +128,20 @@ def test_features_that_the_draws_contradict_give_way_to_a_network(monkeypatch, t
 
 
 @pytest.mark.parametrize(
-    ("dimension", "kind", "adapts", "gives_way"),
+    ("dimension", "unknowns", "kind", "adapts", "gives_way"),
     [
-        (2, OutputLayer, True, True),
-        (3, OutputLayer, True, False),
-        (3, FineTuned, True, True),
-        (2, OutputLayer, False, False),
+        (2, 64, OutputLayer, True, True),
+        (2, 4000, OutputLayer, True, False),
+        (1, 4000, OutputLayer, True, True),
+        (3, 2, OutputLayer, True, False),
+        (3, 2, FineTuned, True, True),
+        (2, 64, OutputLayer, False, False),
     ],
 )
-def test_in_space_features_stay_with_what_speaks_against_them(dimension, kind, adapts, gives_way):
+def test_features_stay_where_no_network_would_end(
+    dimension, unknowns, kind, adapts, gives_way, monkeypatch
+):
+    monkeypatch.setattr(features, "_unknowns", lambda plan: unknowns)
     plan = Mock(spec=Plan)
     plan.settings = SimpleNamespace(adapts=adapts, output_layer=False)
     domain = SimpleNamespace(dimension=dimension)
@@ -144,15 +149,16 @@ def test_in_space_features_stay_with_what_speaks_against_them(dimension, kind, a
     assert may_give_way(plan, object.__new__(kind)) == gives_way
 
 
-@pytest.mark.parametrize("worst", [0.5, 2.0])
-def test_an_estimate_is_looked_at_before_features_are_kept(monkeypatch, tmp_path, worst):
+@pytest.mark.parametrize("would_end", [True, False])
+def test_an_estimate_is_looked_at_before_features_are_kept(monkeypatch, tmp_path, would_end):
     def train(*_):
         raise TrainingError
 
     monkeypatch.setattr(operators, "pretrained", train)
-    monkeypatch.setattr(pipeline, "accuracies_of", lambda *_: [Accuracy(worst * NOISE_LIMIT, 0.0)])
+    monkeypatch.setattr(pipeline, "accuracies_of", lambda *_: [Accuracy(2 * NOISE_LIMIT, 0.0)])
+    monkeypatch.setattr(pipeline, "worth_a_network", lambda plan: would_end)
     settings = MapSettings(MODEL, out=tmp_path / "out", quiet=True, seeds=1)
-    if worst > 1:
+    if would_end:
         with pytest.raises(TrainingError):
             estimate_model(settings)
     else:
