@@ -30,6 +30,10 @@ MUCH = 0.1
 """Part of the tolerance of a descent below which its mode is looked for again."""
 
 
+LONGER = 2
+"""Rounds, in units of ``max_rounds``, up to which chains that nearly agree go on."""
+
+
 def adapt(
     model: Callable,
     key: Key,
@@ -75,8 +79,8 @@ def adapt(
     weights) and the modulations by at most ``fit_steps`` Levenberg-Marquardt steps, then checks fresh
     thetas. After a fit that has missed the tolerance the next one is of all weights. Rounds end when a
     fraction ``ready`` of these is below the tolerance, and the chains agree (split R-hat); where only
-    they do not, a round makes them longer. Or they end with the budget:
-    ``max_rounds``, or ``max_cpu_seconds``, looked at between rounds.
+    they do not, a round makes them longer. Or they end with the budget: ``max_rounds``, twice as many
+    where the chains nearly agree, or ``max_cpu_seconds``, looked at between rounds.
 
     ``tolerance_at(operator, values)`` may give each operator, settled at the mode where the latent sites
     have these values, the tolerance that the posterior asks for; by default, and where thetas are given,
@@ -126,7 +130,11 @@ def adapt(
     fits: list[FitReport] = []
     found = [np.array([np.inf])]
     fraction, rounds = 0.0, 0
-    while not (fraction >= ready and source.settled) and rounds < max_rounds:
+    while not (fraction >= ready and source.settled):
+        # Chains that nearly agree go on for longer: nothing is fitted for them.
+        longer = fraction >= ready and source.nearly_settled
+        if rounds >= max_rounds * (LONGER if longer else 1):
+            break
         if fits and time.process_time() - start > max_cpu_seconds:
             break
         rounds += 1

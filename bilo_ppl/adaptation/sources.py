@@ -29,6 +29,10 @@ ABOVE_MODE = 30.0
 """Nats by which U at the start of a chain may lie above what the Gaussian has in the mean."""
 
 
+NEARLY = 1.5
+"""R-hat up to which longer chains are likely to agree: those about different modes have a larger one."""
+
+
 class FromPosterior:
     """Thetas of the posterior region: of a Gaussian first, then of chains."""
 
@@ -140,6 +144,11 @@ class FromPosterior:
     def settled(self) -> bool:
         """Whether the chains agree, and with the point estimate."""
         return self.visited is not None and self.visited.agree
+
+    @property
+    def nearly_settled(self) -> bool:
+        """Whether longer chains are likely to agree."""
+        return self.visited is not None and bool(self.visited.r_hat.max() <= NEARLY)
 
     @property
     def variances(self) -> Any:

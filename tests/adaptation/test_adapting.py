@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 import bilo_ppl as bilo
-from bilo_ppl.adaptation import adapting, given
+from bilo_ppl.adaptation import adapting, given, sources
 from bilo_ppl.adaptation.adapting import _fraction_ready
 from bilo_ppl.adaptation.batches import farthest_points, losses
 from bilo_ppl.adaptation.given import FromBatch
@@ -227,14 +227,19 @@ def test_an_operator_without_weights_cannot_be_adapted():
         adapted_to(poisson.reference())
 
 
-def test_where_only_the_chains_do_not_agree_they_go_on_without_another_fit(fine, monkeypatch):
+@pytest.mark.parametrize(("nearly", "rounds"), [(False, 3), (True, 6)])
+def test_where_only_the_chains_do_not_agree_they_go_on_without_another_fit(
+    fine, monkeypatch, nearly, rounds
+):
     monkeypatch.setattr(FromPosterior, "settled", property(lambda self: False))
+    if not nearly:
+        monkeypatch.setattr(sources, "NEARLY", 0.0)
     found = adapted_to(fine, draws=40, max_rounds=3)
     assert found.report.fraction_ready >= 0.95
     assert not found.report.ready
     assert found.report.rounds == len(found.report.fits) == 1
-    # Three times the half of 40 transitions of eight chains: warm-up is left out.
-    assert found.positions.shape == (8 * 3 * 20, 1)
+    # As many times the half of 40 transitions of eight chains: warm-up is left out.
+    assert found.positions.shape == (8 * rounds * 20, 1)
 
 
 def test_the_tolerance_may_follow_from_the_solution_at_the_mode(fine):
