@@ -26,8 +26,9 @@ def model(operator, x, y=None, sigma=0.04):
     mu = numpyro.sample("mu", dist.Normal(-1.0, 1.0))
     tau = numpyro.sample("tau", dist.HalfNormal(0.5))
     z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([len(RATES)]).to_event(1))
+    rates = jnp.exp(mu + tau * z)
     for i in range(len(RATES)):
-        u = bilo.solution(f"u{i + 1}", operator, {"k": jnp.exp(mu + tau * z[i])})
+        u = bilo.solution(f"u{i + 1}", operator, {"k": rates[i]})
         column = None if y is None else y[:, i]
         numpyro.sample(f"y{i + 1}", dist.Normal(jax.vmap(u)(x), sigma), obs=column)
 
