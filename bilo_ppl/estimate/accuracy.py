@@ -83,9 +83,8 @@ class EstimateAccuracy(NamedTuple):
         )
         if self.bound is not None:
             return (
-                f"{verdict}: {solve} would change {change}, and the predictions by {self.bound:.2g} sd "
-                "of the noise: to first order the estimate moves by at most as many posterior sd."
-                f"{advice}"
+                f"{verdict}: {solve} would change {change}, and predictions by {self.bound:.2g} sd of "
+                f"the noise: the estimate, to first order, by at most as many posterior sd.{advice}"
             )
         if self.shifts is None:
             return f"UNDECIDED: {solve} would change {change}; {self.note}"
