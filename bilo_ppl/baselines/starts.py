@@ -40,6 +40,7 @@ def mode(
     sampler would start, the residual is so far from its pseudo-data that warm-up is spent on getting
     there. The density is that of the unconstrained position, in which samplers move.
 
+    >>> from bilo_ppl.baselines import mode
     >>> z = mode(model, joint, key, free, x, y, steps=20, progress=False)
     >>> sorted(z)
     ['r', 'u_network']

@@ -23,7 +23,8 @@ class GridField(eqx.Module):
         >>> from bilo_ppl.numerics import GridField
         >>> nodes = np.linspace(0, 1, 11)
         >>> cube = GridField(nodes, nodes**3)
-        >>> round(float(cube(0.25)), 6), round(float(jax.grad(cube)(0.25)), 6)
+        >>> quarter = jnp.array(0.25)
+        >>> round(float(cube(quarter)), 6), round(float(jax.grad(cube)(quarter)), 6)
         (0.015625, 0.1875)
     """
 
