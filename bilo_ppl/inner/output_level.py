@@ -8,6 +8,7 @@ A_x u_x + A_y u_y for three, though u has six derivatives and the lift mixes the
 orthonormal basis of them is found at each point from the residual's derivatives at random thetas.
 """
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -73,13 +74,12 @@ class OutputLevel(AbstractOutputRows):
         """The level of other features at the same points, of which the residual asks the same."""
         jets = Jets.of(operator, self.points, max(map(len, self.axes)))
         whole = OutputLevel.whole(operator, jets, self.known)
-        return whole.keeping(self.basis, self.constant)
+        return dataclasses.replace(whole, constant=self.constant).keeping(self.basis)
 
-    def keeping(self, basis: Float[Any, "n jets kept"], constant: bool) -> "OutputLevel":
-        """With a basis in the place of all derivatives, and whether rows are ``constant`` in them."""
+    def keeping(self, basis: Float[Any, "n jets kept"]) -> "OutputLevel":
+        """With a basis in the place of all derivatives."""
         table = jnp.einsum("njk,jfn->kfn", basis, self.table)
-        given = self.operator, self.points, self.axes, jnp.asarray(basis), self.shares, self.known
-        return OutputLevel(*given, table, constant)
+        return dataclasses.replace(self, basis=jnp.asarray(basis), table=table)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -127,16 +127,23 @@ def output_level(operator: LocalOperator, theta: Theta) -> OutputLevel:
         if _suffices(few, theta):
             level = OutputLevel.whole(operator, Jets.of(operator, points, order))
             level = level.knowing_points(theta)
-            return level.keeping(*_asked_for(level, theta))
+            basis, constant = _asked_for(level, theta)
+            level = dataclasses.replace(level, constant=constant)
+            return level if basis is None else level.keeping(basis)
     raise ValueError(
         f"OutputLayer: the residual of {type(operator.problem).__name__} may only ask for derivatives of "
         f"u at its point, up to order {ORDERS[-1]}."
     )
 
 
-def _asked_for(level: OutputLevel, theta: Theta) -> tuple[Float[np.ndarray, "n jets kept"], bool]:
-    """At each point, the combinations that the residual asks for at random thetas; and whether it asks
-    the same, and conditions do, at all of them."""
+def _asked_for(
+    level: OutputLevel, theta: Theta
+) -> tuple[Float[np.ndarray, "n jets kept"] | None, bool]:
+    """At each point, the combinations that the residual asks for at random thetas, None for all; and
+    whether it asks the same, and conditions do, at all of them.
+
+    A function without numbers in it does not vary: what others would ask for is not seen.
+    """
     jets = len(level.axes)
     arrays, static = eqx.partition(theta, eqx.is_inexact_array)
     leaves, structure = jax.tree.flatten(arrays)
@@ -151,14 +158,13 @@ def _asked_for(level: OutputLevel, theta: Theta) -> tuple[Float[np.ndarray, "n j
             found.append(np.asarray(asked).reshape(len(asked), -1, jets))
     if len(found) < jets:
         # The residual is not defined at most of them.
-        return np.asarray(level.basis), False
+        return None, False
     rounding = ROUNDING * float(jnp.finfo(level.operator.dtype).eps)
-    constant = _are_one(found, rounding) and _are_one(conditions, rounding)
+    varied = all(jax.tree.leaves(arrays[name]) for name in arrays)
+    constant = varied and _are_one(found, rounding) and _are_one(conditions, rounding)
     _, sizes, rows = np.linalg.svd(np.concatenate(found, axis=1), full_matrices=False)
     kept = int((sizes > rounding * sizes[:, :1]).sum(axis=1).max())
-    return (
-        np.asarray(level.basis) if kept == jets else np.moveaxis(rows[:, :kept], 1, 2)
-    ), constant
+    return None if kept == jets else np.moveaxis(rows[:, :kept], 1, 2), constant
 
 
 def _are_one(arrays: list[np.ndarray], rounding: float) -> bool:

@@ -291,6 +291,24 @@ def test_a_factor_that_theta_has_no_part_in_is_computed_once(kind, is_fixed):
     assert info.reason == StopReason.INVALID
 
 
+class Coefficient(Diffusion):
+    """-a(x) u'' = b, with a function for a."""
+
+    def residual(self, u, x, theta):
+        return theta["a"](x) * bilo.laplacian(u)(x) + theta["b"]
+
+
+def test_what_a_function_without_numbers_may_ask_for_is_not_taken_for_constant():
+    start = {"a": lambda x: 1.0, "b": 1.0}
+    local = random_features(Coefficient(), start, count=24, scale=3.0, key=jax.random.key(0))
+    operator = bilo.OutputLayer(local, start, tolerance=1e-6)
+    assert operator.factor is None
+    theta = {"a": lambda x: 2.0, "b": jnp.array(3.0)}
+    field, _, info = operator.solve(theta, operator.init_state())
+    assert info.converged
+    assert abs(field(jnp.array([0.5])) - 3 / 2 / 8) < 1e-4
+
+
 def test_a_residual_of_several_rows_has_its_jacobian():
     class First(bilo.Problem):
         """v' = -a w, w' = b v: a system, and two rows at a point."""
