@@ -5,6 +5,7 @@ nothing next to a solve, and works under jit, vmap and `jax.eval_shape`.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -52,6 +53,11 @@ class ModelLook:
     def values(self) -> dict[str, Any]:
         """Values of the latent sites, in the space of the model."""
         return {name: site["value"] for name, site in self.latent.items()}
+
+    @property
+    def scalars(self) -> int:
+        """How many numbers the latent sites have together."""
+        return sum(math.prod(site["fn"].shape()) for site in self.latent.values())
 
     @property
     def operators(self) -> dict[str, AbstractSolutionOperator]:

@@ -51,6 +51,7 @@ def prepare(settings: S, file: ModelFile) -> Plan[S]:
         loaded,
         numerical,
         latent=(),
+        scalars=0,
         first_guess={},
         chains_near={},
         solutions=(),

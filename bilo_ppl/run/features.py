@@ -132,14 +132,7 @@ def _others(plan: Plan) -> Tried:
 def worth_a_network(plan: Plan) -> bool:
     """Whether a network may come nearer than features do in minutes."""
     dimension = plan.file.problem.domain.dimension
-    return dimension < PLANE or (dimension == PLANE and _unknowns(plan) < FUNCTION)
-
-
-def _unknowns(plan: Plan) -> int:
-    """Scalars in the latent sites."""
-    data = plan.observations
-    latent = look_at(plan.model(stand_in(plan)), data.model_args, data.model_kwargs).latent
-    return sum(int(np.prod(site["fn"].shape())) for site in latent.values())
+    return dimension < PLANE or (dimension == PLANE and plan.scalars < FUNCTION)
 
 
 def limit_of(plan: Plan) -> float:
@@ -150,10 +143,9 @@ def limit_of(plan: Plan) -> float:
     """
     if not worth_a_network(plan):
         return IN_SPACE
-    unknowns = _unknowns(plan)
-    if unknowns > MANY_UNKNOWNS:
+    if plan.scalars > MANY_UNKNOWNS:
         return BY_FEATURES
-    return FAR_TOO_WRONG if unknowns >= SEVERAL_UNKNOWNS else 1.0
+    return FAR_TOO_WRONG if plan.scalars >= SEVERAL_UNKNOWNS else 1.0
 
 
 def _check(plan: Plan, found: Features, limit: float) -> None:

@@ -52,6 +52,7 @@ def looked_at(plan: Plan) -> Plan:
     plan = dataclasses.replace(
         plan,
         latent=tuple(look.latent),
+        scalars=look.scalars,
         first_guess=site_values(file.start, look.latent),
         chains_near=_chains_near(file, look.latent),
         solutions=tuple(look.solutions),
@@ -148,10 +149,10 @@ def _check_names(latent: Mapping[str, Any]) -> None:
             )
 
 
-def _check_number(settings: Any, latent: Mapping[str, Any]) -> None:
+def _check_number(settings: Any, each: int) -> None:
+    """Of draws of ``each`` numbers."""
     if not settings.samples_posterior:
         return
-    each = sum(int(np.prod(site["fn"].shape())) for site in latent.values())
     if each * settings.chains * settings.samples > MOST_NUMBERS:
         raise ValueError(
             f"{settings.chains} chains of {settings.samples} draws of {each} unknowns are more numbers "
@@ -200,5 +201,5 @@ def _look(plan: Plan, operator: AbstractSolutionOperator) -> ModelLook:
         if plan.settings.samples_posterior:
             check_priors(look)
         _check_names(look.latent)
-        _check_number(plan.settings, look.latent)
+        _check_number(plan.settings, look.scalars)
     return look

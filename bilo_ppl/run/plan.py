@@ -47,6 +47,8 @@ class Plan(Generic[S]):
     """The numerical operator, if it is the one to sample with."""
     latent: tuple[str, ...]
     """Names of the model's sample sites without data."""
+    scalars: int
+    """How many numbers these have together."""
     first_guess: dict[str, Any]
     """The start of the model file as values of those of these sites that have its names and shapes."""
     chains_near: dict[str, Any]

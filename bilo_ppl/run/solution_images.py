@@ -81,9 +81,7 @@ def misfit(plan: Plan, plane: Plane, one: Single, data: Any, fitted: Any, less: 
         return []
     off, told = (y if one.component is None else y[:, one.component]) - fitted, f"data less {less}"
     if plan.has_noise_sd:
-        sigma = np.asarray(data[2])
-        sigma = sigma[:, None] if sigma.shape == y.shape[:1] != y.shape[1:] and each else sigma
-        sigma = np.broadcast_to(sigma, y.shape).reshape(len(x), -1)
+        sigma = np.broadcast_to(data[2], y.shape).reshape(len(x), -1)
         off, told = off / sigma[:, one.component or 0], f"{told}, in sigma"
     there = plane.seen(x) & np.isfinite(off)
     panel = Panel(told, None, "difference", x[there][:, plane.axes], off[there])

@@ -138,11 +138,9 @@ def test_features_that_the_draws_contradict_give_way_to_a_network(monkeypatch, t
         (2, 64, OutputLayer, False, False),
     ],
 )
-def test_features_stay_where_no_network_would_end(
-    dimension, unknowns, kind, adapts, gives_way, monkeypatch
-):
-    monkeypatch.setattr(features, "_unknowns", lambda plan: unknowns)
+def test_features_stay_where_no_network_would_end(dimension, unknowns, kind, adapts, gives_way):
     plan = Mock(spec=Plan)
+    plan.scalars = unknowns
     plan.settings = SimpleNamespace(adapts=adapts, output_layer=False)
     domain = SimpleNamespace(dimension=dimension)
     plan.file = SimpleNamespace(problem=SimpleNamespace(domain=domain))

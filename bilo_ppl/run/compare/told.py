@@ -1,6 +1,5 @@
 """What a comparison says of its methods beside the table: what each was done with, and its times."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,9 @@ def settings_of(rows: Rows) -> dict[str, dict[str, Any]]:
     """By method what it is, and the settings with which it has come to an end, of its first data."""
     told: dict[str, dict[str, Any]] = {}
     for name, ended in _by_method(rows).items():
-        first: Mapping[str, Any] = ended[0] if ended else {}
-        told[name] = {"what": METHODS[name].help, "settings": dict(first.get("settings", {}))}
-        if shape := first.get("shape"):
-            told[name]["settings"] = {
-                "chains": shape[0],
-                "draws": shape[1],
-                **told[name]["settings"],
-            }
+        first = ended[0] if ended else {}
+        shape = dict(zip(("chains", "draws"), first.get("shape", ()), strict=False))
+        told[name] = {"what": METHODS[name].help, "settings": shape | first.get("settings", {})}
     return told
 
 

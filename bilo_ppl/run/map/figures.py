@@ -167,8 +167,6 @@ def _bars(plan: Plan, estimate: Estimate, y: np.ndarray, count: int) -> list[np.
     if not plan.has_noise_sd:
         return [None] * count
     sigma = np.asarray(estimate.objective.args[3])
-    if y.ndim == 2 and sigma.shape == y.shape[:1] != y.shape[1:]:
-        sigma = sigma[:, None]
     return list(_by_component(np.broadcast_to(sigma, y.shape), count).T)
 
 
