@@ -121,9 +121,9 @@ def _exact(model: str, run: Ran, beside: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gaussian(model: str, run: Ran) -> dict[str, Any]:
-    """The posterior of standard normal unknowns, by the derivatives of the numerical predictions."""
+    """The posterior of standard normal unknowns, by derivatives of predictions on a finer grid."""
     file = load_model(ROOT / "models" / f"{model}.py").for_sampling()
-    data, operator = file.observations(run.written["seeds"]["data"]), file.reference()
+    data, operator = file.observations(run.written["seeds"]["data"]), file.reference().refined()
 
     def traced(values: Any) -> Any:
         model = handlers.substitute(handlers.seed(file.model, jax.random.key(0)), values)

@@ -132,6 +132,10 @@ class AbstractSolutionOperator(eqx.Module):
         """The same for many thetas near ``theta``, by cheaper steps; None if there is no such way."""
         return None
 
+    def refined(self) -> "AbstractSolutionOperator | None":
+        """The operator on a grid twice as fine, with less error; None if it has no grid to refine."""
+        return None
+
     def relaxed(self) -> "AbstractSolutionOperator":
         """The operator for finding a region of thetas: cheaper solves, to a looser tolerance."""
         return self

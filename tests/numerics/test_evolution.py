@@ -145,6 +145,24 @@ def test_a_travelling_wave_converges_at_second_order_with_its_boundary_values():
     assert 1.95 < slope(counts, errors) < 2.05
 
 
+def test_refined_operators_are_those_of_half_the_distances():
+    theta = {"D": 0.01, "rho": 4.0}
+    twice = MethodOfLines(Wave(), 41, 61, theta=theta)
+    found = MethodOfLines(Wave(), 21, 31, theta=theta).refined()
+    np.testing.assert_allclose(found.solve(theta, ())[0].values, twice.solve(theta, ())[0].values)
+    theta = {"u0": Sines(jnp.array([0.5, 0.25]))}
+    coarse = Godunov(Burgers(), burgers_flux, 51, theta=theta, max_speed=0.2)
+    found = coarse.refined()
+    assert (len(found.nodes), len(found.times)) == (101, 2 * len(coarse.times) - 1)
+    x = np.linspace(0.01, 0.99, 99)
+    points = np.stack([x, np.full_like(x, 0.9)], axis=1)
+    exact = along_characteristics([0.5, 0.25], x, 0.9)
+    errors = [
+        np.abs(evaluate(op.solve(theta, ())[0], points) - exact).mean() for op in (coarse, found)
+    ]
+    assert errors[1] < 0.6 * errors[0]
+
+
 def test_gradient_in_scalars_matches_central_differences():
     operator = MethodOfLines(Wave(), 31, 31, theta={"D": 0.01, "rho": 4.0})
     weights = np.cos(np.arange(len(SAMPLES)))

@@ -114,6 +114,31 @@ def test_nonlinear_poisson_converges_at_second_order():
     assert 1.95 < slope(counts, errors) < 2.05
 
 
+def test_the_refined_operator_is_that_of_half_the_distances():
+    theta = {"k": 1.4}
+    operator = FiniteDifferences(
+        nonlinear_poisson.problem, 101, theta={"k": 0.7}, guess=nonlinear_poisson.exact
+    ).refined()
+    twice = FiniteDifferences(
+        nonlinear_poisson.problem, 201, theta={"k": 0.7}, guess=nonlinear_poisson.exact
+    )
+    np.testing.assert_array_equal(operator.nodes, twice.nodes)
+    np.testing.assert_allclose(
+        operator.solve(theta, ())[0].values, twice.solve(theta, ())[0].values, atol=1e-12
+    )
+
+
+def test_the_refined_operator_has_the_jumps_where_they_were():
+    theta = {"lam": 5.0, "mu": 10.0}
+    operator = FiniteDifferences(
+        PointSource(0.3183), 101, theta=theta, jumps={0.3183: lambda theta: -theta["lam"]}
+    ).refined()
+    ((node, _),) = operator.jumps
+    assert operator.nodes[node] == pytest.approx(0.3183, abs=1e-15)
+    assert len(operator.nodes) == 201
+    assert operator.solve({"lam": 6.0, "mu": 10.0}, ())[2].converged
+
+
 def test_gradient_in_theta_matches_the_closed_form():
     function = value(FiniteDifferences(poisson.problem, theta={"D": 1.0}), "D", 0.3)
     exact = -np.sin(0.3 * np.pi) / 1.7**2

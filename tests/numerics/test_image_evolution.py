@@ -111,6 +111,16 @@ def test_splitting_is_of_second_order_in_time():
     np.testing.assert_allclose(np.log2(np.array(errors[:-1]) / errors[1:]), 2, atol=0.15)
 
 
+def test_the_refined_operator_takes_twice_as_many_steps():
+    mask = np.ones((6, 5), bool)
+    options = {"end": 2.0, "initial": blob(mask, (2, 2)), "times": 3}
+    theta = {"D": 0.8, "rho": 1.5}
+    found = growth(mask, steps=8, **options).refined().solve(theta, ())[0]
+    np.testing.assert_allclose(
+        found.images, growth(mask, steps=16, **options).solve(theta, ())[0].images
+    )
+
+
 def test_without_diffusion_across_space_growth_is_logistic_to_rounding():
     mask = np.ones((5, 5), bool)
     operator = growth(mask, end=3.0, initial=np.full((5, 5), 0.1), steps=5, times=4)

@@ -107,6 +107,15 @@ def test_a_manufactured_solution_is_met_at_second_order(method):
 
 
 @pytest.mark.parametrize("method", ["cg", "direct"])
+def test_the_refined_operator_has_twice_as_many_cells(method):
+    found = manufactured((12, 10), c=2.0, method=method).refined()
+    twice = manufactured((24, 20), c=2.0, method=method)
+    np.testing.assert_allclose(
+        found.solve({"c": 2.0}, ())[0].values, twice.solve({"c": 2.0}, ())[0].values
+    )
+
+
+@pytest.mark.parametrize("method", ["cg", "direct"])
 def test_the_adjoint_gradient_matches_central_differences(method):
     operator = darcy(method=method)
     weights = np.cos(np.arange(len(SAMPLES)))

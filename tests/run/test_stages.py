@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+import bilo_ppl as bilo
 from bilo_ppl._blocks import Interrupts
 from bilo_ppl.adaptation.report import Adapted, AdaptReport
 from bilo_ppl.diagnostics.verdict import State, Verdict
@@ -17,6 +18,7 @@ from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.operators import Prepared, _scales
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.sample import pipeline
+from bilo_ppl.run.sample.certificates import _certificate, _numerically
 from bilo_ppl.run.sample.kernel import make_kernel
 from bilo_ppl.run.sample.pipeline import _sampler
 from bilo_ppl.run.sample.results import Results
@@ -84,19 +86,20 @@ def test_without_an_adaptation_chains_begin_carefully(plan):
     assert (sampler.state.adapt_state.step_size < 0.2).all()
 
 
-def results_of(plan):
-    """Results of 200 draws with a closed form."""
+def results_of(plan, operator=None):
+    """Results of 200 draws with an operator: by default a closed form."""
     asked = plan(sampler="hmc")
-    sampler = sampler_of(asked)
+    operator = operator or asked.numerical
+    sampler = _sampler(asked, operator, None, None)
     sampler.start(jax.random.key(0))
     sampler.run(100, keep=True, progress=False, label="")
-    return Results(asked, object.__new__(Record), asked.numerical, sampler, asked.numerical)
+    return Results(asked, object.__new__(Record), operator, sampler, operator)
 
 
 def test_a_certificate_is_of_the_energies_of_the_chain_and_by_the_operator_that_is_given(plan):
     results = results_of(plan)
     exact = results.plan.numerical
-    same = results._certificate(exact)
+    same = _certificate(results, exact)
     assert same.against == "the numerical operator"
     assert same.energy_error_sd < 1e-6
     energies = results.draws.statistics["potential_energy"]
@@ -109,11 +112,45 @@ def test_a_certificate_is_of_the_energies_of_the_chain_and_by_the_operator_that_
         draws.samples,
         {**draws.statistics, "potential_energy": energies + noise},
     )
-    found = results._certificate(exact)
+    found = _certificate(results, exact)
     assert found.draws == 200
     assert found.energy_error_sd == pytest.approx(noise.std(), rel=1e-3)
     with pytest.raises(ValueError, match="Give reference="):
-        results._certificate(None)
+        _certificate(results, None)
+
+
+def differences(results, nodes):
+    return bilo.FiniteDifferences(results.plan.file.problem, nodes, theta={"D": 1.0})
+
+
+@pytest.mark.parametrize("reweight", [False, True])
+def test_a_coarse_numerical_operator_is_refined_before_it_raises_an_alarm(plan, reweight):
+    results, said = results_of(plan), []
+    # No option: a run by a numerical operator has no weights.
+    object.__setattr__(results.plan.settings, "reweight", reweight)
+    object.__setattr__(results.record, "say", lambda *lines: said.extend(lines))
+    coarse = differences(results, 7)
+    assert _certificate(results, coarse).distorted
+    found = _numerically(results, coarse)
+    assert found.trustworthy
+    assert "the numerical operator, on a grid 2 times as fine, would move no" in found.verdict
+    assert [line.split(":")[0] for line in said[::2]] == ["ALARM"]
+    assert (found.weights is not None) is reweight
+    if reweight:
+        kept = _certificate(results, differences(results, 13), "all")
+        np.testing.assert_allclose(found.weights, kept.weights)
+
+
+def test_an_alarm_that_is_right_stays_on_a_finer_grid(plan):
+    settled = results_of(plan)
+    results, said = results_of(plan, differences(settled, 7)), []
+    object.__setattr__(results.record, "say", lambda *lines: said.extend(lines))
+    found = _numerically(results, differences(results, 101))
+    assert found.distorted
+    assert "on a grid 2 times as fine, would move the posterior mean by about" in found.verdict
+    assert len(said) == 2
+    # A closed form has no grid to refine.
+    assert _numerically(results, settled.operator).against == "the numerical operator"
 
 
 def test_chains_are_not_run_about_one_of_several_modes(plan):

@@ -5,12 +5,19 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from bilo_ppl._types import Scalar, Theta
 from bilo_ppl.pde.problem import Problem
 
-__all__ = ["boundary_values", "check_evolution", "extents", "initial_values", "with_boundary"]
+__all__ = [
+    "boundary_values",
+    "check_evolution",
+    "extents",
+    "halved",
+    "initial_values",
+    "with_boundary",
+]
 
 Interval: TypeAlias = tuple[float | int, float | int]
 
@@ -50,6 +57,11 @@ def extents(problem: Problem) -> tuple[Interval, Interval]:
     """``(a, b)`` in space and ``(start, end)`` in time, of a problem on points (x, t)."""
     (a, start), (b, end) = problem.domain.lower, problem.domain.upper
     return (a, b), (start, end)
+
+
+def halved(grid: Shaped[Any, " n"]) -> np.ndarray:
+    """Equidistant numbers with half the distances, between the same ends."""
+    return np.linspace(grid[0], grid[-1], 2 * len(grid) - 1)
 
 
 def check_evolution(solver: str, problem: Problem, theta: Theta, dtype: Any) -> None:

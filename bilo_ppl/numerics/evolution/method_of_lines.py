@@ -19,11 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
+from bilo_ppl._replaced import replaced
 from bilo_ppl._types import Count, Flag, Scalar, Theta
 from bilo_ppl.inner.stop_reason import StopReason
 from bilo_ppl.numerics.evolution.common import (
     check_evolution,
     extents,
+    halved,
     initial_values,
     with_boundary,
 )
@@ -164,6 +166,10 @@ class MethodOfLines(AbstractSolutionOperator):
     def init_state(self) -> tuple[()]:
         """Nothing is carried from one solve to the next."""
         return ()
+
+    def refined(self) -> "MethodOfLines":
+        """With half the distances of nodes and of times: a quarter of the error."""
+        return replaced(self, nodes=halved(self.nodes), times=halved(self.times))
 
     def solve(self, theta: Theta, state: Any) -> tuple[GridField2D, Any, SolveInfo]:
         """The solution at ``theta`` on the space-time grid.

@@ -114,6 +114,19 @@ class FiniteDifferences(AbstractSolutionOperator):
         """Nothing is carried from one solve to the next."""
         return ()
 
+    def refined(self) -> "FiniteDifferences":
+        """With half the distances of nodes, from the solution at the base theta."""
+        return FiniteDifferences(
+            self.problem,
+            2 * len(self.nodes) - 1,
+            theta=self.theta,
+            guess=self._field(self.values),
+            jumps={float(self.nodes[node]): jump for node, jump in self.jumps},
+            continuation_steps=self.continuation_steps,
+            tolerance=self.tolerance,
+            max_steps=self.max_steps,
+        )
+
     def solve(
         self, theta: Theta, state: Any
     ) -> tuple[GridField | PiecewiseGridField, Any, SolveInfo]:

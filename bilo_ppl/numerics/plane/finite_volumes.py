@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from bilo_ppl._replaced import replaced
 from bilo_ppl._types import Field, Theta
 from bilo_ppl.inner.stop_reason import StopReason
 from bilo_ppl.numerics.conjugate_gradients import (
@@ -137,6 +138,10 @@ class FiniteVolumes(AbstractSolutionOperator):
     def init_state(self) -> tuple[()]:
         """Nothing is carried from one solve to the next."""
         return ()
+
+    def refined(self) -> "FiniteVolumes":
+        """With twice as many cells along both axes: a quarter of the error where A is smooth."""
+        return replaced(self, cells=(2 * self.cells[0], 2 * self.cells[1]))
 
     def solve(self, theta: Theta, state: Any) -> tuple[GridField2D, Any, SolveInfo]:
         """The solution at ``theta``; the loss is the mean square of the equation's discrete residual.

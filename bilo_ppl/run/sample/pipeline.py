@@ -24,6 +24,7 @@ from bilo_ppl.run.operators import (
 )
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Clock, Record
+from bilo_ppl.run.sample.certificates import add_certificates
 from bilo_ppl.run.sample.contradictions import (
     contradictions,
     may_give_way,
@@ -198,7 +199,7 @@ def _attempt(
     results.add_inner_statistics()
     if not interrupted:
         results.compare_with_exact()
-        results.add_certificates()
+        add_certificates(results)
         results.add_groups()
     results.write()
     return results, interrupted

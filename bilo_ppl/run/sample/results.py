@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 from bilo_ppl import diagnostics
 from bilo_ppl.diagnostics.inner import side_by_side
 from bilo_ppl.diagnostics.predictive import WITHOUT_SOLVES, predicted
-from bilo_ppl.inner.arithmetic import CORRECTED, LOOKED_AT
+from bilo_ppl.inner.arithmetic import LOOKED_AT
 from bilo_ppl.mcmc import BlockSampler, stage_acceptance
 from bilo_ppl.network.lora import merge_lora
 from bilo_ppl.network.trainable import count_parameters
@@ -22,25 +21,15 @@ from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Record, warn
 from bilo_ppl.run.sample.figures import draw_posterior_figures
-from bilo_ppl.run.sample.kept_results import CERTIFICATE, FITS, GRID, SOLVES, kept
+from bilo_ppl.run.sample.kept_results import FITS, GRID, SOLVES, kept
 from bilo_ppl.run.sample.settings import SampleSettings
 from bilo_ppl.run.sample.solves import look_closely, over_sites, told
 from bilo_ppl.run.settings import RunFailedError
 from bilo_ppl.validation.certificate import Certificate
-from bilo_ppl.validation.certifying import certify
 from bilo_ppl.validation.distance import Distances, distances
 from bilo_ppl.validation.posterior_grid import GridPosterior, grid_posterior
 
 __all__ = ["Results"]
-
-TIGHTER_DRAWS, NUMERICAL_DRAWS = 64, 200
-"""Draws that are solved again: by the network, on more points, a solve is dear."""
-
-CERTIFIED_POINTS = 5
-"""So many times as many as those of the operator."""
-
-MANY_POINTS, FEWER_DRAWS = 500, 24
-"""Collocation points beyond which fewer draws must do for the tighter certificate."""
 
 
 class Results:
@@ -121,7 +110,7 @@ class Results:
         look: Any = diagnostics.goodness_of_fit if stateful else diagnostics.solves_and_fit
         batch = side_by_side([self.operator])
         title = "The draws again: inner solves, and fit to the data."
-        passes = LOOKED_AT * self._passes(settings.chains * settings.samples)
+        passes = LOOKED_AT * self.passes(settings.chains * settings.samples)
         with self.record.stage("draws again", title, passes):
             model = self.plan.model(self.sampled)
 
@@ -129,11 +118,11 @@ class Results:
             def found() -> Any:
                 return look(model, self.samples, *self.args, batch_size=batch, **self.kwargs)
 
-            self.fits = self._kept("fit", FITS, lambda: found() if stateful else found()[1])
-            self.inner = None if stateful else self._kept("solves", SOLVES, lambda: found()[0])
+            self.fits = self.kept("fit", FITS, lambda: found() if stateful else found()[1])
+            self.inner = None if stateful else self.kept("solves", SOLVES, lambda: found()[0])
             self.closely = self.inner
             if self.sampled is not self.operator:
-                self.closely = self._kept(
+                self.closely = self.kept(
                     "solves on all points",
                     SOLVES,
                     lambda: look_closely(self.model, self.samples, self.args, self.kwargs),
@@ -154,7 +143,7 @@ class Results:
             numerical = self.plan.numerical or file.reference()
             try:
                 model = self.plan.model(numerical)
-                exact: GridPosterior = self._kept(
+                exact: GridPosterior = self.kept(
                     "exact posterior",
                     GRID,
                     lambda: grid_posterior(model, file.reference_grid, *self.args, **self.kwargs),
@@ -172,33 +161,6 @@ class Results:
             for name, found in self.distances.items()
         }
 
-    def add_certificates(self) -> None:
-        """How far the posterior can be from that of a better solution of the PDE."""
-        settings = self.plan.settings
-        if not (settings.certify and settings.fine_tuned):
-            return
-        ways: dict[str, Any] = {"tighter": None} if self.second is None else {}
-        if self.plan.file.reference is not None:
-            ways["numerical"] = self.plan.file.reference()
-        self.ways = tuple(ways)
-        title = "Certificates: a subset of the draws, solved again."
-        if self.plan.settings.reweight:
-            title = (
-                "Certificates: a subset of the draws, and all of them numerically, solved again."
-            )
-        passes = CORRECTED * CERTIFIED_POINTS * self._passes(self._tighter_draws)
-        with self.record.stage("certify", title, passes):
-            for name, better in ways.items():
-                what = f"certificate ({name}{', all' * self._of_all(better)})"
-                try:
-                    self.certificates[name] = self._kept(
-                        what, CERTIFICATE, partial(self._certificate, better)
-                    )
-                except ValueError as error:
-                    warn(f"no certificate ({name}): {error}")
-                    self.record[f"certificate_{name}"] = f"not available: {error}"
-        self.record["certificates"] = {n: c.as_dict() for n, c in self.certificates.items()}
-
     def add_groups(self) -> None:
         """What the model predicts: the prior, points and noise; and what else was asked for."""
         settings, data = self.plan.settings, self.plan.observations
@@ -214,36 +176,12 @@ class Results:
                 prior_model=None if numerical is None else self.plan.model(numerical),
             )
 
-    def _kept(self, what: str, form: Any, make: Callable[[], Any]) -> Any:
+    def kept(self, what: str, form: Any, make: Callable[[], Any]) -> Any:
         """A result, or that of a process before: see `kept`."""
         draws = int(np.prod(np.shape(next(iter(self.samples.values())))[:2]))
         return kept(self.record.say, what, draws, form, make)
 
-    def _certificate(self, better: AbstractSolutionOperator | None) -> Certificate:
-        """By corrected solutions of the same operator, or by a better one."""
-        return certify(
-            self.plan.file.model,
-            self.samples,
-            self.operator,
-            *self.args,
-            reference=better,
-            energies=self.draws.statistics["potential_energy"],
-            draws="all" if self._of_all(better) else "some",
-            subset=self._tighter_draws if better is None else NUMERICAL_DRAWS,
-            seed=self.plan.settings.seed,
-            **self.kwargs,
-        )
-
-    def _of_all(self, better: AbstractSolutionOperator | None) -> bool:
-        """Whether all draws are weighted."""
-        return better is not None and self.plan.settings.reweight
-
-    @property
-    def _tighter_draws(self) -> int:
-        many = len(self.plan.file.problem.points) > MANY_POINTS
-        return FEWER_DRAWS if many else TIGHTER_DRAWS
-
-    def _passes(self, draws: int) -> float:
+    def passes(self, draws: int) -> float:
         """Weights of the network times rows, of so many draws; zero without a network."""
         if not isinstance(self.operator, FineTuned):
             return 0.0
