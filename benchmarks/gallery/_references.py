@@ -135,6 +135,11 @@ def infected(u: np.ndarray, data: Mapping[str, Any], theta: Mapping[str, Any]) -
     return gaussian(u[:, :, 1], data, theta)
 
 
+def of_blood(u: np.ndarray, data: Mapping[str, Any], theta: Mapping[str, Any]) -> np.ndarray:
+    """The same for the first component only."""
+    return gaussian(u[:, :, 0], data, theta)
+
+
 def of_unknown_noise(
     u: np.ndarray, data: Mapping[str, Any], theta: Mapping[str, Any]
 ) -> np.ndarray:
@@ -352,6 +357,7 @@ CASES: dict[str, Callable[[str, Mapping[str, Any]], Moments]] = {
         {"eps": LogNormal(math.log(0.02), 0.7), "k": LogNormal(math.log(0.001), 0.7)}
     ),
     "brusselator": OnAdaptedGrid({"B": LogNormal(-1.0, 1.5), "D": LogNormal(-1.0, 1.5)}),
+    "compartments": OnAdaptedGrid({name: LogNormal(-1.0, 1.0) for name in "eio"}, of_blood),
     "conductivity": OnAdaptedGrid({"b": LogNormal(0.0, 1.0), "q": LogNormal(1.0, 1.0)}),
     "cooling": OnAdaptedGrid(
         {"k": LogNormal(-2.5, 1.0), "A": Normal(25.0, 10.0), "noise": HalfNormal(5.0)},
@@ -363,12 +369,14 @@ CASES: dict[str, Callable[[str, Mapping[str, Any]], Moments]] = {
     "drift": OnAdaptedGrid(
         {"k": LogNormal(0.0, 0.7), "m": Normal(0.0, 1.0), "D": LogNormal(-1.0, 0.7)}
     ),
+    "dupuit": OnAdaptedGrid({"r": LogNormal(-1.0, 1.0), "a": Normal(1.0, 0.5)}),
     "fin": OnAdaptedGrid({"h": LogNormal(4.0, 1.0), "T": Normal(60.0, 20.0)}),
     "heater": OnAdaptedGrid(
         {"q": LogNormal(3.0, 0.5), "a": Normal(0.5, 0.2), "b": Normal(0.5, 0.2)}
     ),
     "heat_coefficients": _linear_gaussian("a", _of_initial_value, 1.0),
     "hierarchy": _hierarchy,
+    "infiltration": OnAdaptedGrid({"b": LogNormal(0.5, 1.0), "q": Uniform()}),
     "logistic": OnAdaptedGrid({"r": LogNormal(0.0, 0.5), "K": LogNormal(math.log(100.0), 0.5)}),
     "lotka_volterra": OnAdaptedGrid({name: LogNormal(0.0, 0.7) for name in "abcd"}),
     "michaelis_menten": OnAdaptedGrid({"V": LogNormal(0.0, 0.7), "K": LogNormal(1.0, 0.7)}),
