@@ -144,6 +144,7 @@ def run_blocks(
     at_most: bool = True,
     typical: int | None = None,
     resumable: Resumable | None = None,
+    enough: Callable[[], bool] | None = None,
 ) -> Ended:
     """Do ``total`` units of work, or as many as it takes, by ``block(length)`` of at most ``length``.
 
@@ -156,6 +157,9 @@ def run_blocks(
     `bilo_ppl._expected`). ``at_most``: the loop may need fewer units than ``total``, and as a rule needs
     some ``typical`` number of them, if there is one.
 
+    ``enough()`` is asked after each block, and ends the loop where it says so. A loop that has ended in
+    that way goes on from its checkpoint unless it says so again.
+
     What is ``resumable`` goes on from where the checkpoint around the loop has it, if there is one (see
     `bilo_ppl._checkpoint`), and is kept there between blocks.
 
@@ -167,7 +171,8 @@ def run_blocks(
     loop = checkpoint_loop(label, unit, resumable)
     if loop is not None:
         loop.restore()
-        if loop.finished or (loop.done >= total > 0):
+        finished = loop.finished or (enough is not None and loop.done > 0 and enough())
+        if finished or (loop.done >= total > 0):
             return Ended.FINISHED
     with (
         own as interrupts,
@@ -176,7 +181,17 @@ def run_blocks(
     ):
         forecast = Forecast(total, label, unit, work, at_most, typical)
         ended = _loop(
-            block, total, lengths, interrupts, shown, forecast, save, save_seconds, clock, loop
+            block,
+            total,
+            lengths,
+            interrupts,
+            shown,
+            forecast,
+            save,
+            save_seconds,
+            clock,
+            loop,
+            enough,
         )
     if ended is Ended.INTERRUPTED and own.number == signal.SIGTERM:
         raise SystemExit(own.exit_status)
@@ -184,7 +199,17 @@ def run_blocks(
 
 
 def _loop(
-    block, total, lengths, interrupts, shown, forecast, save, save_seconds, clock, loop: Loop | None
+    block,
+    total,
+    lengths,
+    interrupts,
+    shown,
+    forecast,
+    save,
+    save_seconds,
+    clock,
+    loop: Loop | None,
+    enough: Callable[[], bool] | None,
 ) -> Ended:
     done, length, saved = 0, lengths.first, clock()
     if loop is not None and loop.done:
@@ -198,8 +223,10 @@ def _loop(
         done += report.done
         shown.update(done, report.text)
         expected = forecast.after(report, now - begun, compiled)
+        finished = report.finished or (enough is not None and enough())
         if loop is not None:
-            ends = report.finished or done >= total
+            ends = finished or done >= total
+            # That there are enough is not written down: the next process may want more.
             loop.note(done, finished=report.finished, last=ends or interrupts.count > 0)
         if interrupts.count:
             shown.interrupted = True
@@ -208,7 +235,7 @@ def _loop(
             if save is not None:
                 save()
             return Ended.INTERRUPTED
-        if report.finished:
+        if finished:
             break
         shown.expect(expected)
         if save is not None and now - saved >= save_seconds:

@@ -21,6 +21,7 @@ from bilo_ppl.mcmc.chain_kernel import ChainKernel
 from bilo_ppl.mcmc.draws import Draws
 from bilo_ppl.mcmc.first_states import make_first_states
 from bilo_ppl.mcmc.second_stage import STATISTICS
+from bilo_ppl.mcmc.tally import Tally
 from bilo_ppl.mcmc.two_stage import TwoStage
 
 __all__ = ["CHAIN_METHODS", "BlockSampler", "fresh", "strong"]
@@ -163,14 +164,17 @@ class BlockSampler:
         progress: bool,
         label: str,
         save: Callable[[], Any] | None = None,
+        enough: Callable[[], bool] | None = None,
     ) -> Ended:
         """``count`` transitions of every chain; with ``keep`` their draws are collected.
+
+        ``enough()`` is asked after each block, and says whether the draws so far will do.
 
         Ctrl-C ends it after the block that is running, which is kept. The length of a block follows
         its time, which Ctrl-C has to wait for; the draws do not depend on it. ``save()`` is called
         between blocks now and then, see `run_blocks`.
         """
-        tally = _Tally()
+        tally = Tally()
 
         def block(length: int) -> BlockReport:
             state, kept = self._many(self.state, length)
@@ -191,8 +195,9 @@ class BlockSampler:
             progress=progress,
             save=save,
             work=Work("transition", 1.0),
-            at_most=False,
+            at_most=enough is not None,
             resumable=self,
+            enough=enough,
         )
 
     def snapshot(self) -> Snapshot:
@@ -220,6 +225,14 @@ class BlockSampler:
             kept.append(jax.tree.map(partial(_first, rest), part))
             rest = max(rest - part["diverging"].shape[1], 0)
         self.draws = [part for part in kept if part["diverging"].size]
+
+    @property
+    def positions(self) -> Any:
+        """Draws so far in unconstrained space, arrays ``(chains, draws, ...)`` by site; None of none."""
+        if not self.draws:
+            return None
+        parts = [part["z"] for part in self.draws]
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=1), *parts)
 
     def collected(self) -> Draws:
         """All draws so far, mapped to the model's sites."""
@@ -264,32 +277,3 @@ def _placed(leaf: Any, like: Any) -> Any:
 
 def _first(length: int, leaf: Any) -> np.ndarray:
     return np.asarray(leaf)[:, :length]
-
-
-class _Tally:
-    """What the transitions of a run did, in words: all of them so far, in all chains."""
-
-    def __init__(self):
-        self.transitions = self.leapfrogs = self.inner_steps = self.divergences = 0
-        self.acceptance = self.second = 0.0
-
-    def add(self, kept: Mapping[str, np.ndarray]) -> str:
-        """Count a block; the text for the progress bar."""
-        self.transitions += kept["num_steps"].size
-        self.leapfrogs += int(kept["num_steps"].sum())
-        self.divergences += int(kept["diverging"].sum())
-        self.acceptance += float(kept["accept_prob"].sum())
-        parts = [
-            f"acceptance {self.acceptance / self.transitions:.2f}",
-            f"{self.leapfrogs / self.transitions:.1f} leapfrog steps",
-            f"step size {kept['adapt_state.step_size'][:, -1].mean():.2g}",
-        ]
-        if "second_accept_prob" in kept:
-            self.second += float(kept["second_accept_prob"].sum())
-            parts.append(f"second stage {self.second / self.transitions:.2f}")
-        if "inner_steps" in kept:
-            self.inner_steps += int(kept["inner_steps"].sum())
-            parts.append(f"{self.inner_steps / max(self.leapfrogs, 1):.1f} inner steps each")
-        if self.divergences:
-            parts.append(f"{self.divergences} divergences")
-        return ", ".join(parts)

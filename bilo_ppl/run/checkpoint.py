@@ -25,7 +25,7 @@ from bilo_ppl.run.settings import BadInputError
 
 __all__ = ["as_before", "checkpoint_in", "find_run", "recall", "remember"]
 
-MAY_DIFFER = ("samples", "seeds", "reweight", "groups", "quiet")
+MAY_DIFFER = ("samples", "ess", "seeds", "reweight", "groups", "quiet")
 """Settings that a run may go on with other values of: no draw depends on them."""
 
 _BY_CONTENT = ("model", "data", "operator_file", "out", "overwrite", "resume")

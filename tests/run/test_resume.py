@@ -155,7 +155,7 @@ def test_other_settings_are_refused(folder, monkeypatch, capsys, options, messag
         main(RUN)
     text = refused(capsys, *RUN, *options, "--resume")
     assert message in text
-    assert "Only --samples, --reweight, --groups and --quiet may differ" in text
+    assert "Only --samples, --ess, --reweight, --groups and --quiet may differ" in text
     text = refused(capsys, *RUN)
     assert "--resume to go on with it" in text
     assert "give one of them" in refused(capsys, *RUN, "--resume", "--overwrite")

@@ -31,6 +31,7 @@ from bilo_ppl.run.sample.contradictions import (
     tightening,
     without_remedy,
 )
+from bilo_ppl.run.sample.enough import EnoughDraws
 from bilo_ppl.run.sample.kernel import make_kernel
 from bilo_ppl.run.sample.printed import print_report
 from bilo_ppl.run.sample.results import Results
@@ -288,12 +289,19 @@ def _warm_up(
 def _sample(plan: Plan[SampleSettings], record: Record, sampler: BlockSampler) -> bool:
     """Draw; whether it was interrupted."""
     settings = plan.settings
+    enough = EnoughDraws(sampler, settings.ess) if settings.ess else None
     with record.stage("sampling", "Sampling."):
         ended = sampler.run(
-            settings.samples, keep=True, progress=not settings.quiet, label="sampling"
+            settings.samples,
+            keep=True,
+            progress=not settings.quiet,
+            label="sampling",
+            enough=enough,
         )
     if ended is Ended.FINISHED:
-        sampler.leave_out_beyond(settings.samples)
+        sampler.leave_out_beyond((enough and enough.at) or settings.samples)
+        if enough is not None:
+            record.say(enough.report)
         return False
     record.say("\nInterrupted: the draws so far are kept. Ctrl-C again to stop now.")
     return True

@@ -54,6 +54,15 @@ class SampleSettings(CommonSettings):
         500, least=0, most=10**7, group=SAMPLING, help="warm-up transitions of each chain"
     )
     samples: int = option(1000, least=1, most=10**7, group=SAMPLING, help="draws of each chain")
+    ess: int | None = option(
+        None,
+        least=1,
+        most=10**9,
+        group=SAMPLING,
+        unset="no fewer than --samples",
+        help="end sampling as soon as every unknown has so many effective draws, in the bulk and in the "
+        "tails, and its chains agree (R-hat at most 1.01); --samples is then the most",
+    )
     target_accept: float = option(
         0.8,
         positive=True,
