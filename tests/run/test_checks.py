@@ -14,6 +14,7 @@ from bilo_ppl.run import plan as plans_of_runs
 from bilo_ppl.run.map import pipeline as map_pipeline
 from bilo_ppl.run.operators import Prepared
 from bilo_ppl.run.plan import stand_in, untrained
+from bilo_ppl.run.sample import chains
 from bilo_ppl.run.sample import pipeline as sample_pipeline
 from bilo_ppl.run.settings import RunFailedError
 
@@ -143,7 +144,7 @@ architecture = {"network": lambda x, e: net(x) + 0 * e[:1]}
 def test_where_chains_start_is_said_by_the_option_or_else_by_the_model_file(planned):
     def first(*arguments):
         plan = planned("run", *arguments)
-        return sample_pipeline.first_values(plan)
+        return chains.first_values(plan)
 
     assert first() == {"D": 2.0}
     pathlib.Path("closed.py").write_text(
@@ -162,7 +163,7 @@ def test_chains_start_where_adaptation_has_been_whatever_the_model_file_says(pla
     def starts(*arguments):
         plan = planned("run", *arguments)
         adapted = Prepared(stand_in(plan), None, lambda count: {"D": np.full(count, 0.5)})
-        return sample_pipeline.adapted_starts(plan, adapted)
+        return chains.adapted_starts(plan, adapted)
 
     np.testing.assert_array_equal(starts("--chains", "3")["D"], [0.5, 0.5, 0.5])
     assert starts("--init", "adapted") is not None

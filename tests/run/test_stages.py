@@ -19,8 +19,8 @@ from bilo_ppl.run.operators import Prepared, _scales
 from bilo_ppl.run.record import Record
 from bilo_ppl.run.sample import pipeline
 from bilo_ppl.run.sample.certificates import _certificate, _numerically
+from bilo_ppl.run.sample.chains import make_sampler
 from bilo_ppl.run.sample.kernel import make_kernel
-from bilo_ppl.run.sample.pipeline import _sampler
 from bilo_ppl.run.sample.results import Results
 from bilo_ppl.run.sample.settings import SampleSettings
 from bilo_ppl.run.settings import RunFailedError
@@ -38,7 +38,7 @@ def plan(folder):
 
 
 def sampler_of(plan, variances=None):
-    return _sampler(plan, plan.numerical, variances, None)
+    return make_sampler(plan, plan.numerical, variances, None)
 
 
 @pytest.mark.parametrize("kind", ["nuts", "bilo-hmc"])
@@ -90,7 +90,7 @@ def results_of(plan, operator=None):
     """Results of 200 draws with an operator: by default a closed form."""
     asked = plan(sampler="hmc")
     operator = operator or asked.numerical
-    sampler = _sampler(asked, operator, None, None)
+    sampler = make_sampler(asked, operator, None, None)
     sampler.start(jax.random.key(0))
     sampler.run(100, keep=True, progress=False, label="")
     return Results(asked, object.__new__(Record), operator, sampler, operator)

@@ -1,22 +1,17 @@
 """The stages of a run, one after the other, and what is left of it when one ends early."""
 
-from typing import Any
-
 import jax
 
-from bilo_ppl._blocks import Ended, Interrupts
+from bilo_ppl._blocks import Interrupts
 from bilo_ppl._pages import see
-from bilo_ppl.mcmc import BlockSampler, TwoStage
 from bilo_ppl.operators.base import AbstractSolutionOperator
-from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
-from bilo_ppl.run.checkpoint import as_before, checkpoint_in, find_run
+from bilo_ppl.run.checkpoint import checkpoint_in, find_run
 from bilo_ppl.run.checks import prepare
 from bilo_ppl.run.ending import conclude, to_the_end
 from bilo_ppl.run.model_file import load_model
 from bilo_ppl.run.model_look import made_reference
 from bilo_ppl.run.operators import (
-    WELL_ADAPTED,
     Prepared,
     adapt_again,
     keep_adapted,
@@ -25,14 +20,20 @@ from bilo_ppl.run.operators import (
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Clock, Record
 from bilo_ppl.run.sample.certificates import add_certificates
+from bilo_ppl.run.sample.chains import (
+    adapted_starts,
+    chain_method,
+    draw,
+    in_sampling,
+    make_sampler,
+    warm_up,
+)
 from bilo_ppl.run.sample.contradictions import (
     contradictions,
     may_give_way,
     tightening,
     without_remedy,
 )
-from bilo_ppl.run.sample.enough import EnoughDraws
-from bilo_ppl.run.sample.kernel import make_kernel
 from bilo_ppl.run.sample.printed import print_report
 from bilo_ppl.run.sample.results import Results
 from bilo_ppl.run.sample.settings import SampleSettings
@@ -40,9 +41,6 @@ from bilo_ppl.run.sample.verdict import judged
 from bilo_ppl.run.settings import RunFailedError, refusing
 
 __all__ = ["sample_model"]
-
-BLOCKS = 20
-"""Blocks in which the samples are drawn: what Ctrl-C can lose is one of them."""
 
 
 def sample_model(settings: SampleSettings) -> int:
@@ -108,7 +106,7 @@ def _announce(plan: Plan[SampleSettings], record: Record, found: list[str]) -> N
 def _notes(plan: Plan[SampleSettings]) -> list[str]:
     """What will be done differently from what was asked."""
     settings, notes = plan.settings, []
-    if _chain_method(settings) != settings.chain_method:
+    if chain_method(settings) != settings.chain_method:
         notes.append(
             f"{settings.chains} chains in parallel need as many devices, and JAX has "
             f"{jax.local_device_count()}: the chains run one after another. "
@@ -121,14 +119,6 @@ def _notes(plan: Plan[SampleSettings]) -> list[str]:
             "chains start at random in what the pretrained theta does not determine."
         )
     return notes
-
-
-def _chain_method(settings: SampleSettings) -> str:
-    """The chain method; one chain after another where there are too few devices."""
-    too_few = settings.chains > jax.local_device_count()
-    return (
-        "sequential" if settings.chain_method == "parallel" and too_few else settings.chain_method
-    )
 
 
 def _stages(plan: Plan[SampleSettings], record: Record, interrupts: Interrupts) -> int:
@@ -190,11 +180,11 @@ def _attempt(
             f"{other_mode} Restrict the prior to one of them; --init prior samples all the same. "
             + see("Several modes")
         )
-    operator = _in_sampling(plan.settings, prepared)
+    operator = in_sampling(plan.settings, prepared)
     second = made_reference(plan.file) if plan.settings.exact else None
-    sampler = _sampler(plan, operator, prepared.inverse_mass_matrix, second)
-    _warm_up(plan, record, sampler, adapted_starts(plan, prepared))
-    interrupted = _sample(plan, record, sampler)
+    sampler = make_sampler(plan, operator, prepared.inverse_mass_matrix, second)
+    warm_up(plan, record, sampler, adapted_starts(plan, prepared))
+    interrupted = draw(plan, record, sampler)
     results = Results(plan, record, _at_all_points(prepared), sampler, operator, second)
     results.write()
     results.add_inner_statistics()
@@ -206,102 +196,7 @@ def _attempt(
     return results, interrupted
 
 
-def adapted_starts(plan: Plan[SampleSettings], prepared: Prepared) -> Any:
-    """Where chains start in the region that adaptation has found, unless something else was asked."""
-    asked = plan.settings.init not in (None, "adapted")
-    return None if asked else prepared.starts(plan.settings.chains)
-
-
-def first_values(plan: Plan[SampleSettings]) -> dict[str, Any] | None:
-    """Values of latent sites near which chains start, unless adaptation says where; None: prior draws."""
-    init = plan.settings.init
-    if init == "prior":
-        return None
-    return plan.first_guess if init == "start" else plan.first_guess | plan.chains_near
-
-
-def _in_sampling(settings: SampleSettings, prepared: Prepared) -> AbstractSolutionOperator:
-    """The operator; one that is adapted looks at a few of many points first.
-
-    Side by side, chains would do what one of them needs, and gain nothing. What the solves at the draws
-    are on all points, the results say.
-    """
-    operator, report = prepared.operator, prepared.report
-    if report is None or settings.stateful or _chain_method(settings) == "vectorized":
-        return operator
-    if not isinstance(operator, FineTuned) or report.fraction_ready < WELL_ADAPTED:
-        return operator
-    return operator.checked_at_few()
-
-
 def _at_all_points(prepared: Prepared) -> AbstractSolutionOperator:
     """The operator by which the draws are looked at again."""
     operator = prepared.operator
     return operator.checked_at_all() if isinstance(operator, OutputLayer) else operator
-
-
-def _sampler(
-    plan: Plan[SampleSettings],
-    operator: AbstractSolutionOperator,
-    inverse_mass_matrix: Any,
-    second: AbstractSolutionOperator | None,
-) -> BlockSampler:
-    settings = plan.settings
-    kernel = make_kernel(settings, plan.model(operator), first_values(plan), inverse_mass_matrix)
-    if second is not None:
-        kernel = TwoStage(kernel, second)
-    return BlockSampler(
-        kernel,
-        plan.observations.model_args,
-        plan.observations.model_kwargs,
-        chains=settings.chains,
-        chain_method=_chain_method(settings),
-        warmup=settings.warmup,
-        # More samples later on do not make it another program.
-        block=as_before("block of draws", -(-settings.samples // BLOCKS)),
-    )
-
-
-def _warm_up(
-    plan: Plan[SampleSettings], record: Record, sampler: BlockSampler, starts: Any
-) -> None:
-    settings = plan.settings
-    title = f"Warm-up: {settings.sampler}, {settings.chains} chains, {_chain_method(settings)}."
-    with record.stage("warmup", title):
-        try:
-            sampler.start(jax.random.key(settings.seed + 3), starts)
-        except (RuntimeError, ValueError) as error:
-            raise RunFailedError(f"the chains cannot start: {error}") from error
-        ended = sampler.run(
-            settings.warmup, keep=False, progress=not settings.quiet, label="warm-up"
-        )
-        if ended is Ended.INTERRUPTED:
-            raise KeyboardInterrupt
-    number, total = sampler.warmup_divergences, settings.chains * settings.warmup
-    record["warmup"] = {"transitions": total, "diverging": number}
-    if number:
-        record.say(
-            f"In warm-up {number} of {total} transitions diverged, as first step sizes do.",
-            "None was kept: the PDE was not solved there, or the energy error was too large.",
-        )
-
-
-def _sample(plan: Plan[SampleSettings], record: Record, sampler: BlockSampler) -> bool:
-    """Draw; whether it was interrupted."""
-    settings = plan.settings
-    enough = EnoughDraws(sampler, settings.ess) if settings.ess else None
-    with record.stage("sampling", "Sampling."):
-        ended = sampler.run(
-            settings.samples,
-            keep=True,
-            progress=not settings.quiet,
-            label="sampling",
-            enough=enough,
-        )
-    if ended is Ended.FINISHED:
-        sampler.leave_out_beyond((enough and enough.at) or settings.samples)
-        if enough is not None:
-            record.say(enough.report)
-        return False
-    record.say("\nInterrupted: the draws so far are kept. Ctrl-C again to stop now.")
-    return True
