@@ -223,11 +223,15 @@ def _loop(
         done += report.done
         shown.update(done, report.text)
         expected = forecast.after(report, now - begun, compiled)
-        finished = report.finished or (enough is not None and enough())
+        finished = report.finished
         if loop is not None:
             ends = finished or done >= total
-            # That there are enough is not written down: the next process may want more.
-            loop.note(done, finished=report.finished, last=ends or interrupts.count > 0)
+            loop.note(done, finished=finished, last=ends or interrupts.count > 0)
+        if enough is not None and not (finished or interrupts.count):
+            finished = enough()
+            if finished and loop is not None:
+                # That there are enough is not written down: the next process may want more.
+                loop.note(done, last=True)
         if interrupts.count:
             shown.interrupted = True
             if loop is not None:

@@ -192,6 +192,9 @@ class NumericalGrowth(bilo.AbstractSolutionOperator):
         u, state, info = self.equation.solve(theta, state)
         return Deficit(u, self.problem.spread, theta), state, info
 
+    def refined(self):
+        return NumericalGrowth(self.problem, self.equation.refined())
+
 
 def numerical(problem: Glioblastoma, steps: int | None = None) -> NumericalGrowth:
     """On the voxels of the problem's image; ``steps`` as in `bilo_ppl.ReactionDiffusion`."""

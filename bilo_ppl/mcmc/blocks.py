@@ -227,6 +227,11 @@ class BlockSampler:
         self.draws = [part for part in kept if part["diverging"].size]
 
     @property
+    def count(self) -> int:
+        """Draws of each chain so far."""
+        return sum(part["diverging"].shape[1] for part in self.draws)
+
+    @property
     def positions(self) -> Any:
         """Draws so far in unconstrained space, arrays ``(chains, draws, ...)`` by site; None of none."""
         if not self.draws:

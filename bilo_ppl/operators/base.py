@@ -133,7 +133,7 @@ class AbstractSolutionOperator(eqx.Module):
         return None
 
     def refined(self) -> "AbstractSolutionOperator | None":
-        """The operator on a grid twice as fine, with less error; None if it has no grid to refine."""
+        """The operator with smaller steps, and less error; None if it has none."""
         return None
 
     def relaxed(self) -> "AbstractSolutionOperator":

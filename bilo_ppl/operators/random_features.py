@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bilo_ppl._compile import jit_once
-from bilo_ppl._types import Key, Scalar, Theta
+from bilo_ppl._types import Key, Points, Scalar, Theta
 from bilo_ppl.inner.lower_level import LowerLevel
 from bilo_ppl.inner.sensitivity import PartialDerivative
 from bilo_ppl.network.features import random_places, with_more_features, with_output_weights
@@ -171,9 +171,13 @@ def choose_random_features(
         )
     for axis, factor in _changes_of(inputs):
         search.stretched_along(axis, factor)
-    known, larger = search.best, RIDGES[RIDGES.index(ridge) + 1 :][:1]
-    if larger and (known.scale, known.stretch) != (MIDDLE, alike):
-        search.attempt(known.scale, larger[0], known.stretch)
+    known, at = search.best, RIDGES.index(ridge)
+    if (known.scale, known.stretch) != (MIDDLE, alike):
+        # The ridge was chosen where features were less suitable, which may be why it had to be large.
+        for others in (RIDGES[at + 1 :][:1], RIDGES[:at][::-1]):
+            for other in others:
+                if not search.helps(known.scale, other, known.stretch):
+                    break
     return search.made[search.trials.index(search.best)].operator, search.trials
 
 
@@ -182,7 +186,7 @@ class _Search:
 
     def __init__(self, problem: Problem, thetas: Sequence[Theta], count: int, key: Key):
         self.problem, self.thetas, self.count, self.key = problem, thetas, count, key
-        self.points = _between(problem)
+        self.points = _between(problem.points, problem)
         self.made: list[OutputLayer] = []
         self.trials: list[FeatureTrial] = []
 
@@ -224,9 +228,9 @@ class _Search:
                 return
 
 
-def _between(problem: Problem) -> Float[Array, "n d"]:
+def _between(points: Points, problem: Problem) -> Float[Array, "m d"]:
     """Points at which features are judged."""
-    finer = refined(np.asarray(problem.points, float), problem.domain)
+    finer = refined(np.asarray(points, float), problem.domain)
     return jnp.asarray(even_part(finer, min(UNSEEN, len(finer))))
 
 
@@ -238,13 +242,22 @@ def _changes_of(inputs: int) -> list[tuple[int, float]]:
 
 
 def add_features(
-    features: LocalOperator, thetas: Sequence[Theta], *, like: FeatureTrial, more: float, key: Key
+    features: LocalOperator,
+    thetas: Sequence[Theta],
+    *,
+    like: FeatureTrial,
+    more: float,
+    key: Key,
+    points: Points | None = None,
 ) -> tuple[LocalOperator, FeatureTrial]:
     """``more`` times as many features beside those of a trial, which ``features`` are, and a new trial.
 
     Half of the new ones lie where the residuals at ``thetas`` are large; or all are drawn anew as
-    those were, where that leaves a smaller loss between the points.
+    those were, where that leaves a smaller loss between the points. Where fewer features needed a large
+    ridge, smaller ones are tried. ``points`` are other collocation points, to determine so many.
     """
+    if points is not None:
+        features = features.with_points(points)
     operator = OutputLayer(features, thetas[0], tolerance=np.inf, ridge=like.ridge)
     shares = sum(operator.shares_of_loss(theta) for theta in thetas) / len(thetas)
     beside = with_more_features(operator.operator, more, shares, key=key)
@@ -252,10 +265,21 @@ def add_features(
     anew = random_features(
         *(problem, thetas[0]), count=count, scale=like.scale, stretch=like.stretch, key=key
     )
-    points, shape = _between(problem), (like.scale, like.stretch)
-    layers = [operator.with_features(local, like.ridge) for local in (beside, anew)]
-    tried = [(layer.operator, _trial(layer, thetas, points, *shape)) for layer in layers]
-    return min(tried, key=lambda pair: pair[1].score)
+    if points is not None:
+        anew = anew.with_points(points)
+    unseen, shape = _between(features.points, problem), (like.scale, like.stretch)
+
+    def tried(local: LocalOperator, ridge: float) -> tuple[LocalOperator, FeatureTrial]:
+        layer = operator.with_features(local, ridge)
+        return layer.operator, _trial(layer, thetas, unseen, *shape)
+
+    best = min((tried(local, like.ridge) for local in (beside, anew)), key=_score)
+    smaller = [tried(best[0], ridge) for ridge in RIDGES if ridge < like.ridge]
+    return min([best, *smaller], key=_score)
+
+
+def _score(pair: tuple[LocalOperator, FeatureTrial]) -> float:
+    return pair[1].score
 
 
 def _trial(

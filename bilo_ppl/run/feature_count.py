@@ -1,7 +1,7 @@
 """How many random features there are: as many as usual, and more where they are far too few."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from bilo_ppl._compile import jit_once
-from bilo_ppl._types import Theta, Weights
+from bilo_ppl._types import Points, Theta, Weights
 from bilo_ppl.network.features import with_output_weights
 from bilo_ppl.network.local_operator import LocalOperator
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.operators.random_features import FeatureTrial, add_features, choose_random_features
+from bilo_ppl.pde.collocation import resized
 from bilo_ppl.pde.sizes import POINTS_PER_FEATURE
 from bilo_ppl.run.plan import Plan
 from bilo_ppl.run.record import Record
-from bilo_ppl.run.sizes import USUAL
+from bilo_ppl.run.sizes import OPTION, USUAL
 from bilo_ppl.run.tolerance import FAR_TOO_WRONG
 from bilo_ppl.validation.accuracy import Accuracy, PredictionError
 
@@ -28,13 +29,20 @@ HELPS = 0.8
 """Part to which twice as many features have to bring the error; else the fewer are kept."""
 
 
+POINTS_OF_FIXED = 4096
+"""At most, where a solve has no normal matrix to make: it is factored once."""
+
+PATIENCE = 1
+"""Doublings without a gain after which there is one more, where features cost so little."""
+
+
 class Features(NamedTuple):
     """Random features, and what they make of some thetas."""
 
     local: LocalOperator
-    count: int
     trials: list[FeatureTrial]
     """By scale."""
+    count: int
     accuracies: list[Accuracy]
     """By theta; empty where nothing was measured."""
 
@@ -62,31 +70,75 @@ def enough_features(
 
     Where nobody has stated their number, and u is more wrong than ``limit`` times what the noise allows
     for, by default far more, there are twice as many, as long as that helps and the collocation points
-    determine their weights. Raises a ``ValueError`` if features of no scale solve.
+    determine their weights. Where theta has no part in the normal matrix, so that many features cost
+    little in a solve, there are more points too. Raises a ``ValueError`` if features of no scale solve.
     """
-    problem, key, found = plan.file.problem, jax.random.key(plan.settings.seed), None
+    problem, key = plan.file.problem, jax.random.key(plan.settings.seed)
     thetas = [theta for theta, _ in tried]
-    for count in _counts(plan):
-        if found is None:
-            local, trials = choose_random_features(problem, thetas, count=count, key=key)
-        else:
-            record.say(f"{found.count} features: {found.worst[0]}. {count} are tried.")
-            more = count / found.count - 1
-            local, trial = add_features(found.local, thetas, like=found.best, more=more, key=key)
-            trials = [trial]
-        more = Features(local, count, trials, [])
-        if error is not None:
-            more = more._replace(accuracies=_measured(plan, more, tried, error))
-        if found is not None and not error_of(plan, more, limit) < HELPS * error_of(
-            plan, found, limit
-        ):
-            record.say(f"{count} features are no better: {more.worst[0]}.")
+
+    def measured(more: Features) -> Features:
+        if error is None:
+            return more
+        return more._replace(accuracies=_measured(plan, more, tried, error))
+
+    count = plan.sizes["width"].value
+    found = measured(
+        Features(*choose_random_features(problem, thetas, count=count, key=key), count, [])
+    )
+    if not found.accuracies or error_of(plan, found, limit) <= (limit or FAR_TOO_WRONG):
+        return found
+    fixed, missed = _is_fixed(plan, found), 0
+    while error_of(plan, found, limit) > (limit or FAR_TOO_WRONG):
+        count *= 2
+        points = _points_for(plan, found, count, fixed)
+        if points is None:
             break
-        found = more
-        if not found.accuracies or error_of(plan, found, limit) <= (limit or FAR_TOO_WRONG):
+        grown = len(points) > len(found.local.points)
+        where = f" at {len(points)} points" if grown else ""
+        record.say(f"{found.count} features: {found.worst[0]}. {count} are tried{where}.")
+        local, trial = add_features(
+            found.local,
+            thetas,
+            like=found.best,
+            more=count / found.count - 1,
+            key=key,
+            points=points if grown else None,
+        )
+        more = measured(Features(local, [trial], count, []))
+        if error_of(plan, more, limit) < HELPS * error_of(plan, found, limit):
+            found, missed = more, 0
+            continue
+        record.say(f"{count} features are no better: {more.worst[0]}.")
+        missed += 1
+        if not fixed or missed > PATIENCE:
             break
-    assert found is not None
     return found
+
+
+def _is_fixed(plan: Plan, found: Features) -> bool:
+    """Whether theta has no part in the normal matrix, which then is factored once for all solves."""
+    layer = OutputLayer(
+        found.local, plan.file.start, tolerance=plan.tolerance, ridge=found.best.ridge
+    )
+    return layer.factor is not None
+
+
+def _points_for(plan: Plan, found: Features, count: int, fixed: bool) -> Points | None:
+    """Collocation points for so many features; None where these may not be, or there is no room.
+
+    More than the problem has only where a solve has no normal matrix to make.
+    """
+    own, wanted = np.asarray(found.local.points), POINTS_PER_FEATURE * count
+    if plan.sizes["width"].origin != USUAL:
+        return None
+    if wanted <= len(own):
+        return own
+    if not fixed or plan.sizes["points"].origin == OPTION or wanted > POINTS_OF_FIXED:
+        return None
+    try:
+        return resized(own, plan.file.problem.domain, wanted)
+    except ValueError:
+        return None
 
 
 def error_of(plan: Plan, found: Features, limit: float | None) -> float:
@@ -101,15 +153,6 @@ def error_of(plan: Plan, found: Features, limit: float | None) -> float:
     if any(map(callable, plan.file.start.values())):
         return max(errors)
     return max(errors[0], float(np.median(errors)))
-
-
-def _counts(plan: Plan) -> Iterator[int]:
-    width = plan.sizes["width"]
-    yield width.value
-    count, most = 2 * width.value, len(plan.file.problem.points) // POINTS_PER_FEATURE
-    while width.origin == USUAL and count <= most:
-        yield count
-        count *= 2
 
 
 def _measured(

@@ -47,6 +47,9 @@ SPREAD = 10.0
 """How many times the loss at a few thetas that of others may be: a solve comes no nearer where it is
 not allowed for, and what is rejected bends the posterior more than an error three times as large."""
 
+LEFT = 2.0
+"""How many times the largest loss at a few prior draws the loss at a draw of the posterior may be."""
+
 PLANE, FUNCTION, IN_SPACE = 2, 100, 100.0
 """Coordinates up to which a network may be trained to what the noise asks for in minutes; scalars from
 which on the unknowns are a function, whose estimate takes hundreds of steps, each with a solve of seconds
@@ -87,7 +90,12 @@ def featured(
             raise RunFailedError(str(cause)) from cause
         best = found.best
         shape = {"scale": best.scale, "stretch": best.stretch, "ridge": best.ridge}
-        chosen = {"count": found.count, "trials": found.trials, **shape}
+        chosen = {
+            "count": found.count,
+            "points": len(found.local.points),
+            "trials": found.trials,
+            **shape,
+        }
         record["features"] = chosen
         record.say(
             f"Scale {best} of {', '.join(dict.fromkeys(map(str, found.trials)))}, "
@@ -229,4 +237,8 @@ def tolerance_at_estimate(
     if found.worst > 1:
         record.alarm(f"{text}: less than the noise asks for. {MORE_FEATURES}")
     tolerance = max(found.tolerance_within(loss, operator.loss_tolerance), SPREAD * loss)
+    if operator.linear:
+        # A solve is one step, and nothing tighter makes it better. What prior draws that are right enough
+        # have left (see `_tolerance`), draws of a posterior as wide as the prior may leave too.
+        tolerance = max(tolerance, LEFT * operator.loss_tolerance / SPREAD)
     return noted_at_mode(record, tolerance, found, loss)

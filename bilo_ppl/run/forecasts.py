@@ -27,7 +27,7 @@ CHEAPER = {
     "adapt again": "fewer --points, a smaller --width, or a larger --tol",
     "estimate": "fewer --steps, --seeds or --points, or a smaller --width",
     "warmup": "fewer --warmup transitions, --chains or --points, or a larger --tol",
-    "sampling": "--ess 400, which ends with so many effective draws, or fewer --samples or --points",
+    "sampling": "fewer --samples (--ess 400 ends with so many), --chains or --points, or a larger --tol",
     "draws again": "fewer --samples, --chains or --points",
     "certify": "fewer --points, a smaller --width, or --no-certify",
 }

@@ -22,6 +22,7 @@ from bilo_ppl.operators.random_features import (
     choose_random_features,
     random_features,
 )
+from bilo_ppl.pde.collocation import resized
 
 X = np.linspace(0.05, 0.95, 13)[:, None]
 
@@ -472,6 +473,26 @@ class Fading(bilo.Problem):
 
     def lift(self, x, raw, theta):
         return theta["a"] * jnp.sin(5 * jnp.pi * x[0]) + x[0] * (1 - x[0]) * x[1] * raw
+
+
+def test_more_features_take_more_points_and_a_smaller_ridge():
+    """Few features need a large ridge, so as not to swing between the points; enough of them none."""
+    thetas = [{"a": jnp.asarray(a)} for a in (1.0, -2.0)]
+    local = random_features(
+        Fading(), thetas[0], count=40, scale=3.0, stretch=(2.0, 0.5), key=jax.random.key(0)
+    )
+    points = resized(Fading.points, Fading.domain, 800)
+    like = FeatureTrial(3.0, [1.0, 1.0], [1.0, 1.0], (2.0, 0.5), 1e6)
+    options = {"like": like, "more": 5.0, "key": jax.random.key(1)}
+    more, trial = add_features(local, thetas, points=points, **options)
+    np.testing.assert_array_equal(more.points, points)
+    assert more.network.layers[0].weight.shape[0] == 240
+    assert trial.ridge < like.ridge
+    ridges = {"ridge": like.ridge, "tolerance": np.inf}
+    loose = bilo.OutputLayer(more, thetas[0], **ridges)
+    assert trial.losses[0] < 0.1 * float(loose.solve(thetas[0], loose.init_state())[2].loss)
+    same, _ = add_features(local, thetas, **options)
+    np.testing.assert_array_equal(same.points, Fading.points)
 
 
 def test_random_features_are_steeper_along_the_axis_that_asks_for_it():

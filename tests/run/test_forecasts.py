@@ -59,7 +59,7 @@ def test_a_stage_over_half_an_hour_is_told_of_once_with_what_is_cheaper(forecast
     forecasts.costs.hear(expected(7200.0))
     (text,) = forecasts.warnings
     assert "the stage sampling would take over half an hour, about 61 minutes (" in text
-    assert "Cheaper: --ess 400, which ends with so many effective draws" in text
+    assert "Cheaper: fewer --samples (--ess 400 ends with so many), --chains or --points" in text
     assert forecasts.content["long_stages"] == {"sampling": text}
     loops = forecasts.content["expected_seconds"]["sampling"]["loops"]
     assert [loop["seconds"] for loop in loops] == [1000.0, 3600.0, 7200.0]

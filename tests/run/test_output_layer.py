@@ -12,6 +12,8 @@ import pytest
 from bilo_ppl.operators.fine_tuned import FineTuned
 from bilo_ppl.operators.output_layer import OutputLayer
 from bilo_ppl.operators.random_features import FeatureTrial
+from bilo_ppl.pde.collocation import scattered
+from bilo_ppl.pde.domain import Box
 from bilo_ppl.run import (
     MapSettings,
     SampleSettings,
@@ -28,7 +30,7 @@ from bilo_ppl.run.record import Record
 from bilo_ppl.run.sample import pipeline as sampling
 from bilo_ppl.run.sample.contradictions import may_give_way
 from bilo_ppl.run.settings import BadInputError
-from bilo_ppl.run.sizes import OPTION, USUAL, Chosen
+from bilo_ppl.run.sizes import FILE, OPTION, USUAL, Chosen
 from bilo_ppl.validation.accuracy import NOISE_LIMIT, Accuracy, PredictionError
 
 MODEL = pathlib.Path(__file__).parents[2] / "benchmarks" / "gallery" / "source_coefficients.py"
@@ -225,33 +227,70 @@ def test_options_that_do_not_go_with_it_are_refused(options, message):
 
 
 def plan_of(points, origin):
-    file = SimpleNamespace(problem=SimpleNamespace(points=np.zeros((points, 2))))
-    sizes = {"width": Chosen(256, origin)}
+    domain = Box((0.0, 0.0), (1.0, 1.0))
+    problem = SimpleNamespace(points=scattered(domain, points), domain=domain)
+    file = SimpleNamespace(problem=problem)
+    sizes = {"width": Chosen(256, origin), "points": Chosen(points, FILE)}
     return Mock(spec=Plan, sizes=sizes, file=file, settings=SimpleNamespace(seed=0))
 
 
 @pytest.mark.parametrize(
-    ("points", "origin", "counts"),
+    ("points", "origin", "fixed", "counts"),
     [
-        (2600, USUAL, [256, 512, 1024]),
-        (1024, USUAL, [256, 512]),
-        (1023, USUAL, [256]),
-        (2600, OPTION, [256]),
+        (2600, USUAL, False, [512, 1024]),
+        (1024, USUAL, False, [512]),
+        (1023, USUAL, False, []),
+        (2600, OPTION, False, []),
+        (1023, USUAL, True, [512, 1024, 2048]),
+        (1023, OPTION, True, []),
     ],
 )
-def test_features_double_while_points_determine_their_weights(points, origin, counts):
-    assert list(feature_count._counts(plan_of(points, origin))) == counts
+def test_features_double_while_points_determine_their_weights(points, origin, fixed, counts):
+    """Where the normal matrix is factored once, there are more points for more of them."""
+    plan = plan_of(points, origin)
+    found, known = (
+        [],
+        feature_count.Features(SimpleNamespace(points=plan.file.problem.points), [], 256, []),
+    )
+    while True:
+        count = 256 * 2 ** (len(found) + 1)
+        given = feature_count._points_for(plan, known, count, fixed)
+        if given is None:
+            break
+        assert len(given) >= 2 * count
+        np.testing.assert_array_equal(given[:points], plan.file.problem.points)
+        found.append(count)
+    assert found == counts
 
 
-@pytest.mark.parametrize(("right_from", "count"), [(1, 256), (512, 512), (10_000, 256)])
-def test_there_are_more_features_where_they_are_far_too_few(monkeypatch, right_from, count):
-    """The error of u is 0.1 sigma, twice what is allowed, from so many features on, else one sigma."""
+def test_points_that_were_asked_for_stay():
+    plan = plan_of(1023, USUAL)
+    plan.sizes["points"] = Chosen(1023, OPTION)
+    known = feature_count.Features(SimpleNamespace(points=plan.file.problem.points), [], 256, [])
+    assert feature_count._points_for(plan, known, 512, True) is None
+
+
+@pytest.mark.parametrize(
+    ("right_from", "fixed", "count"),
+    [(1, False, 256), (512, False, 512), (1024, False, 256), (1024, True, 1024), (9999, True, 256)],
+)
+def test_there_are_more_features_where_they_are_far_too_few(monkeypatch, right_from, fixed, count):
+    """The error of u is 0.1 sigma, twice what is allowed, from so many features on, else one sigma.
+
+    Where they cost little, a doubling that has not helped is not the last one.
+    """
+
+    class Local(int):
+        points = plan_of(2600, USUAL).file.problem.points
 
     def choose(problem, thetas, *, count, key):
-        return count, [FeatureTrial(1.0, [1e-3, 2e-3], [1e-3, 3e-3])]
+        return Local(count), [FeatureTrial(1.0, [1e-3, 2e-3], [1e-3, 3e-3])]
 
-    def add(local, thetas, *, like, more, key):
-        return round((1 + more) * local), FeatureTrial(like.scale, [1e-3, 2e-3], [1e-3, 3e-3])
+    def add(local, thetas, *, like, more, key, points):
+        assert points is None
+        return Local(round((1 + more) * local)), FeatureTrial(
+            like.scale, [1e-3, 2e-3], [1e-3, 3e-3]
+        )
 
     def measured(plan, found, tried, error):
         return [Accuracy(0.02, 0.0), Accuracy(0.1 if found.local >= right_from else 1.0, 0.0)]
@@ -259,10 +298,11 @@ def test_there_are_more_features_where_they_are_far_too_few(monkeypatch, right_f
     monkeypatch.setattr(feature_count, "choose_random_features", choose)
     monkeypatch.setattr(feature_count, "add_features", add)
     monkeypatch.setattr(feature_count, "_measured", measured)
+    monkeypatch.setattr(feature_count, "_is_fixed", lambda plan, found: fixed)
     said = []
     record, error = Mock(spec=Record, say=said.append), Mock(spec=PredictionError)
     plan, tried = plan_of(2600, USUAL), [({}, {}), ({}, {})]
     found = feature_count.enough_features(plan, record, tried, error)
     assert found.count == found.local == count
-    assert len(said) == {1: 0, 512: 1, 10_000: 2}[right_from]
+    assert len(said) == {1: 0, 512: 1, 1024: 3 if fixed else 2, 9999: 4}[right_from]
     assert found.worst == (found.accuracies[1], 2e-3)

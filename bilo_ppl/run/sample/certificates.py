@@ -1,7 +1,7 @@
 """Certificates of a run: how far its posterior can be from that of better solutions of the PDE.
 
-A numerical operator has an error of its own. Where it disagrees with the draws it is asked again on a
-grid twice as fine: an alarm that its own error has raised goes away, and one that is right stays.
+A numerical operator has an error of its own. Where it disagrees with the draws, and can be refined, it is
+asked again on a grid twice as fine: an alarm that its own error has raised goes away, or becomes smaller.
 """
 
 import dataclasses
@@ -27,8 +27,11 @@ CERTIFIED_POINTS = 5
 MANY_POINTS, FEWER_DRAWS = 500, 24
 """Collocation points beyond which fewer draws must do for the tighter certificate."""
 
-REFINEMENTS, NEARER = 2, 0.6
-"""How often a grid is halved, and the part to which that has to bring a disagreement to be done again."""
+REFINED = ("refined once", "refined twice")
+"""As often as a numerical operator is refined at most, in words."""
+
+NEARER = 0.8
+"""The part to which that has to bring a disagreement to be done again: in first order, about one half."""
 
 
 def add_certificates(results: Results) -> None:
@@ -57,25 +60,31 @@ def add_certificates(results: Results) -> None:
 
 
 def _numerically(results: Results, numerical: AbstractSolutionOperator) -> Certificate:
-    """By the numerical operator, on a grid that is fine enough to tell; of all draws, if so wanted."""
-    found, finest = _kept(results, numerical, "numerical"), numerical
-    for halving in range(1, REFINEMENTS + 1):
-        finer = finest.refined() if found.distorted else None
-        if finer is None:
+    """By the numerical operator, refined until it can tell; of all draws, if so wanted."""
+    found, results.finest = _kept(results, numerical, "numerical"), numerical
+    for refined in REFINED:
+        try:
+            finer = results.finest.refined() if found.distorted else None
+            if finer is None:
+                break
+            results.record.say(
+                f"The numerical operator would move a mean by {found.largest_shift:.2f} posterior sd: "
+                "it is asked again on a finer grid."
+            )
+            closer = _kept(results, finer, f"numerical, {refined}")
+        except ValueError as error:
+            results.record.say(f"There it has no answer: {error}")
             break
-        grid = f"on a grid {2**halving} times as fine"
-        results.record.say(f"{found.verdict}", f"It is asked again {grid}.")
-        closer = _kept(results, finer, f"numerical, {grid}")
         if not closer.conclusive:
             break
         nearer = closer.energy_error_sd < NEARER * found.energy_error_sd
-        found = dataclasses.replace(closer, against=f"{closer.against}, {grid},")
-        finest = finer
+        found = dataclasses.replace(closer, against=f"{closer.against}, {refined},")
+        results.finest = finer
         if not nearer:
             break
     if not results.plan.settings.reweight:
         return found
-    of_all = _kept(results, finest, "numerical, all", draws="all")
+    of_all = _kept(results, results.finest, "numerical, all", draws="all")
     return dataclasses.replace(of_all, against=found.against)
 
 

@@ -116,7 +116,7 @@ def warm_up(plan: Plan[SampleSettings], record: Record, sampler: BlockSampler, s
 def draw(plan: Plan[SampleSettings], record: Record, sampler: BlockSampler) -> bool:
     """Draw; whether it was interrupted."""
     settings = plan.settings
-    enough = EnoughDraws(sampler, settings.ess) if settings.ess else None
+    enough = EnoughDraws(sampler, settings.ess, settings.samples) if settings.ess else None
     with record.stage("sampling", "Sampling."):
         ended = sampler.run(
             settings.samples,

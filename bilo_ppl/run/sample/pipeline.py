@@ -189,8 +189,8 @@ def _attempt(
     results.write()
     results.add_inner_statistics()
     if not interrupted:
-        results.compare_with_exact()
         add_certificates(results)
+        results.compare_with_exact()
         results.add_groups()
     results.write()
     return results, interrupted

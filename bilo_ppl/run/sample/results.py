@@ -67,11 +67,18 @@ class Results:
         """The certificates that were to be made."""
         self.certificates: dict[str, Certificate] = {}
         self.fits: dict[str, diagnostics.Fit] = {}
+        self.finest: AbstractSolutionOperator | None = None
+        """The numerical operator, as fine as a certificate has needed it."""
         self.distances: dict[str, Distances] = {}
         self.no_remedy: str | None = None
         """Why another operator would not do where transitions diverged, if that is known."""
         self.groups: dict[str, dict[str, np.ndarray]] = {}
         """Further groups of posterior.nc, arrays by name."""
+
+    @property
+    def count(self) -> int:
+        """Draws of all chains."""
+        return int(np.prod(np.shape(next(iter(self.samples.values())))[:2]))
 
     @property
     def tolerance(self) -> float | None:
@@ -110,7 +117,7 @@ class Results:
         look: Any = diagnostics.goodness_of_fit if stateful else diagnostics.solves_and_fit
         batch = side_by_side([self.operator])
         title = "The draws again: inner solves, and fit to the data."
-        passes = LOOKED_AT * self.passes(settings.chains * settings.samples)
+        passes = LOOKED_AT * self.passes(self.count)
         with self.record.stage("draws again", title, passes):
             model = self.plan.model(self.sampled)
 
@@ -140,7 +147,7 @@ class Results:
         if file.reference is None or file.reference_grid is None:
             return
         with self.record.stage("exact", "Exact posterior on a grid, by the numerical operator."):
-            numerical = self.plan.numerical or file.reference()
+            numerical = self.plan.numerical or self.finest or file.reference()
             try:
                 model = self.plan.model(numerical)
                 exact: GridPosterior = self.kept(
@@ -178,8 +185,7 @@ class Results:
 
     def kept(self, what: str, form: Any, make: Callable[[], Any]) -> Any:
         """A result, or that of a process before: see `kept`."""
-        draws = int(np.prod(np.shape(next(iter(self.samples.values())))[:2]))
-        return kept(self.record.say, what, draws, form, make)
+        return kept(self.record.say, what, self.count, form, make)
 
     def passes(self, draws: int) -> float:
         """Weights of the network times rows, of so many draws; zero without a network."""

@@ -60,8 +60,9 @@ class SampleSettings(CommonSettings):
         most=10**9,
         group=SAMPLING,
         unset="no fewer than --samples",
-        help="end sampling as soon as every unknown has so many effective draws, in the bulk and in the "
-        "tails, and its chains agree (R-hat at most 1.01); --samples is then the most",
+        help="end sampling as soon as every sampled unknown has so many effective draws, in the bulk and "
+        "in the tails, and its chains agree (R-hat at most 1.01); --samples is then the most. A verdict "
+        "asks for 400",
     )
     target_accept: float = option(
         0.8,

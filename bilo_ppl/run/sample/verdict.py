@@ -41,7 +41,7 @@ def judged(results: Results, alarms: Sequence[str], *, interrupted: bool) -> Ver
     advice = for_draws(
         evidence,
         operating(settings, results.operator, results.tolerance),
-        samples=settings.samples,
+        samples=results.count // settings.chains,
         warmup=settings.warmup,
         target_accept=settings.target_accept,
         nothing_solves=results.no_remedy is not None,
