@@ -172,7 +172,7 @@ def measured(case: Case) -> dict:
     """The record of one case, in this process."""
     imported = time.process_time()
     fine, seconds = pretrained(case)
-    reference = case.file.reference(*([] if case.nodes is None else [case.nodes]))
+    reference = case.file.reference(*case.nodes)
     runs = []
     for seed in range(case.seeds):
         data = case.file.synthetic_data(seed, **case.data)

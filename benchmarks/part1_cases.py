@@ -42,8 +42,8 @@ class Case:
     """Most Levenberg-Marquardt steps of one evaluation."""
     prior: str = "model"
     """Which of the model functions of the file."""
-    nodes: int | None = None
-    """Of the numerical operator; None: the model file's own."""
+    nodes: tuple[int, ...] = ()
+    """Of the numerical operator, in space and in time; none: as the model file has it."""
     swallowed: tuple[float, float] | None = None
     """Interval in x, of period 1: its characteristics have run into the shock before the data."""
     exact: bool = False
@@ -148,7 +148,7 @@ def _heat(points: int) -> Case:
         width=128 if fine else 64,
         dtype="float64",
         points=(points, points),
-        nodes=201,
+        nodes=(201, 201),
         steps=30 if fine else 60,
     )
 

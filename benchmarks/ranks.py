@@ -215,7 +215,7 @@ def draw(path: pathlib.Path) -> None:
         axis.set_xticks(range(len(names)), names, rotation=60, fontsize=8)
         axis.set(yscale="log", title=title)
         axis.grid(True, alpha=0.3)
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[2].legend(frameon=False, fontsize=8, loc="lower left")
     figure.savefig(path.with_suffix(".png"), dpi=120)
     plt.close(figure)
 
