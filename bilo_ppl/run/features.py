@@ -47,7 +47,7 @@ SPREAD = 10.0
 """How many times the loss at a few thetas that of others may be: a solve comes no nearer where it is
 not allowed for, and what is rejected bends the posterior more than an error three times as large."""
 
-LEFT = 2.0
+LEFT = 5.0
 """How many times the largest loss at a few prior draws the loss at a draw of the posterior may be."""
 
 PLANE, FUNCTION, IN_SPACE = 2, 100, 100.0
