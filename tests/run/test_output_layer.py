@@ -306,3 +306,21 @@ def test_there_are_more_features_where_they_are_far_too_few(monkeypatch, right_f
     assert found.count == found.local == count
     assert len(said) == {1: 0, 512: 1, 1024: 3 if fixed else 2, 9999: 4}[right_from]
     assert found.worst == (found.accuracies[1], 2e-3)
+
+
+@pytest.mark.parametrize(("linear", "tolerance"), [(True, 5e-3), (False, 1e-4)])
+def test_where_a_solve_is_one_step_draws_may_leave_what_prior_draws_left(
+    monkeypatch, linear, tolerance
+):
+    """The estimate is solved to 1e-5, prior draws to 1e-3: a posterior may be as wide as the prior."""
+    monkeypatch.setattr(features, "accuracies_of", lambda *_: [Accuracy(0.9 * NOISE_LIMIT, 0.0)])
+    monkeypatch.setattr(features, "jit_once", lambda function: lambda *_: 1e-5)
+    problem, known = SimpleNamespace(parameters=("a",)), {"a": 1.0}
+    operator = Mock(
+        spec=OutputLayer, home=known, problem=problem, loss_tolerance=1e-2, linear=linear
+    )
+    record = Mock(spec=Record)
+    record.__setitem__ = Mock()
+    error = Mock(spec=PredictionError)
+    found = features.tolerance_at_estimate(record, error, 1.0, operator, {})
+    assert found == pytest.approx(tolerance, rel=0.3)
