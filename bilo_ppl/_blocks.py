@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from bilo_ppl._checkpoint import Loop, checkpoint_loop
 from bilo_ppl._compile import compiler
@@ -180,37 +180,26 @@ def run_blocks(
         Progress(total, label, unit, progress) as shown,
     ):
         forecast = Forecast(total, label, unit, work, at_most, typical)
-        ended = _loop(
-            block,
-            total,
-            lengths,
-            interrupts,
-            shown,
-            forecast,
-            save,
-            save_seconds,
-            clock,
-            loop,
-            enough,
-        )
+        between = _Between(save, save_seconds, enough, clock)
+        ended = _loop(block, total, lengths, interrupts, shown, forecast, loop, between)
     if ended is Ended.INTERRUPTED and own.number == signal.SIGTERM:
         raise SystemExit(own.exit_status)
     return ended
 
 
+class _Between(NamedTuple):
+    """What is done between blocks: see `run_blocks`."""
+
+    save: Callable[[], Any] | None
+    save_seconds: float
+    enough: Callable[[], bool] | None
+    clock: Callable[[], float]
+
+
 def _loop(
-    block,
-    total,
-    lengths,
-    interrupts,
-    shown,
-    forecast,
-    save,
-    save_seconds,
-    clock,
-    loop: Loop | None,
-    enough: Callable[[], bool] | None,
+    block, total, lengths, interrupts, shown, forecast, loop: Loop | None, between: _Between
 ) -> Ended:
+    save, save_seconds, enough, clock = between
     done, length, saved = 0, lengths.first, clock()
     if loop is not None and loop.done:
         done = loop.done
