@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bilo_ppl._replaced import replaced
 from bilo_ppl._types import Points, Theta
 from bilo_ppl.pde.domain import Box
 from bilo_ppl.pde.points import even_part, hammersley, refined
@@ -52,18 +53,9 @@ def resized(points: Points, domain: Box, count: int) -> np.ndarray:
 def with_points(problem: Problem, points: Points) -> Problem:
     """The problem with other collocation points ``(n, d)``; a subclass of the same name, or a field."""
     points = np.ascontiguousarray(points, float)
-    fields = {
-        field.name: getattr(problem, field.name, None) for field in dataclasses.fields(problem)
-    }
-    kind: Any = type(problem)
-    if "points" in fields:
-        fields["points"] = points
-    else:
-        kind = _subclass(kind, points.shape, points.tobytes())
-    other = object.__new__(kind)
-    for name, value in fields.items():
-        object.__setattr__(other, name, value)
-    return other
+    if "points" in (field.name for field in dataclasses.fields(problem)):
+        return replaced(problem, points=points)
+    return replaced(problem, _subclass(type(problem), points.shape, points.tobytes()))
 
 
 @functools.lru_cache(maxsize=64)

@@ -117,10 +117,13 @@ def enough_features(
 
 def _is_fixed(plan: Plan, found: Features) -> bool:
     """Whether theta has no part in the normal matrix, which then is factored once for all solves."""
-    layer = OutputLayer(
+    return _layer(plan, found).factor is not None
+
+
+def _layer(plan: Plan, found: Features) -> OutputLayer:
+    return OutputLayer(
         found.local, plan.file.start, tolerance=plan.tolerance, ridge=found.best.ridge
     )
-    return layer.factor is not None
 
 
 def _points_for(plan: Plan, found: Features, count: int, fixed: bool) -> Points | None:
@@ -161,9 +164,7 @@ def _measured(
     tried: list[tuple[Theta, dict[str, Any]]],
     error: PredictionError,
 ) -> list[Accuracy]:
-    operator = OutputLayer(
-        found.local, plan.file.start, tolerance=plan.tolerance, ridge=found.best.ridge
-    )
+    operator = _layer(plan, found)
     states = [
         (theta, solved_state(operator, theta, operator.init_state())[0], values)
         for theta, values in tried

@@ -61,10 +61,10 @@ def add_certificates(results: Results) -> None:
 
 def _numerically(results: Results, numerical: AbstractSolutionOperator) -> Certificate:
     """By the numerical operator, refined until it can tell; of all draws, if so wanted."""
-    found, results.finest = _kept(results, numerical, "numerical"), numerical
+    found, finest = _kept(results, numerical, "numerical"), numerical
     for refined in REFINED:
         try:
-            finer = results.finest.refined() if found.distorted else None
+            finer = finest.refined() if found.distorted else None
             if finer is None:
                 break
             results.record.say(
@@ -79,12 +79,12 @@ def _numerically(results: Results, numerical: AbstractSolutionOperator) -> Certi
             break
         nearer = closer.energy_error_sd < NEARER * found.energy_error_sd
         found = dataclasses.replace(closer, against=f"{closer.against}, {refined},")
-        results.finest = finer
+        results.finest = finest = finer
         if not nearer:
             break
     if not results.plan.settings.reweight:
         return found
-    of_all = _kept(results, results.finest, "numerical, all", draws="all")
+    of_all = _kept(results, finest, "numerical, all", draws="all")
     return dataclasses.replace(of_all, against=found.against)
 
 

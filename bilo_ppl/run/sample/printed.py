@@ -42,13 +42,13 @@ def print_report(results: Results) -> None:
             say(f"  {weights_note(certificate)}")
         elif certificate.advice:
             ways = ["--reweight"] * certificate.can_reweight + ["--sampler hmc --exact"]
-            say(f"  {certificate.advice} Options: {' or '.join(ways)}.{_of_grid(certificate)}")
+            say(f"  {certificate.advice} Options: {' or '.join(ways)}.{_of_grid(results)}")
     say("", results.record.times())
     say(f"Results: {folder}/posterior.nc, summary.csv, run.json and figures/.")
 
 
-def _of_grid(certificate: Certificate) -> str:
-    if "refined" not in certificate.against:
+def _of_grid(results: Results) -> str:
+    if results.finest is None:
         return ""
     return " The latter takes reference() as it is: let the model file make it finer."
 

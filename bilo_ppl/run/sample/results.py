@@ -68,7 +68,7 @@ class Results:
         self.certificates: dict[str, Certificate] = {}
         self.fits: dict[str, diagnostics.Fit] = {}
         self.finest: AbstractSolutionOperator | None = None
-        """The numerical operator, as fine as a certificate has needed it."""
+        """The numerical operator as a certificate has refined it; None where it has not."""
         self.distances: dict[str, Distances] = {}
         self.no_remedy: str | None = None
         """Why another operator would not do where transitions diverged, if that is known."""
